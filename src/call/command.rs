@@ -1,0 +1,71 @@
+//! What the window, the control channel and tests ask of the engine.
+
+/// One wish of the user. Applied in order; a refused one gives [`super::Event::Error`] and changes nothing.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    /// Close (`true`) or open the microphone's gate.
+    MuteAudio(bool),
+    /// Close (`true`) or open the camera device.
+    MuteVideo(bool),
+    /// Another camera SOURCE, in the notation of the command line (`pattern:4`, `device:0`, `none`).
+    Camera(String),
+    /// Another microphone SOURCE.
+    Microphone(String),
+    /// Another speaker SINK.
+    Speaker(String),
+    /// Share a screen SOURCE, `None` stops.
+    Share(Option<String>),
+    /// Send a signal. `kind` is without the `signal:` prefix; empty `to` is everybody.
+    Signal {
+        /// Type without prefix, for example `chat`.
+        kind: String,
+        /// Text.
+        data: String,
+        /// Connection ids, empty for everybody.
+        to: Vec<String>,
+    },
+    /// Publish again after [`Command::Unpublish`].
+    Publish,
+    /// Stop publishing, stay in the session.
+    Unpublish,
+    /// Receive or stop receiving a kind of media of one stream; both `false` unsubscribes.
+    Subscribe {
+        /// Stream id.
+        stream_id: String,
+        /// Receive audio.
+        audio: bool,
+        /// Receive video.
+        video: bool,
+    },
+    /// The size a tile is drawn at; `(0, 0)` when it is not visible (then nothing is decoded).
+    Tile {
+        /// Stream id.
+        stream_id: String,
+        /// Size in physical pixels.
+        size: (u32, u32),
+    },
+    /// Volume of one person, 1.0 is unchanged, up to 2.0.
+    Volume {
+        /// [`super::view::Person::key`].
+        person: String,
+        /// Factor, 0.0 to 2.0.
+        gain: f32,
+    },
+    /// Pin or unpin somebody's tile.
+    Pin {
+        /// [`super::view::Person::key`].
+        person: String,
+        /// Whether to pin.
+        pinned: bool,
+    },
+    /// Moderator: remove a connection.
+    ForceDisconnect(String),
+    /// Moderator: stop a stream.
+    ForceUnpublish(String),
+    /// Try to reconnect at once instead of waiting for the timer.
+    ReconnectNow,
+    /// Answer an incoming call.
+    Answer(bool),
+    /// Leave, cleanly.
+    Leave,
+}

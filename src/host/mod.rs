@@ -1,0 +1,1 @@
+//! The embedded OpenVidu-compatible server.

@@ -1,0 +1,1 @@
+//! Calls on the local network (discovery and ringing come with a later slice).

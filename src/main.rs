@@ -1,0 +1,5 @@
+//! The `tertulia` binary: hands the command line to [`tertulia::cli`].
+
+fn main() -> std::process::ExitCode {
+    tertulia::cli::main()
+}

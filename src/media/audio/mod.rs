@@ -1,0 +1,1 @@
+//! Microphone to Opus, Opus to speaker.

@@ -1,0 +1,3 @@
+//! Camera to encoded frames, encoded frames to tiles.
+
+pub mod frame;

@@ -1,0 +1,1 @@
+//! Media transport over `webrtc`: publish and subscribe handles.

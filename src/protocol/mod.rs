@@ -1,0 +1,1 @@
+//! OpenVidu 2 messages and state machines, pure.

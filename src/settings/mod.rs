@@ -1,0 +1,1 @@
+//! Settings on disk and secrets in the keyring.

@@ -1,0 +1,1 @@
+//! The interceptor that both `peer` and `host` plug into the RTP stack.
