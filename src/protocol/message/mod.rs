@@ -1,0 +1,30 @@
+//! Every request, result and notification of OpenVidu 2 as types, shared by client and host.
+//!
+//! Reading is lenient ([`super::lenient`]): unknown members are tolerated, texts count as booleans and numbers. Writing follows the member order of
+//! `openvidu-browser` (requests) and of the Java server (results, notifications) and never writes a `null`.
+
+mod notification;
+mod request;
+mod result;
+mod stream;
+
+pub use notification::{
+    BroadcastEvent, ConnectionPropertyChanged, FilterEvent, ForciblyReconnectSubscriber,
+    IceCandidateFromServer, MediaErrorEvent, NetworkQualityLevelChanged, Notification,
+    NotificationError, ParticipantGone, ParticipantPublished, PropertyValue, RecordingEvent,
+    SignalEvent, SpeechToTextDisconnected, SpeechToTextMessage, StreamPropertyChangedEvent,
+    UnknownNotification,
+};
+pub use request::{
+    ApplyFilter, Connect, Empty, ExecFilterMethod, FilterEventListener, FilterWish,
+    ForceDisconnect, ForceUnpublish, IceCandidateToServer, JoinRoom, Ping, PrepareReceiveVideoFrom,
+    PublishVideo, ReceiveVideoFrom, ReconnectStream, RemoveFilter, Request, RequestError,
+    SendMessage, SessionStatus, SignalMessage, SignalMessageError, SpeechToText,
+    StreamPropertyChanged, UnsubscribeFromVideo, VideoData,
+};
+pub use result::{
+    ConnectResult, JoinResult, PingResult, PrepareResult, PublishResult, ReceiveResult,
+};
+pub use stream::{
+    IceServer, MediaServer, ParticipantInfo, Role, StreamInfo, TypeOfVideo, VideoDimensions,
+};

@@ -1,0 +1,1 @@
+//! The session machine of a host.
