@@ -1,1 +1,42 @@
 //! Microphone to Opus, Opus to speaker.
+//!
+//! One [`AudioEngine`] serves one call. Outwards: source → 10 ms blocks at 48 kHz → processing → meters → **mute gate** →
+//! Opus 20 ms → the sink given by [`AudioEngine::set_sink`]. Inwards: [`PlayoutStream::push`] → adaptive jitter buffer →
+//! gain → mixer with soft limiter → speaker; what the mixer plays is also the echo canceller's far end.
+//!
+//! All of it runs on one thread of the engine. Device callbacks only move samples through wait-free rings.
+
+pub mod codec;
+mod dsp;
+pub mod engine;
+mod error;
+pub mod gate;
+pub mod histogram;
+pub mod jitter;
+pub mod meter;
+mod pipeline;
+pub mod processing;
+pub mod resample;
+pub mod sink;
+pub mod source;
+pub mod stream;
+mod worker;
+
+pub use engine::{AudioConfig, AudioEngine, AudioEvent, EncodedAudioSink, Levels};
+pub use error::AudioError;
+pub use gate::MuteGate;
+pub use pipeline::{CapturePipeline, CaptureStep};
+pub use processing::Processing;
+pub use sink::SpeakerSink;
+pub use source::MicrophoneSource;
+pub use stream::{PlayoutStats, PlayoutStream};
+
+/// Sample rate of everything between device and codec, in Hz.
+pub const SAMPLE_RATE_HZ: u32 = 48_000;
+/// Samples of one block: 10 ms, mono.
+pub const BLOCK_SAMPLES: usize = 480;
+/// Samples of one Opus packet: 20 ms, mono.
+pub const PACKET_SAMPLES: usize = 960;
+
+/// One block of 10 ms, mono, nominally within −1.0 to 1.0.
+pub type Block = [f32; BLOCK_SAMPLES];

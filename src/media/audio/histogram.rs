@@ -1,0 +1,81 @@
+//! How late packets come: the histogram that sets the playout delay.
+
+/// Width of a bucket, in ms.
+const BUCKET_MS: f32 = 5.0;
+/// Number of buckets; later packets fall into the last.
+const BUCKETS: usize = 120;
+/// What remains of the past after each packet: half is forgotten after about 50 packets (1 s).
+const FORGETTING: f32 = 0.986;
+
+/// Distribution of the relative arrival delay (0 = as fast as the fastest of late), with forgetting.
+#[derive(Debug, Clone)]
+pub struct DelayHistogram {
+    weights: Vec<f32>,
+}
+
+impl Default for DelayHistogram {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl DelayHistogram {
+    /// Starts from a cautious guess of up to 20 ms.
+    pub fn new() -> Self {
+        let mut weights = vec![0.0; BUCKETS];
+        if let Some(w) = weights.get_mut(3) {
+            *w = 1.0;
+        }
+        Self { weights }
+    }
+
+    /// Notes one packet's relative delay.
+    pub fn add(&mut self, delay_ms: f32) {
+        let bucket = ((delay_ms.max(0.0) / BUCKET_MS) as usize).min(BUCKETS - 1);
+        for w in &mut self.weights {
+            *w *= FORGETTING;
+        }
+        if let Some(w) = self.weights.get_mut(bucket) {
+            *w += 1.0 - FORGETTING;
+        }
+    }
+
+    /// The delay, in ms, that `share` (0 to 1) of the packets do not exceed.
+    pub fn quantile_ms(&self, share: f32) -> f32 {
+        let total: f32 = self.weights.iter().sum();
+        let mut seen = 0.0;
+        for (i, w) in self.weights.iter().enumerate() {
+            seen += w;
+            if seen >= total * share {
+                return (i + 1) as f32 * BUCKET_MS;
+            }
+        }
+        BUCKETS as f32 * BUCKET_MS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantile_follows_and_forgets() {
+        let mut h = DelayHistogram::new();
+        for _ in 0..300 {
+            h.add(1.0);
+        }
+        assert_eq!(h.quantile_ms(0.97), 5.0);
+        for i in 0..200 {
+            h.add((i * 37 % 100) as f32);
+        }
+        assert!(
+            (90.0..=105.0).contains(&h.quantile_ms(0.97)),
+            "{}",
+            h.quantile_ms(0.97)
+        );
+        for _ in 0..300 {
+            h.add(1.0);
+        }
+        assert!(h.quantile_ms(0.97) <= 10.0);
+    }
+}

@@ -1,0 +1,179 @@
+//! Echo, noise and gain on the way from the microphone to the encoder.
+
+use super::{BLOCK_SAMPLES, Block, SAMPLE_RATE_HZ};
+use std::str::FromStr;
+
+/// The `--processing` option.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Processing {
+    /// On for devices, off for tone and file: a noise suppressor removes a steady tone.
+    #[default]
+    Auto,
+    /// Always on.
+    On,
+    /// Always off.
+    Off,
+}
+
+impl FromStr for Processing {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "on" => Ok(Self::On),
+            "off" => Ok(Self::Off),
+            _ => Err(format!("processing {text:?} is not one of auto, on, off")),
+        }
+    }
+}
+
+/// What works on captured blocks. Far end and near end come from the same thread, one after the other.
+pub trait CaptureProcessor: Send {
+    /// Exactly what is being played.
+    fn far_end(&mut self, block: &Block);
+    /// Works on a captured block in place.
+    fn near_end(&mut self, block: &mut Block);
+}
+
+/// Leaves everything as it is.
+#[derive(Debug, Default)]
+pub struct PassThrough;
+
+impl CaptureProcessor for PassThrough {
+    fn far_end(&mut self, _block: &Block) {}
+    fn near_end(&mut self, _block: &mut Block) {}
+}
+
+/// Which stages of [`VoiceProcessor`] run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stages {
+    /// Acoustic echo canceller.
+    pub echo: bool,
+    /// Noise suppressor.
+    pub noise: bool,
+    /// Automatic gain.
+    pub gain: bool,
+}
+
+impl Default for Stages {
+    fn default() -> Self {
+        Self {
+            echo: true,
+            noise: true,
+            gain: true,
+        }
+    }
+}
+
+/// Echo canceller, noise suppressor, gain control and high pass, as WebRTC's audio processing module does them.
+pub struct VoiceProcessor {
+    inner: sonora::AudioProcessing,
+    scratch: Block,
+    failed: bool,
+}
+
+impl VoiceProcessor {
+    /// With these stages; the high pass always runs.
+    pub fn new(stages: Stages) -> Self {
+        let config = sonora::Config {
+            high_pass_filter: Some(sonora::config::HighPassFilter::default()),
+            echo_canceller: stages.echo.then(sonora::config::EchoCanceller::default),
+            noise_suppression: stages.noise.then(sonora::config::NoiseSuppression::default),
+            gain_controller2: stages.gain.then(|| sonora::config::GainController2 {
+                adaptive_digital: Some(sonora::config::AdaptiveDigital::default()),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let format = sonora::StreamConfig::new(SAMPLE_RATE_HZ, 1);
+        let inner = sonora::AudioProcessing::builder()
+            .config(config)
+            .capture_config(format)
+            .render_config(format)
+            .build();
+        Self {
+            inner,
+            scratch: [0.0; BLOCK_SAMPLES],
+            failed: false,
+        }
+    }
+
+    /// A processor never stops a call: on an error the block stays as it was, and the log says so once.
+    fn report(&mut self, what: &str, error: &dyn std::fmt::Debug) {
+        if !self.failed {
+            tracing::warn!(?error, "audio processing of the {what} failed");
+            self.failed = true;
+        }
+    }
+}
+
+impl CaptureProcessor for VoiceProcessor {
+    fn far_end(&mut self, block: &Block) {
+        let mut scratch = self.scratch;
+        if let Err(error) = self
+            .inner
+            .process_render_f32(&[block.as_slice()], &mut [scratch.as_mut_slice()])
+        {
+            self.report("far end", &error);
+        }
+    }
+
+    fn near_end(&mut self, block: &mut Block) {
+        let mut out = self.scratch;
+        match self
+            .inner
+            .process_capture_f32(&[block.as_slice()], &mut [out.as_mut_slice()])
+        {
+            Ok(()) => *block = out,
+            Err(error) => self.report("near end", &error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::audio::dsp::rms;
+
+    fn noise(seed: &mut u32) -> f32 {
+        *seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (*seed >> 8) as f32 / 8_388_608.0 - 1.0
+    }
+
+    #[test]
+    fn an_echo_of_the_far_end_is_removed() {
+        let mut voice = VoiceProcessor::new(Stages {
+            echo: true,
+            noise: false,
+            gain: false,
+        });
+        let mut seed = 7;
+        let mut delayed = std::collections::VecDeque::from(vec![0.0f32; 48 * 60]);
+        let (mut heard, mut left) = (0.0, 0.0);
+        let mut low = 0.0;
+        for i in 0..600 {
+            // Speech-like: low-passed noise in bursts.
+            let loud = if (i / 30) % 3 == 2 { 0.02 } else { 0.5 };
+            let mut far = [0.0; BLOCK_SAMPLES];
+            for s in &mut far {
+                low += 0.2 * (noise(&mut seed) - low);
+                *s = low * loud;
+            }
+            voice.far_end(&far);
+            let mut near = [0.0; BLOCK_SAMPLES];
+            for (s, f) in near.iter_mut().zip(&far) {
+                delayed.push_back(*f);
+                *s = delayed.pop_front().unwrap_or(0.0) * 0.5;
+            }
+            let before = rms(&near);
+            voice.near_end(&mut near);
+            if i > 450 {
+                heard += before * before;
+                left += rms(&near).powi(2);
+            }
+        }
+        let erle_db = 10.0 * (heard / left.max(1e-12)).log10();
+        assert!(erle_db > 20.0, "echo return loss enhancement {erle_db} dB");
+    }
+}
