@@ -19,7 +19,10 @@ pub struct IceServer {
 impl std::fmt::Debug for IceServer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // User name and password are secrets of the session.
-        f.debug_struct("IceServer").field("url", &self.url).field("credential", &self.credential.as_ref().map(|_| "…")).finish_non_exhaustive()
+        f.debug_struct("IceServer")
+            .field("url", &self.url)
+            .field("credential", &self.credential.as_ref().map(|_| "…"))
+            .finish_non_exhaustive()
     }
 }
 

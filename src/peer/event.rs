@@ -113,6 +113,9 @@ pub enum PeerEvent {
 impl PeerEvent {
     /// Whether a later event of the same sort makes this one worthless.
     pub(crate) fn is_figure(&self) -> bool {
-        matches!(self, Self::TargetBitrate { .. } | Self::LossReport { .. } | Self::Rtt { .. } | Self::SenderReport { .. })
+        matches!(
+            self,
+            Self::TargetBitrate { .. } | Self::LossReport { .. } | Self::Rtt { .. } | Self::SenderReport { .. }
+        )
     }
 }

@@ -7,9 +7,17 @@
 //! Everything runs as tasks on the current tokio runtime; `close` and `Drop` end them.
 
 mod config;
+mod connection;
+mod engine;
 mod error;
 mod event;
+mod feedback;
+mod inbound;
+mod meter;
+mod net;
 mod publication;
+mod receive;
+mod send;
 mod stats;
 mod subscription;
 mod transform;

@@ -1,7 +1,5 @@
 //! Figures of a handle, as the report wants them. Absent values are `None`, never a made-up zero.
 
-use crate::rtp::frame::VideoCodec;
-
 /// Where a handle's connection stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ConnectionState {
@@ -106,13 +104,6 @@ pub struct ReceiveStats {
     pub freeze_ms: u64,
     /// Mean delay from a frame's first packet to its completion, in ms.
     pub assembly_ms: Option<f64>,
-}
-
-impl ReceiveStats {
-    /// Name of a video codec for the report.
-    pub(crate) fn video_name(codec: VideoCodec) -> &'static str {
-        codec.name()
-    }
 }
 
 /// Figures of a [`super::Subscription`].

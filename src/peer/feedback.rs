@@ -1,0 +1,217 @@
+//! RTCP that the other side sends about our media.
+
+use super::connection::{Shared, lock};
+use super::event::{MediaKind, PeerEvent};
+use super::send::{KEY_FRAME_INTERVAL, Outbox};
+use crate::rtp::frame::{AUDIO_CLOCK_HZ, VIDEO_CLOCK_HZ};
+use rtc::rtcp::Packet;
+use rtc::rtcp::payload_feedbacks::full_intra_request::FullIntraRequest;
+use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
+use rtc::rtcp::payload_feedbacks::receiver_estimated_maximum_bitrate::ReceiverEstimatedMaximumBitrate;
+use rtc::rtcp::receiver_report::ReceiverReport;
+use rtc::rtcp::transport_feedbacks::transport_layer_nack::TransportLayerNack;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use webrtc::media_stream::track_local::{TrackLocal, TrackLocalEvent};
+use webrtc::peer_connection::{PeerConnection, RTCStatsReportEntry, StatsSelector};
+
+/// The encoder is told about estimates no more often, unless they fall.
+const TARGET_INTERVAL: Duration = Duration::from_millis(500);
+/// A REMB older than this no longer binds: Kurento repeats it every second.
+const REMB_LIFETIME: Duration = Duration::from_secs(10);
+/// Estimates below this starve even audio.
+const LEAST_TARGET_BPS: u64 = 50_000;
+
+/// What a compound says, digested.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Digest {
+    /// New key frame requests (PLI, and FIR with a new sequence number).
+    pub(super) key_frames: u32,
+    /// Packets asked for again.
+    pub(super) nacks: u64,
+    /// Last REMB in bit/s.
+    pub(super) remb_bps: Option<u64>,
+    /// Last report about `ssrc`: share lost, total lost, jitter in clock ticks.
+    pub(super) report: Option<(f32, u64, u32)>,
+}
+
+/// Reads compounds about one SSRC.
+#[derive(Debug)]
+pub(super) struct Reader {
+    ssrc: u32,
+    /// Last FIR sequence number by requester: each counts once (RFC 5104 §4.3.1.1).
+    fir: HashMap<u32, u8>,
+}
+
+impl Reader {
+    pub(super) fn new(ssrc: u32) -> Self {
+        Self { ssrc, fir: HashMap::new() }
+    }
+
+    pub(super) fn read(&mut self, compound: &[Box<dyn Packet>]) -> Digest {
+        let mut digest = Digest::default();
+        for packet in compound {
+            let any = packet.as_any();
+            if let Some(pli) = any.downcast_ref::<PictureLossIndication>() {
+                digest.key_frames += u32::from(pli.media_ssrc == self.ssrc);
+            } else if let Some(fir) = any.downcast_ref::<FullIntraRequest>() {
+                for entry in fir.fir.iter().filter(|entry| entry.ssrc == self.ssrc) {
+                    // A handful of requesters at most; a flood of made-up ones is not remembered.
+                    if self.fir.len() >= 64 {
+                        self.fir.clear();
+                    }
+                    if self.fir.insert(fir.sender_ssrc, entry.sequence_number) != Some(entry.sequence_number) {
+                        digest.key_frames += 1;
+                    }
+                }
+            } else if let Some(remb) = any.downcast_ref::<ReceiverEstimatedMaximumBitrate>() {
+                if remb.bitrate.is_finite() && remb.bitrate > 0.0 {
+                    digest.remb_bps = Some(remb.bitrate as u64);
+                }
+            } else if let Some(nack) = any.downcast_ref::<TransportLayerNack>() {
+                if nack.media_ssrc == self.ssrc {
+                    digest.nacks +=
+                        nack.nacks.iter().map(|pair| 1 + u64::from(pair.lost_packets.count_ones())).sum::<u64>();
+                }
+            } else if let Some(report) = any.downcast_ref::<ReceiverReport>() {
+                for about in report.reports.iter().filter(|about| about.ssrc == self.ssrc) {
+                    // 24 bit, signed: duplicates can make it negative.
+                    let total = about.total_lost & 0x00ff_ffff;
+                    let total = if total & 0x0080_0000 != 0 { 0 } else { u64::from(total) };
+                    digest.report = Some((f32::from(about.fraction_lost) / 256.0, total, about.jitter));
+                }
+            }
+        }
+        digest
+    }
+}
+
+/// Takes feedback about one of our tracks until it closes.
+pub(super) async fn sender_task(outbox: Arc<Outbox>, shared: Arc<Shared>, track: Arc<dyn TrackLocal>, kind: MediaKind) {
+    let Some(ssrc) = track.ssrcs().await.first().copied() else { return };
+    let mut reader = Reader::new(ssrc);
+    let mut told: Option<Instant> = None;
+    let mut wanted = false;
+    loop {
+        // A request within 300 ms of the last one waits for the end of that time instead of getting lost.
+        let wait = told.map_or(Duration::ZERO, |at| KEY_FRAME_INTERVAL.saturating_sub(at.elapsed()));
+        let event = tokio::select! {
+            event = track.poll() => Some(event),
+            () = tokio::time::sleep(wait), if wanted => None,
+        };
+        match event {
+            None => {}
+            Some(None) => return,
+            Some(Some(TrackLocalEvent::OnRtcpPacket(compound))) => {
+                let digest = reader.read(&compound);
+                wanted |= digest.key_frames > 0 && kind == MediaKind::Video;
+                apply(&outbox, &shared, kind, &digest);
+            }
+            Some(Some(_)) => {}
+        }
+        if wanted && told.is_none_or(|at| at.elapsed() >= KEY_FRAME_INTERVAL) {
+            wanted = false;
+            told = Some(Instant::now());
+            shared.emit(PeerEvent::KeyFrameRequested);
+        }
+    }
+}
+
+fn apply(outbox: &Outbox, shared: &Shared, kind: MediaKind, digest: &Digest) {
+    {
+        let (sent, clock) = match kind {
+            MediaKind::Audio => (&outbox.audio_sent, AUDIO_CLOCK_HZ),
+            MediaKind::Video => (&outbox.video_sent, VIDEO_CLOCK_HZ),
+        };
+        let mut sent = lock(sent);
+        sent.stats.nacks += digest.nacks;
+        sent.stats.plis += u64::from(digest.key_frames);
+        if let Some((fraction, total, jitter)) = digest.report {
+            sent.stats.fraction_lost = Some(fraction);
+            sent.stats.packets_lost = Some(total);
+            sent.stats.jitter_ms = Some(f64::from(jitter) * 1000.0 / f64::from(clock));
+        }
+    }
+    if let Some((fraction, _, _)) = digest.report {
+        shared.emit(PeerEvent::LossReport { kind, fraction });
+    }
+    if let Some(bps) = digest.remb_bps {
+        *lock(&outbox.remb) = Some((bps, Instant::now()));
+    }
+}
+
+/// Joins REMB and the own estimate into the encoder's target.
+pub(super) async fn estimate_task(outbox: Arc<Outbox>, pc: Arc<dyn PeerConnection>, shared: Arc<Shared>) {
+    let mut ticks = tokio::time::interval(TARGET_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut told = 0;
+    loop {
+        ticks.tick().await;
+        if !shared.is_connected() {
+            continue;
+        }
+        let report = pc.get_stats(Instant::now(), StatsSelector::None).await;
+        // Zero until transport-wide feedback has come: with servers that send none (Kurento) only REMB counts.
+        let own = report
+            .iter()
+            .filter_map(|entry| match entry {
+                RTCStatsReportEntry::OutboundRtp(stream) if stream.target_bitrate > 0.0 => {
+                    Some(stream.target_bitrate as u64)
+                }
+                _ => None,
+            })
+            .max();
+        let remb = lock(&outbox.remb).filter(|(_, at)| at.elapsed() < REMB_LIFETIME).map(|(bps, _)| bps);
+        let Some(bps) = own.into_iter().chain(remb).min() else { continue };
+        let bps = bps.max(LEAST_TARGET_BPS);
+        outbox.target_bps.store(bps, Ordering::Relaxed);
+        if bps != told {
+            told = bps;
+            shared.emit(PeerEvent::TargetBitrate { bps });
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use rtc::rtcp::payload_feedbacks::full_intra_request::FirEntry;
+    use rtc::rtcp::reception_report::ReceptionReport;
+    use rtc::rtcp::transport_feedbacks::transport_layer_nack::NackPair;
+
+    fn fir(sequence_number: u8) -> Box<dyn Packet> {
+        Box::new(FullIntraRequest { sender_ssrc: 1, media_ssrc: 0, fir: vec![FirEntry { ssrc: 7, sequence_number }] })
+    }
+
+    #[test]
+    fn each_fir_counts_once_and_kurentos_compound_is_read_whole() {
+        let mut reader = Reader::new(7);
+        // What Kurento sends: a report, FIR with media SSRC 0, REMB.
+        let report =
+            ReceptionReport { ssrc: 7, fraction_lost: 64, total_lost: 12, jitter: 900, ..ReceptionReport::default() };
+        let compound: Vec<Box<dyn Packet>> = vec![
+            Box::new(ReceiverReport { ssrc: 1, reports: vec![report], ..ReceiverReport::default() }),
+            fir(3),
+            Box::new(ReceiverEstimatedMaximumBitrate { sender_ssrc: 1, bitrate: 300_000.0, ssrcs: vec![7] }),
+        ];
+        let digest = reader.read(&compound);
+        assert_eq!(digest, Digest { key_frames: 1, nacks: 0, remb_bps: Some(300_000), report: Some((0.25, 12, 900)) });
+        assert_eq!(reader.read(&[fir(3)]).key_frames, 0, "a repeat of the same request");
+        assert_eq!(reader.read(&[fir(4)]).key_frames, 1);
+        let pli = |media_ssrc| Box::new(PictureLossIndication { sender_ssrc: 1, media_ssrc }) as Box<dyn Packet>;
+        assert_eq!(reader.read(&[pli(7), pli(8)]).key_frames, 1, "only about our own stream");
+    }
+
+    #[test]
+    fn nacks_count_packets() {
+        let nack = TransportLayerNack {
+            sender_ssrc: 1,
+            media_ssrc: 7,
+            nacks: vec![NackPair { packet_id: 5, lost_packets: 0b101 }],
+        };
+        assert_eq!(Reader::new(7).read(&[Box::new(nack)]).nacks, 3);
+    }
+}

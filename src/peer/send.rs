@@ -1,0 +1,258 @@
+//! From encoded media to packets on their way: queue, packetiser, pacer.
+
+use super::connection::{Shared, lock};
+use super::event::{MediaKind, PeerEvent};
+use super::meter::Meter;
+use super::stats::SendStats;
+use super::transform::FrameTransform;
+use crate::rtp::frame::{EncodedAudio, EncodedFrame, VideoCodec};
+use crate::rtp::packet::RtpPacket;
+use crate::rtp::packetise::{AudioPacketizer, VideoPacketizer};
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, mpsc};
+use webrtc::media_stream::track_local::TrackLocal;
+
+/// Frames waiting for the pacer; at 30 fps two thirds of a second.
+const QUEUED_FRAMES: usize = 20;
+/// Opus packets waiting: five seconds. It only fills when the stack has stopped.
+const QUEUED_AUDIO: usize = 250;
+/// The pacer's beat: waking the stack costs more than a packet does.
+const PACER_TICK: Duration = Duration::from_millis(5);
+/// A backlog leaves within this many ticks (100 ms), whatever the target.
+const DRAIN_TICKS: usize = 20;
+/// Above the target by this factor, so that frames larger than the mean do not pile up.
+const PACING_FACTOR: f64 = 2.5;
+/// Key frame requests towards the encoder.
+pub(super) const KEY_FRAME_INTERVAL: Duration = Duration::from_millis(300);
+const FIRST_TARGET_BPS: u64 = 1_000_000;
+
+/// What one kind has sent.
+#[derive(Debug, Default)]
+pub(super) struct Sent {
+    pub(super) stats: SendStats,
+    meter: Meter,
+}
+
+impl Sent {
+    fn packet(&mut self, now: Instant, bytes: usize) {
+        self.stats.packets += 1;
+        self.stats.bytes += bytes as u64;
+        self.meter.add(now, bytes);
+    }
+
+    pub(super) fn snapshot(&mut self) -> SendStats {
+        self.stats.bitrate_bps = self.meter.bps(Instant::now());
+        self.stats.clone()
+    }
+}
+
+#[derive(Debug)]
+struct VideoQueue {
+    frames: VecDeque<EncodedFrame>,
+    /// Nothing but a key frame may follow: at the start, and after frames were dropped.
+    await_key: bool,
+    asked_at: Option<Instant>,
+}
+
+/// The queues between encoders and packet tasks.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    shared: Arc<Shared>,
+    video: Mutex<VideoQueue>,
+    wake: Notify,
+    audio: mpsc::Sender<EncodedAudio>,
+    pub(super) video_sent: Mutex<Sent>,
+    pub(super) audio_sent: Mutex<Sent>,
+    pub(super) target_bps: AtomicU64,
+    /// The last REMB and when it came.
+    pub(super) remb: Mutex<Option<(u64, Instant)>>,
+}
+
+impl Outbox {
+    pub(super) fn new(shared: Arc<Shared>) -> (Arc<Self>, mpsc::Receiver<EncodedAudio>) {
+        let (audio, audio_rx) = mpsc::channel(QUEUED_AUDIO);
+        let outbox = Self {
+            shared,
+            video: Mutex::new(VideoQueue { frames: VecDeque::new(), await_key: true, asked_at: None }),
+            wake: Notify::new(),
+            audio,
+            video_sent: Mutex::default(),
+            audio_sent: Mutex::default(),
+            target_bps: AtomicU64::new(0),
+            remb: Mutex::new(None),
+        };
+        (Arc::new(outbox), audio_rx)
+    }
+
+    pub(super) fn push_video(&self, frame: EncodedFrame) {
+        let (dropped, ask) = {
+            let mut queue = lock(&self.video);
+            let mut dropped = 0;
+            if !self.shared.is_connected() {
+                dropped += 1 + queue.frames.len();
+                queue.frames.clear();
+                queue.await_key = true;
+                (dropped, false)
+            } else {
+                if queue.frames.len() >= QUEUED_FRAMES {
+                    // What follows a gap cannot be decoded: drop the old ones and start again at a key frame.
+                    dropped += queue.frames.len();
+                    queue.frames.clear();
+                    queue.await_key = true;
+                }
+                if queue.await_key && !frame.key_frame {
+                    dropped += 1;
+                } else {
+                    queue.await_key = false;
+                    queue.frames.push_back(frame);
+                }
+                let due = queue.asked_at.is_none_or(|at| at.elapsed() >= KEY_FRAME_INTERVAL);
+                let ask = queue.await_key && due;
+                if ask {
+                    queue.asked_at = Some(Instant::now());
+                }
+                (dropped, ask)
+            }
+        };
+        if dropped > 0 {
+            lock(&self.video_sent).stats.frames_dropped += dropped as u64;
+        }
+        if ask {
+            self.shared.emit(PeerEvent::KeyFrameRequested);
+        }
+        self.wake.notify_one();
+    }
+
+    pub(super) fn push_audio(&self, packet: EncodedAudio) {
+        if packet.data.is_empty() {
+            return;
+        }
+        if !self.shared.is_connected() || self.audio.try_send(packet).is_err() {
+            lock(&self.audio_sent).stats.frames_dropped += 1;
+        }
+    }
+
+    fn next_frame(&self) -> Option<EncodedFrame> {
+        lock(&self.video).frames.pop_front()
+    }
+}
+
+/// What the packet tasks know after negotiation.
+#[derive(Debug, Clone)]
+pub(super) struct Route {
+    pub(super) transform: Option<Arc<dyn FrameTransform>>,
+    /// Id of the audio level extension, if negotiated.
+    pub(super) level_id: Option<u8>,
+    /// Offset of RTP timestamps from the encoder's: random, RFC 3550 §5.1.
+    pub(super) timestamp_offset: u32,
+}
+
+fn to_wire(packet: RtpPacket) -> rtc::rtp::Packet {
+    rtc::rtp::Packet {
+        header: rtc::rtp::Header {
+            version: 2,
+            marker: packet.marker,
+            payload_type: packet.payload_type,
+            sequence_number: packet.sequence,
+            timestamp: packet.timestamp,
+            ssrc: packet.ssrc,
+            ..rtc::rtp::Header::default()
+        },
+        payload: packet.payload,
+    }
+}
+
+/// Sends Opus packets as they come. Ends with the connection.
+pub(super) async fn audio_task(
+    outbox: Arc<Outbox>,
+    mut packets: mpsc::Receiver<EncodedAudio>,
+    track: Arc<dyn TrackLocal>,
+    mut packetizer: AudioPacketizer,
+    route: Route,
+) {
+    while let Some(mut audio) = packets.recv().await {
+        if !outbox.shared.is_connected() {
+            lock(&outbox.audio_sent).stats.frames_dropped += 1;
+            continue;
+        }
+        if let Some(transform) = &route.transform {
+            let Some(data) = transform.outbound(MediaKind::Audio, audio.data) else { continue };
+            audio.data = data;
+        }
+        audio.rtp_timestamp = audio.rtp_timestamp.wrapping_add(route.timestamp_offset);
+        let Some(packet) = packetizer.packetize(&audio) else { continue };
+        let bytes = packet.payload.len();
+        let mut packet = to_wire(packet);
+        if let Some(id) = route.level_id {
+            // RFC 6464: voice flag in the top bit, level below.
+            let level = (u8::from(audio.voice) << 7) | (audio.level & 0x7f);
+            let _ = packet.header.set_extension(id, Bytes::copy_from_slice(&[level]));
+        }
+        if track.write_rtp(packet).await.is_err() {
+            // Closed; the error's text holds the whole packet.
+            return;
+        }
+        let mut sent = lock(&outbox.audio_sent);
+        sent.packet(Instant::now(), bytes);
+        sent.stats.frames += 1;
+    }
+}
+
+/// Packetises frames and lets packets out in ticks of 5 ms. Ends with the connection.
+pub(super) async fn video_task(
+    outbox: Arc<Outbox>,
+    track: Arc<dyn TrackLocal>,
+    mut packetizer: VideoPacketizer,
+    codec: VideoCodec,
+    route: Route,
+) {
+    let mut backlog: VecDeque<RtpPacket> = VecDeque::new();
+    let mut fresh: Vec<RtpPacket> = Vec::new();
+    let mut ticks = tokio::time::interval(PACER_TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        while let Some(mut frame) = outbox.next_frame() {
+            if frame.codec != codec {
+                lock(&outbox.video_sent).stats.frames_dropped += 1;
+                continue;
+            }
+            if let Some(transform) = &route.transform {
+                let Some(data) = transform.outbound(MediaKind::Video, frame.data) else { continue };
+                frame.data = data;
+            }
+            frame.rtp_timestamp = frame.rtp_timestamp.wrapping_add(route.timestamp_offset);
+            packetizer.packetize(&frame, &mut fresh);
+            if !fresh.is_empty() {
+                let mut sent = lock(&outbox.video_sent);
+                sent.stats.frames += 1;
+                sent.stats.key_frames += u64::from(frame.key_frame);
+            }
+            backlog.extend(fresh.drain(..));
+        }
+        if backlog.is_empty() {
+            outbox.wake.notified().await;
+            continue;
+        }
+        ticks.tick().await;
+        let waiting: usize = backlog.iter().map(|packet| packet.payload.len()).sum();
+        let target = match outbox.target_bps.load(Ordering::Relaxed) {
+            0 => FIRST_TARGET_BPS,
+            bps => bps,
+        };
+        let by_target = target as f64 * PACING_FACTOR / 8.0 * PACER_TICK.as_secs_f64();
+        let mut budget = (by_target as usize).max(waiting / DRAIN_TICKS).max(1);
+        while budget > 0 {
+            let Some(packet) = backlog.pop_front() else { break };
+            let bytes = packet.payload.len();
+            budget = budget.saturating_sub(bytes);
+            if track.write_rtp(to_wire(packet)).await.is_err() {
+                return;
+            }
+            lock(&outbox.video_sent).packet(Instant::now(), bytes);
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Media between our own handles over loopback sockets.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use bytes::Bytes;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tertulia::peer::{PeerEvent, Publication, PublishMedia, Sinks, SubscribeMedia, Subscription, TransportConfig};
+use tertulia::rtp::frame::{AudioPacket, EncodedAudio, EncodedFrame, VideoCodec};
+use tokio::sync::mpsc;
+
+fn config() -> TransportConfig {
+    TransportConfig { local_addrs: vec![IpAddr::from([127, 0, 0, 1])], ..TransportConfig::default() }
+}
+
+#[derive(Clone, Default)]
+struct Taken {
+    video: Arc<Mutex<Vec<EncodedFrame>>>,
+    audio: Arc<Mutex<Vec<AudioPacket>>>,
+}
+
+impl Taken {
+    fn sinks(&self) -> Sinks {
+        let (video, audio) = (Arc::clone(&self.video), Arc::clone(&self.audio));
+        Sinks {
+            video: Arc::new(move |f| video.lock().unwrap().push(f)),
+            audio: Arc::new(move |p| audio.lock().unwrap().push(p)),
+        }
+    }
+}
+
+/// A VP8-looking frame: the frame tag says key or inter, the rest is noise that must arrive untouched.
+fn vp8_frame(n: u32, key: bool, size: usize) -> EncodedFrame {
+    let mut data = Vec::with_capacity(size);
+    data.push(u8::from(!key));
+    data.extend_from_slice(&[0, 0]);
+    if key {
+        // Start code, 640×480.
+        data.extend_from_slice(&[0x9d, 0x01, 0x2a, 0x80, 0x02, 0xe0, 0x01]);
+    }
+    let mut x = n.wrapping_mul(2_654_435_761).max(1);
+    while data.len() < size {
+        x ^= x << 13;
+        x ^= x >> 17;
+        x ^= x << 5;
+        data.push(x as u8);
+    }
+    EncodedFrame {
+        codec: VideoCodec::Vp8,
+        data: Bytes::from(data),
+        rtp_timestamp: n * 3000,
+        key_frame: key,
+        size: None,
+        at: Instant::now(),
+    }
+}
+
+fn opus_packet(n: u32) -> EncodedAudio {
+    let data: Vec<u8> = (0..80).map(|i| (n * 31 + i) as u8).collect();
+    EncodedAudio { data: Bytes::from(data), rtp_timestamp: n * 960, samples: 960, level: 30, voice: true }
+}
+
+/// Carries candidates from one handle's events to the other, keeps the rest.
+fn pump_to_subscription(mut events: mpsc::Receiver<PeerEvent>, to: Arc<Subscription>) -> Arc<Mutex<Vec<PeerEvent>>> {
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&log);
+    tokio::spawn(async move {
+        while let Some(event) = events.recv().await {
+            if let PeerEvent::LocalCandidate { candidate, sdp_mid, sdp_mline_index } = &event {
+                to.add_candidate(candidate, sdp_mid.clone(), *sdp_mline_index).await.unwrap();
+            }
+            kept.lock().unwrap().push(event);
+        }
+    });
+    log
+}
+
+fn pump_to_publication(mut events: mpsc::Receiver<PeerEvent>, to: Arc<Publication>) -> Arc<Mutex<Vec<PeerEvent>>> {
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&log);
+    tokio::spawn(async move {
+        while let Some(event) = events.recv().await {
+            if let PeerEvent::LocalCandidate { candidate, sdp_mid, sdp_mline_index } = &event {
+                to.add_candidate(candidate, sdp_mid.clone(), *sdp_mline_index).await.unwrap();
+            }
+            kept.lock().unwrap().push(event);
+        }
+    });
+    log
+}
+
+async fn wait_for(what: &str, limit: Duration, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < limit, "{what} did not happen within {limit:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn vp8_and_opus_arrive_as_sent() {
+    let taken = Taken::default();
+    let media = PublishMedia { audio: true, video: PublishMedia::any_video() };
+    let (publication, pub_events) = Publication::new(&config(), media).await.unwrap();
+    let (subscription, sub_events) =
+        Subscription::new(&config(), SubscribeMedia { audio: true, video: true }, taken.sinks()).await.unwrap();
+    let (publication, subscription) = (Arc::new(publication), Arc::new(subscription));
+    let offer = publication.offer().await.unwrap();
+    let pub_log = pump_to_subscription(pub_events, Arc::clone(&subscription));
+    let answer = subscription.answer(&offer).await.unwrap();
+    let sub_log = pump_to_publication(sub_events, Arc::clone(&publication));
+    publication.set_answer(&answer).await.unwrap();
+    assert_eq!(publication.video_codec(), Some(VideoCodec::Vp8));
+    let connected = |log: &Arc<Mutex<Vec<PeerEvent>>>| log.lock().unwrap().contains(&PeerEvent::Connected);
+    wait_for("connecting", Duration::from_secs(5), || connected(&pub_log) && connected(&sub_log)).await;
+
+    let mut frames = Vec::new();
+    for n in 0..60u32 {
+        let frame = vp8_frame(n, n == 0, if n == 0 { 30_000 } else { 3_500 });
+        publication.send_video(frame.clone());
+        frames.push(frame);
+        publication.send_audio(opus_packet(n));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    wait_for("all media", Duration::from_secs(5), || {
+        taken.video.lock().unwrap().len() == 60 && taken.audio.lock().unwrap().len() == 60
+    })
+    .await;
+    let video = taken.video.lock().unwrap();
+    for (n, (got, sent)) in video.iter().zip(&frames).enumerate() {
+        assert_eq!(got.data, sent.data, "frame {n}");
+        assert_eq!(got.key_frame, n == 0);
+        assert_eq!(got.rtp_timestamp.wrapping_sub(video[0].rtp_timestamp), sent.rtp_timestamp);
+    }
+    let audio = taken.audio.lock().unwrap();
+    for (n, got) in audio.iter().enumerate() {
+        assert_eq!(got.data, opus_packet(n as u32).data, "packet {n}");
+        assert_eq!(got.rtp_timestamp.wrapping_sub(audio[0].rtp_timestamp), n as u32 * 960);
+    }
+    drop((video, audio));
+    println!("{:#?}\n{:#?}", publication.stats(), subscription.stats());
+    let started = Instant::now();
+    publication.close().await;
+    subscription.close().await;
+    assert!(started.elapsed() < Duration::from_millis(500), "close took {:?}", started.elapsed());
+}
