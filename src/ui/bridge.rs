@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use crate::call::view::{DeviceState, Failure, Level, View};
 use crate::call::Command;
+use crate::call::view::{DeviceState, Failure, Level, View};
 use crate::media::video::frame::FrameSlot;
 
 /// Wakes the window. Cheap, callable from any thread.
@@ -70,6 +70,8 @@ pub struct Preview {
 pub struct Server {
     /// Base address, `https://meet.example.org`.
     pub url: String,
+    /// The user knows this server: its certificate need not be vouched for by anybody.
+    pub own_certificate: bool,
 }
 
 /// A session joined before.
@@ -146,7 +148,9 @@ impl std::fmt::Debug for Target {
         match self {
             Self::Invitation(_) => f.write_str("Invitation(…)"),
             Self::Token(_) => f.write_str("Token(…)"),
-            Self::Session { server, name } => f.debug_struct("Session").field("server", server).field("name", name).finish(),
+            Self::Session { server, name } => {
+                f.debug_struct("Session").field("server", server).field("name", name).finish()
+            }
             Self::Hosted { name } => f.debug_struct("Hosted").field("name", name).finish(),
         }
     }
@@ -165,6 +169,8 @@ pub struct JoinRequest {
     pub muted: bool,
     /// Start with the camera closed.
     pub camera_off: bool,
+    /// The user allowed this server's own certificate ([`Server::own_certificate`]); never set for an invitation, which pins it.
+    pub own_certificate: bool,
 }
 
 /// A running call.

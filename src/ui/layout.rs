@@ -153,10 +153,16 @@ mod tests {
                 let g = grid(w, h, n, None);
                 assert_eq!(g.cells.len(), n);
                 for (i, a) in g.cells.iter().enumerate() {
-                    assert!(a.x >= 0.0 && a.y >= 0.0 && a.x + a.w <= w + 0.01 && a.y + a.h <= h + 0.01, "{n} on {w}×{h}: {a:?}");
+                    assert!(
+                        a.x >= 0.0 && a.y >= 0.0 && a.x + a.w <= w + 0.01 && a.y + a.h <= h + 0.01,
+                        "{n} on {w}×{h}: {a:?}"
+                    );
                     assert_eq!((a.x.fract(), a.y.fract(), a.w.fract(), a.h.fract()), (0.0, 0.0, 0.0, 0.0));
                     for b in g.cells.iter().skip(i + 1) {
-                        let apart = a.x + a.w + GAP <= b.x || b.x + b.w + GAP <= a.x || a.y + a.h + GAP <= b.y || b.y + b.h + GAP <= a.y;
+                        let apart = a.x + a.w + GAP <= b.x
+                            || b.x + b.w + GAP <= a.x
+                            || a.y + a.h + GAP <= b.y
+                            || b.y + b.h + GAP <= a.y;
                         assert!(apart, "{a:?} and {b:?}");
                     }
                 }

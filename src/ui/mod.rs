@@ -1,8 +1,13 @@
 //! The window. Draws a [`crate::call::View`], sends [`crate::call::Command`]s; never blocks, never waits, knows no network and no codec.
 
+pub mod app;
 pub mod bridge;
+pub mod home;
 pub mod icons;
+pub mod input;
 pub mod layout;
 pub mod text;
 pub mod theme;
+pub mod video;
+pub mod video_gl;
 pub mod widgets;

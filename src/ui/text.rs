@@ -122,7 +122,12 @@ mod tests {
             for (call, plural) in [("t(\"", false), ("tv(\"", false), ("tn(\"", true)] {
                 for part in source.split(call).skip(1) {
                     let Some(key) = part.split('"').next() else { continue };
-                    if !key.contains('.') || key.contains(' ') || key.contains('{') || key.starts_with("assets") || key.ends_with('.') {
+                    if !key.contains('.')
+                        || key.contains(' ')
+                        || key.contains('{')
+                        || key.starts_with("assets")
+                        || key.ends_with('.')
+                    {
                         continue;
                     }
                     seen += 1;

@@ -5,7 +5,10 @@
 use std::sync::Arc;
 
 use egui::text::{LayoutJob, TextFormat, TextWrapping};
-use egui::{Align2, Color32, CornerRadius, FontId, Galley, Id, Pos2, Rect, Response, Role, Sense, Stroke, StrokeKind, Ui, Vec2, WidgetInfo, pos2, vec2};
+use egui::{
+    Align2, Color32, CornerRadius, FontId, Galley, Id, Pos2, Rect, Response, Role, Sense, Stroke, StrokeKind, Ui, Vec2,
+    WidgetInfo, pos2, vec2,
+};
 
 use super::theme::{self, Palette, height, radius, size, space};
 use super::{icons, text};
@@ -27,13 +30,29 @@ pub fn width(ui: &Ui, content: &str, font: FontId) -> f32 {
 }
 
 /// One line of text at `pos` by `anchor`, cut at `max_width`; what is cut is in the tooltip. Returns its rectangle.
-pub fn line(ui: &mut Ui, pos: Pos2, anchor: Align2, content: &str, font: FontId, color: Color32, max_width: f32) -> Rect {
+pub fn line(
+    ui: &mut Ui,
+    pos: Pos2,
+    anchor: Align2,
+    content: &str,
+    font: FontId,
+    color: Color32,
+    max_width: f32,
+) -> Rect {
     let galley = layout(ui, content, font, color, max_width.max(8.0), 1);
     place(ui, pos, anchor, content, galley)
 }
 
 /// A paragraph, wrapped at `max_width`, its top left (or top center) at `pos`.
-pub fn paragraph(ui: &mut Ui, pos: Pos2, anchor: Align2, content: &str, font: FontId, color: Color32, max_width: f32) -> Rect {
+pub fn paragraph(
+    ui: &mut Ui,
+    pos: Pos2,
+    anchor: Align2,
+    content: &str,
+    font: FontId,
+    color: Color32,
+    max_width: f32,
+) -> Rect {
     let line = size::line(font.size);
     let mut job = LayoutJob::single_section(
         content.to_owned(),
@@ -79,7 +98,8 @@ pub fn icon(ui: &Ui, pos: Pos2, glyph: &str, filled: bool, points: f32, color: C
     let galley = ui.painter().layout_no_wrap(glyph.to_owned(), font, color);
     // By the glyph's own box, so that it sits in the optical middle whatever the font's line metrics are.
     let rect = galley.mesh_bounds;
-    let box_center = if rect.is_positive() { pos2(galley.rect.center().x, rect.center().y) } else { galley.rect.center() };
+    let box_center =
+        if rect.is_positive() { pos2(galley.rect.center().x, rect.center().y) } else { galley.rect.center() };
     let centered_y = if rect.height() > points * 0.5 { box_center.y } else { galley.rect.center().y };
     ui.painter().galley(pos2(pos.x - box_center.x, pos.y - centered_y), galley, color);
 }
@@ -306,13 +326,19 @@ impl<'a> Button<'a> {
             Kind::Primary => (if hovered { p.accent_hover } else { p.accent }, p.on_accent, Stroke::NONE),
             Kind::Danger => (if hovered { p.danger_hover } else { p.danger }, p.on_danger, Stroke::NONE),
             Kind::Secondary => (if hovered { p.hover } else { on_raised }, p.text, Stroke::new(1.0, p.border)),
-            Kind::Outline => (if hovered { p.accent_soft } else { on_raised }, p.accent_text, Stroke::new(1.0, p.accent_text)),
+            Kind::Outline => {
+                (if hovered { p.accent_soft } else { on_raised }, p.accent_text, Stroke::new(1.0, p.accent_text))
+            }
             Kind::Quiet => (if hovered { p.hover } else { Color32::TRANSPARENT }, p.text, Stroke::NONE),
             Kind::Link => (Color32::TRANSPARENT, p.accent_text, Stroke::NONE),
             Kind::Control => (
                 if hovered { p.hover } else { p.raised },
                 p.text,
-                if p.raised == p.surface || p.raised == Color32::WHITE { Stroke::new(1.0, p.border) } else { Stroke::NONE },
+                if p.raised == p.surface || p.raised == Color32::WHITE {
+                    Stroke::new(1.0, p.border)
+                } else {
+                    Stroke::NONE
+                },
             ),
             Kind::ControlOn => (p.accent_soft, p.accent_text, Stroke::NONE),
             Kind::ControlMuted => (p.danger_soft, p.danger_text, Stroke::NONE),
@@ -344,7 +370,12 @@ impl<'a> Button<'a> {
         if hovered {
             ui.ctx().set_cursor_icon(egui::CursorIcon::PointingHand);
         }
-        let tip = match (self.enabled, self.why.is_empty(), self.label.is_empty() || self.label != self.name, self.key.is_empty()) {
+        let tip = match (
+            self.enabled,
+            self.why.is_empty(),
+            self.label.is_empty() || self.label != self.name,
+            self.key.is_empty(),
+        ) {
             (false, false, _, _) => Some(self.why.clone()),
             (_, _, _, false) => Some(format!("{}  {}", self.name, self.key)),
             (_, _, true, true) => Some(self.name.clone()),
@@ -500,20 +531,25 @@ pub struct Field<'a> {
 
 impl Field<'_> {
     /// The id its text edit has, to focus it.
-    pub fn id(ui: &Ui, salt: &str) -> Id {
-        ui.make_persistent_id(salt)
+    pub fn id(salt: &str) -> Id {
+        Id::new(salt)
     }
 
     /// Draws it. `changed()` and `lost_focus()` of the answer say what happened.
     pub fn show(self, ui: &mut Ui, rect: Rect, value: &mut String) -> Response {
         let p = theme::palette(ui.ctx());
-        let id = Self::id(ui, self.salt);
+        let id = Self::id(self.salt);
         let focused = ui.memory(|m| m.has_focus(id));
         let r = radius::BUTTON;
         let stroke = if focused { Stroke::NONE } else { Stroke::new(1.0, mood_color(self.mood, p)) };
         ui.painter().rect(rect, CornerRadius::same(r), p.field, stroke, StrokeKind::Inside);
         if focused {
-            ui.painter().rect_stroke(rect.expand(0.0), CornerRadius::same(r), Stroke::new(2.0, p.focus), StrokeKind::Outside);
+            ui.painter().rect_stroke(
+                rect.expand(0.0),
+                CornerRadius::same(r),
+                Stroke::new(2.0, p.focus),
+                StrokeKind::Outside,
+            );
         }
         let mut left = rect.left() + space::M;
         if let Some(glyph) = self.glyph {
@@ -545,9 +581,15 @@ impl Field<'_> {
             .desired_width(inner.width())
             .align(egui::Align2::LEFT_CENTER);
         let name = self.name.to_owned();
-        ui.scope_builder(egui::UiBuilder::new().max_rect(inner).layout(egui::Layout::left_to_right(egui::Align::Center)), |ui| ui.add(edit))
-            .inner
-            .accessible_name(name)
+        ui.scope_builder(
+            egui::UiBuilder::new().max_rect(inner).layout(egui::Layout::left_to_right(egui::Align::Center)),
+            |ui| {
+                ui.spacing_mut().interact_size.y = 0.0;
+                ui.add(edit)
+            },
+        )
+        .inner
+        .accessible_name(name)
     }
 }
 
@@ -579,7 +621,13 @@ impl Choice<'_> {
             info
         });
         let fill = if response.hovered() { mix(p.field, p.hover, 0.5) } else { p.field };
-        ui.painter().rect(rect, CornerRadius::same(radius::BUTTON), fill, Stroke::new(1.0, mood_color(self.mood, p)), StrokeKind::Inside);
+        ui.painter().rect(
+            rect,
+            CornerRadius::same(radius::BUTTON),
+            fill,
+            Stroke::new(1.0, mood_color(self.mood, p)),
+            StrokeKind::Inside,
+        );
         let y = rect.center().y;
         icon(ui, pos2(rect.left() + 22.0, y), self.glyph, false, 18.0, p.text3);
         icon(ui, pos2(rect.right() - 20.0, y), icons::CARET_DOWN, false, 14.0, p.text2);
@@ -602,12 +650,24 @@ impl Choice<'_> {
 }
 
 /// A menu under (or over) the control that opened it. Returns the index that was chosen.
-pub fn menu(opener: &Response, width_pt: f32, above: bool, title: &str, rows: &[(String, bool)], empty: &str) -> Option<usize> {
+pub fn menu(
+    opener: &Response,
+    width_pt: f32,
+    above: bool,
+    title: &str,
+    rows: &[(String, bool)],
+    empty: &str,
+) -> Option<usize> {
     let mut chosen = None;
     let align = if above { egui::RectAlign::TOP_START } else { egui::RectAlign::BOTTOM_START };
     egui::Popup::menu(opener)
         .align(align)
-        .align_alternatives(&[egui::RectAlign::TOP_START, egui::RectAlign::BOTTOM_START, egui::RectAlign::TOP_END, egui::RectAlign::BOTTOM_END])
+        .align_alternatives(&[
+            egui::RectAlign::TOP_START,
+            egui::RectAlign::BOTTOM_START,
+            egui::RectAlign::TOP_END,
+            egui::RectAlign::BOTTOM_END,
+        ])
         .gap(6.0)
         .accessible_name(title)
         .width(width_pt)
@@ -617,11 +677,27 @@ pub fn menu(opener: &Response, width_pt: f32, above: bool, title: &str, rows: &[
             let p = theme::palette(ui.ctx());
             if !title.is_empty() {
                 let (rect, _) = ui.allocate_exact_size(vec2(width_pt, 24.0), Sense::hover());
-                line(ui, rect.left_center() + vec2(space::S, 0.0), Align2::LEFT_CENTER, title, theme::medium(size::CAPTION), p.text3, width_pt);
+                line(
+                    ui,
+                    rect.left_center() + vec2(space::S, 0.0),
+                    Align2::LEFT_CENTER,
+                    title,
+                    theme::medium(size::CAPTION),
+                    p.text3,
+                    width_pt,
+                );
             }
             if rows.is_empty() {
                 let (rect, _) = ui.allocate_exact_size(vec2(width_pt, height::HIT), Sense::hover());
-                line(ui, rect.left_center() + vec2(space::S, 0.0), Align2::LEFT_CENTER, empty, theme::regular(size::BODY), p.text2, width_pt - space::L);
+                line(
+                    ui,
+                    rect.left_center() + vec2(space::S, 0.0),
+                    Align2::LEFT_CENTER,
+                    empty,
+                    theme::regular(size::BODY),
+                    p.text2,
+                    width_pt - space::L,
+                );
             }
             for (i, (label, selected)) in rows.iter().enumerate() {
                 let (rect, response) = ui.allocate_exact_size(vec2(width_pt, height::BUTTON), Sense::click());
@@ -630,13 +706,22 @@ pub fn menu(opener: &Response, width_pt: f32, above: bool, title: &str, rows: &[
                     ui.painter().rect_filled(rect, CornerRadius::same(radius::CHIP), p.hover);
                 }
                 if response.has_focus() {
-                    ui.painter().rect_stroke(rect, CornerRadius::same(radius::CHIP), Stroke::new(2.0, p.focus), StrokeKind::Inside);
+                    ui.painter().rect_stroke(
+                        rect,
+                        CornerRadius::same(radius::CHIP),
+                        Stroke::new(2.0, p.focus),
+                        StrokeKind::Inside,
+                    );
                 }
                 if *selected {
                     icon(ui, pos2(rect.left() + 18.0, rect.center().y), icons::CHECK, false, 16.0, p.accent_text);
                 }
                 let galley = layout(ui, label, theme::regular(size::BODY), p.text, width_pt - 48.0, 1);
-                ui.painter().galley(pos2(rect.left() + 36.0, (rect.center().y - galley.size().y / 2.0).round()), galley, p.text);
+                ui.painter().galley(
+                    pos2(rect.left() + 36.0, (rect.center().y - galley.size().y / 2.0).round()),
+                    galley,
+                    p.text,
+                );
                 if response.clicked() {
                     chosen = Some(i);
                     ui.close();
@@ -662,7 +747,14 @@ pub fn initial(name: &str) -> String {
 }
 
 /// Amber, red or neutral box with a sentence and one thing to do. Returns its height and whether the link was pressed.
-pub fn note(ui: &mut Ui, pos: Pos2, max_width: f32, mood: Mood, sentence: &str, action: Option<(&str, &str)>) -> (f32, bool) {
+pub fn note(
+    ui: &mut Ui,
+    pos: Pos2,
+    max_width: f32,
+    mood: Mood,
+    sentence: &str,
+    action: Option<(&str, &str)>,
+) -> (f32, bool) {
     let p = theme::palette(ui.ctx());
     let (fill, ink, glyph) = match mood {
         Mood::Calm => (p.accent_soft, p.accent_text, icons::INFO),
@@ -673,7 +765,12 @@ pub fn note(ui: &mut Ui, pos: Pos2, max_width: f32, mood: Mood, sentence: &str, 
     let galley = {
         let mut job = LayoutJob::single_section(
             sentence.to_owned(),
-            TextFormat { font_id: theme::regular(size::LABEL), color: p.text, line_height: Some(18.0), ..TextFormat::default() },
+            TextFormat {
+                font_id: theme::regular(size::LABEL),
+                color: p.text,
+                line_height: Some(18.0),
+                ..TextFormat::default()
+            },
         );
         job.wrap.max_width = inner;
         ui.painter().layout_job(job)
