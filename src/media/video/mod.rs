@@ -1,3 +1,19 @@
 //! Camera to encoded frames, encoded frames to tiles.
+//!
+//! Out: [`capture::Capture`] (own thread per open source) → [`frame::FrameSlot`] (newest wins) → [`encoder::EncoderThread`].
+//! In: [`decoder::DecoderStream`] on a [`decoder::DecoderPool`] → presentation time → [`frame::FrameSlot`] of the tile.
 
+pub mod capture;
+pub mod codec;
+pub mod convert;
+pub mod decoder;
+pub mod device;
+pub mod encoder;
+pub mod file;
 pub mod frame;
+pub mod h264;
+pub mod ladder;
+pub mod pattern;
+pub mod scale;
+pub mod source;
+pub mod vp8;
