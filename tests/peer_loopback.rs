@@ -1,64 +1,14 @@
 //! Media between our own handles over loopback sockets.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use bytes::Bytes;
-use std::net::IpAddr;
+mod peer_support;
+
+use peer_support::{Taken, config, opus_packet, vp8_frame, wait_for};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use tertulia::peer::{PeerEvent, Publication, PublishMedia, Sinks, SubscribeMedia, Subscription, TransportConfig};
-use tertulia::rtp::frame::{AudioPacket, EncodedAudio, EncodedFrame, VideoCodec};
+use tertulia::peer::{PeerEvent, Publication, PublishMedia, SubscribeMedia, Subscription};
+use tertulia::rtp::frame::VideoCodec;
 use tokio::sync::mpsc;
-
-fn config() -> TransportConfig {
-    TransportConfig { local_addrs: vec![IpAddr::from([127, 0, 0, 1])], ..TransportConfig::default() }
-}
-
-#[derive(Clone, Default)]
-struct Taken {
-    video: Arc<Mutex<Vec<EncodedFrame>>>,
-    audio: Arc<Mutex<Vec<AudioPacket>>>,
-}
-
-impl Taken {
-    fn sinks(&self) -> Sinks {
-        let (video, audio) = (Arc::clone(&self.video), Arc::clone(&self.audio));
-        Sinks {
-            video: Arc::new(move |f| video.lock().unwrap().push(f)),
-            audio: Arc::new(move |p| audio.lock().unwrap().push(p)),
-        }
-    }
-}
-
-/// A VP8-looking frame: the frame tag says key or inter, the rest is noise that must arrive untouched.
-fn vp8_frame(n: u32, key: bool, size: usize) -> EncodedFrame {
-    let mut data = Vec::with_capacity(size);
-    data.push(u8::from(!key));
-    data.extend_from_slice(&[0, 0]);
-    if key {
-        // Start code, 640×480.
-        data.extend_from_slice(&[0x9d, 0x01, 0x2a, 0x80, 0x02, 0xe0, 0x01]);
-    }
-    let mut x = n.wrapping_mul(2_654_435_761).max(1);
-    while data.len() < size {
-        x ^= x << 13;
-        x ^= x >> 17;
-        x ^= x << 5;
-        data.push(x as u8);
-    }
-    EncodedFrame {
-        codec: VideoCodec::Vp8,
-        data: Bytes::from(data),
-        rtp_timestamp: n * 3000,
-        key_frame: key,
-        size: None,
-        at: Instant::now(),
-    }
-}
-
-fn opus_packet(n: u32) -> EncodedAudio {
-    let data: Vec<u8> = (0..80).map(|i| (n * 31 + i) as u8).collect();
-    EncodedAudio { data: Bytes::from(data), rtp_timestamp: n * 960, samples: 960, level: 30, voice: true }
-}
 
 /// Carries candidates from one handle's events to the other, keeps the rest.
 fn pump_to_subscription(mut events: mpsc::Receiver<PeerEvent>, to: Arc<Subscription>) -> Arc<Mutex<Vec<PeerEvent>>> {
