@@ -59,7 +59,7 @@ async fn publish_against(record: &str, media: PublishMedia, codec: VideoCodec) {
     let log = pump(events, Arc::clone(&other));
     let ours = attribute(&offer, "fingerprint");
     // Candidates come before the answer here: they have to wait.
-    let (_hole, dead_port) = black_hole();
+    let (hole, dead_port) = black_hole();
     for (line, mid, index) in kurento_candidates(&candidate, dead_port) {
         publication.add_candidate(&line, Some(mid), Some(index)).await.unwrap();
     }
@@ -80,6 +80,9 @@ async fn publish_against(record: &str, media: PublishMedia, codec: VideoCodec) {
         arrived(RtpCodecKind::Audio) == 30 && sent() >= 90 && arrived(RtpCodecKind::Video) == sent()
     })
     .await;
+    // Not one check may have gone to the second component.
+    hole.set_nonblocking(true).unwrap();
+    assert!(hole.recv(&mut [0; 2048]).is_err(), "a candidate of component 2 was used");
     for (kind, packet) in other.packets.lock().unwrap().iter() {
         let expected = if *kind == RtpCodecKind::Audio { 111 } else { video_pt };
         assert_eq!(packet.header.payload_type, expected, "{kind:?}");
@@ -237,6 +240,21 @@ async fn subscribing_when_the_server_makes_the_offer() {
     wait_for("connecting", LIMIT, || has(&log, &PeerEvent::Connected) && other.connected()).await;
     feed(&other, audio.as_ref(), video.as_ref(), ssrcs, (96, 104), &taken).await;
     subscription.close().await;
+}
+
+/// Kurento's checks arrive before its candidates: the pair is peer-reflexive, and must be taken at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connecting_without_waiting_for_candidates() {
+    let other = Arc::new(Other::new(111, "VP8", 96).await);
+    let media = PublishMedia { audio: true, video: PublishMedia::any_video() };
+    let (publication, events) = Publication::new(&config(), media).await.unwrap();
+    let offer = publication.offer().await.unwrap();
+    let living = other.answer(&offer).await;
+    let log = pump(events, Arc::clone(&other));
+    publication.set_answer(&dressed_up(&fixture("kms-publish-answer"), &living, None)).await.unwrap();
+    wait_for("connecting", LIMIT, || has(&log, &PeerEvent::Connected)).await;
+    let connect_ms = publication.stats().transport.connect_ms.unwrap();
+    assert!(connect_ms < 700, "{connect_ms} ms: the stack's own wait for peer-reflexive pairs is a second");
 }
 
 /// What Kurento wants of an offer, measured against the recorded browser offers that it took.
