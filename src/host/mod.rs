@@ -1,1 +1,3 @@
 //! The embedded OpenVidu-compatible server.
+
+pub mod sfu;

@@ -1,0 +1,746 @@
+//! From an offer to a plan, and from a plan to the text of an answer or an offer.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
+use crate::rtp::frame::VideoCodec;
+use crate::rtp::sdp::{CodecSummary, Direction, MediaKind, MediaSummary, Summary};
+
+use super::transport::Remote;
+use super::{LocalCandidate, SfuError};
+
+const ABS_SEND_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time";
+const AUDIO_LEVEL: &str = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
+const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
+const ORIENTATION: &str = "urn:3gpp:video-orientation";
+const TRANSPORT_CC: &str =
+    "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
+
+/// Codec of a track.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Codec {
+    Opus,
+    Video(VideoCodec),
+}
+
+impl Codec {
+    pub(super) fn clock_hz(self) -> u32 {
+        match self {
+            Self::Opus => crate::rtp::frame::AUDIO_CLOCK_HZ,
+            Self::Video(_) => crate::rtp::frame::VIDEO_CLOCK_HZ,
+        }
+    }
+
+    pub(super) fn is_audio(self) -> bool {
+        self == Self::Opus
+    }
+
+    fn rtpmap(self) -> &'static str {
+        match self {
+            Self::Opus => "opus/48000/2",
+            Self::Video(VideoCodec::Vp8) => "VP8/90000",
+            Self::Video(VideoCodec::H264) => "H264/90000",
+        }
+    }
+}
+
+/// Negotiated header extension ids.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Extensions {
+    pub(super) abs_send_time: Option<u8>,
+    pub(super) audio_level: Option<u8>,
+    pub(super) mid: Option<u8>,
+    pub(super) orientation: Option<u8>,
+    pub(super) transport_cc: Option<u8>,
+}
+
+/// Negotiated feedback.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct FeedbackKinds {
+    pub(super) nack: bool,
+    pub(super) pli: bool,
+    pub(super) fir: bool,
+    pub(super) remb: bool,
+    pub(super) transport_cc: bool,
+}
+
+/// One negotiated track of a leg.
+#[derive(Debug, Clone)]
+pub(super) struct TrackPlan {
+    pub(super) codec: Codec,
+    pub(super) mid: String,
+    pub(super) payload_type: u8,
+    pub(super) rtx: Option<u8>,
+    pub(super) fmtp: Option<String>,
+    pub(super) extensions: Extensions,
+    pub(super) feedback: FeedbackKinds,
+    /// Our sources, when we send on it.
+    pub(super) ssrc: u32,
+    pub(super) rtx_ssrc: u32,
+}
+
+/// One m-line of the description to write.
+#[derive(Debug, Clone)]
+struct Line {
+    kind: &'static str,
+    proto: String,
+    mid: String,
+    /// Index into [`Plan::tracks`], none for a refused m-line.
+    track: Option<usize>,
+    formats: String,
+}
+
+/// A leg as negotiated.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    lines: Vec<Line>,
+    pub(super) tracks: Vec<TrackPlan>,
+    direction: &'static str,
+    sends: bool,
+}
+
+/// What the offer says about its transport.
+pub(super) fn remote(summary: &Summary, answer_to_ours: bool) -> Result<(Remote, Vec<String>), SfuError> {
+    let media = summary
+        .media
+        .iter()
+        .find(|media| media.ufrag.is_some())
+        .ok_or(SfuError::InvalidSdp("no ICE credentials"))?;
+    let ufrag = media.ufrag.clone().unwrap_or_default();
+    let pwd = media.pwd.clone().unwrap_or_default();
+    if ufrag.is_empty() || ufrag.len() > 256 || pwd.len() < 22 || pwd.len() > 256 {
+        return Err(SfuError::InvalidSdp("ICE credentials"));
+    }
+    let fingerprint = summary
+        .media
+        .iter()
+        .filter_map(|media| media.fingerprint.as_deref())
+        .find_map(|value| {
+            let (hash, value) = value.split_once(' ')?;
+            hash.eq_ignore_ascii_case("sha-256").then(|| value.trim().to_owned())
+        })
+        .ok_or(SfuError::InvalidSdp("no SHA-256 fingerprint"))?;
+    // An offer leaves the choice to us (we open), an answer has chosen.
+    let we_are_client = match media.setup.as_deref() {
+        Some("active") => false,
+        Some("passive") => true,
+        _ if answer_to_ours => return Err(SfuError::InvalidSdp("no DTLS role in the answer")),
+        _ => true,
+    };
+    let candidates = summary
+        .media
+        .iter()
+        .flat_map(|media| media.candidates.iter().cloned())
+        .collect();
+    let remote = Remote {
+        ufrag,
+        pwd,
+        fingerprint,
+        we_are_client,
+    };
+    Ok((remote, candidates))
+}
+
+fn feedback(codec: &CodecSummary, receives: bool) -> FeedbackKinds {
+    FeedbackKinds {
+        nack: codec.has_feedback("nack", ""),
+        pli: codec.has_feedback("nack", "pli"),
+        fir: codec.has_feedback("ccm", "fir"),
+        remb: codec.has_feedback("goog-remb", ""),
+        // Transport-wide numbers are written by whoever sends; towards subscribers nobody would read the feedback.
+        transport_cc: receives && codec.has_feedback("transport-cc", ""),
+    }
+}
+
+fn extensions(media: &MediaSummary, audio: bool, transport_cc: bool) -> Extensions {
+    // Ids above 14 need the two-byte form, which is not worth it here.
+    let id = |uri| media.extension_id(uri).filter(|id| (1..=14).contains(id));
+    Extensions {
+        abs_send_time: id(ABS_SEND_TIME),
+        audio_level: id(AUDIO_LEVEL).filter(|_| audio),
+        mid: id(MID),
+        orientation: id(ORIENTATION).filter(|_| !audio),
+        transport_cc: id(TRANSPORT_CC).filter(|_| transport_cc),
+    }
+}
+
+/// The RTX payload type that repairs `payload_type`.
+fn rtx_of(media: &MediaSummary, payload_type: u8) -> Option<u8> {
+    media
+        .codecs
+        .iter()
+        .find(|codec| {
+            codec.name.eq_ignore_ascii_case("rtx")
+                && codec.fmtp_parameter("apt").and_then(|apt| apt.parse().ok()) == Some(payload_type)
+        })
+        .map(|codec| codec.payload_type)
+}
+
+/// How well an H264 payload type fits; `None` for what we cannot forward to everybody.
+fn h264_rank(codec: &CodecSummary) -> Option<u8> {
+    if codec.fmtp_parameter("packetization-mode") != Some("1") {
+        return None;
+    }
+    let profile = codec
+        .fmtp_parameter("profile-level-id")
+        .unwrap_or("42e01f")
+        .to_ascii_lowercase();
+    match profile.get(..4) {
+        Some("42e0") => Some(0),
+        Some(profile) if profile.starts_with("42") => Some(1),
+        _ => None,
+    }
+}
+
+fn find_codec<'a>(media: &'a MediaSummary, codec: Codec) -> Option<&'a CodecSummary> {
+    let named = |name: &'static str| {
+        media
+            .codecs
+            .iter()
+            .filter(move |codec| codec.name.eq_ignore_ascii_case(name))
+    };
+    match codec {
+        Codec::Opus => named("opus").next(),
+        Codec::Video(VideoCodec::Vp8) => named("VP8").next(),
+        Codec::Video(VideoCodec::H264) => named("H264")
+            .filter_map(|codec| Some((h264_rank(codec)?, codec)))
+            .min_by_key(|(rank, _)| *rank)
+            .map(|(_, codec)| codec),
+    }
+}
+
+/// The first video codec of the offer that we forward.
+fn first_video(media: &MediaSummary, forced: Option<VideoCodec>) -> Option<VideoCodec> {
+    if let Some(forced) = forced {
+        return find_codec(media, Codec::Video(forced)).map(|_| forced);
+    }
+    let position = |codec| {
+        let found = find_codec(media, Codec::Video(codec))?;
+        media
+            .codecs
+            .iter()
+            .position(|other| other.payload_type == found.payload_type)
+            .map(|position| (position, codec))
+    };
+    let mut found: Vec<_> = [VideoCodec::Vp8, VideoCodec::H264]
+        .into_iter()
+        .filter_map(position)
+        .collect();
+    found.sort_by_key(|(position, _)| *position);
+    found.first().map(|(_, codec)| *codec)
+}
+
+/// What a leg's tracks are to be.
+pub(super) struct Wanted {
+    pub(super) audio: bool,
+    /// `None`: no video.
+    pub(super) video: Option<VideoChoice>,
+}
+
+/// How the video codec is chosen.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum VideoChoice {
+    /// By the offer's order, or this one.
+    Offered(Option<VideoCodec>),
+    /// Exactly this one: the publisher's.
+    Exactly(VideoCodec),
+}
+
+impl Plan {
+    /// Plans the answer to `offer`. `receives`: the leg publishes; `sends`: it gets media from us.
+    pub(super) fn answer(
+        offer: &Summary,
+        wanted: &Wanted,
+        receives: bool,
+        sends: bool,
+        ssrc: &mut impl FnMut() -> u32,
+    ) -> Result<Self, SfuError> {
+        let mut plan = Self {
+            lines: Vec::new(),
+            tracks: Vec::new(),
+            direction: match (receives, sends) {
+                (true, true) => "sendrecv",
+                (true, false) => "recvonly",
+                _ => "sendonly",
+            },
+            sends,
+        };
+        if offer.media.is_empty() || offer.media.len() > 16 {
+            return Err(SfuError::InvalidSdp("number of m-lines"));
+        }
+        let mut have_audio = false;
+        let mut have_video = false;
+        for media in &offer.media {
+            let usable_direction = match media.direction {
+                Direction::SendRecv => true,
+                Direction::SendOnly => receives,
+                Direction::RecvOnly => sends && !receives,
+                Direction::Inactive => false,
+            };
+            let usable = usable_direction && (media.port != 0 || offer.bundle.contains(&media.mid));
+            let codec = match media.kind {
+                MediaKind::Audio if usable && wanted.audio && !have_audio => {
+                    have_audio = true;
+                    find_codec(media, Codec::Opus)
+                        .ok_or(SfuError::NoCommonCodec { wanted: "opus" })?;
+                    Some(Codec::Opus)
+                }
+                MediaKind::Video if usable && !have_video => match wanted.video {
+                    None => None,
+                    Some(VideoChoice::Exactly(codec)) => {
+                        have_video = true;
+                        Some(Codec::Video(codec))
+                    }
+                    Some(VideoChoice::Offered(forced)) => {
+                        have_video = true;
+                        let wanted = forced.map_or("VP8 or H264", VideoCodec::name);
+                        let codec = first_video(media, forced)
+                            .ok_or(SfuError::NoCommonCodec { wanted })?;
+                        Some(Codec::Video(codec))
+                    }
+                },
+                _ => None,
+            };
+            let track = match codec {
+                Some(codec) => Some(plan.track(media, codec, receives, sends, ssrc)?),
+                None => None,
+            };
+            plan.lines.push(Line {
+                kind: match media.kind {
+                    MediaKind::Audio => "audio",
+                    MediaKind::Video => "video",
+                    _ => "application",
+                },
+                proto: media.proto.clone(),
+                mid: media.mid.clone(),
+                track,
+                formats: match media.codecs.first() {
+                    Some(codec) => codec.payload_type.to_string(),
+                    None => "webrtc-datachannel".to_owned(),
+                },
+            });
+        }
+        if plan.tracks.is_empty() {
+            return Err(SfuError::InvalidSdp("nothing to negotiate"));
+        }
+        Ok(plan)
+    }
+
+    fn track(
+        &mut self,
+        media: &MediaSummary,
+        codec: Codec,
+        receives: bool,
+        sends: bool,
+        ssrc: &mut impl FnMut() -> u32,
+    ) -> Result<usize, SfuError> {
+        let wanted = match codec {
+            Codec::Opus => "opus",
+            Codec::Video(codec) => codec.name(),
+        };
+        let found = find_codec(media, codec).ok_or(SfuError::NoCommonCodec { wanted })?;
+        let feedback = feedback(found, receives);
+        let rtx = rtx_of(media, found.payload_type).filter(|_| feedback.nack);
+        self.tracks.push(TrackPlan {
+            codec,
+            mid: media.mid.clone(),
+            payload_type: found.payload_type,
+            rtx,
+            fmtp: found.fmtp.clone(),
+            extensions: extensions(media, codec.is_audio(), feedback.transport_cc),
+            feedback,
+            ssrc: if sends { ssrc() } else { 0 },
+            rtx_ssrc: if sends { ssrc() } else { 0 },
+        });
+        Ok(self.tracks.len() - 1)
+    }
+
+    /// Plans our own offer to a subscriber.
+    pub(super) fn offer(
+        audio: bool,
+        video: Option<VideoCodec>,
+        ssrc: &mut impl FnMut() -> u32,
+    ) -> Self {
+        let mut plan = Self {
+            lines: Vec::new(),
+            tracks: Vec::new(),
+            direction: "sendonly",
+            sends: true,
+        };
+        let codecs = audio
+            .then_some(Codec::Opus)
+            .into_iter()
+            .chain(video.map(Codec::Video));
+        for (index, codec) in codecs.enumerate() {
+            let audio = codec.is_audio();
+            let (payload_type, rtx, fmtp) = match codec {
+                Codec::Opus => (111, None, Some("minptime=10;useinbandfec=1")),
+                Codec::Video(VideoCodec::Vp8) => (96, Some(97), None),
+                Codec::Video(VideoCodec::H264) => (
+                    102,
+                    Some(103),
+                    Some("level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f"),
+                ),
+            };
+            plan.tracks.push(TrackPlan {
+                codec,
+                mid: index.to_string(),
+                payload_type,
+                rtx,
+                fmtp: fmtp.map(str::to_owned),
+                extensions: Extensions {
+                    abs_send_time: Some(2),
+                    audio_level: audio.then_some(1),
+                    mid: Some(4),
+                    orientation: (!audio).then_some(13),
+                    transport_cc: None,
+                },
+                feedback: FeedbackKinds {
+                    nack: true,
+                    pli: !audio,
+                    fir: !audio,
+                    remb: !audio,
+                    transport_cc: false,
+                },
+                ssrc: ssrc(),
+                rtx_ssrc: ssrc(),
+            });
+            plan.lines.push(Line {
+                kind: if audio { "audio" } else { "video" },
+                proto: "UDP/TLS/RTP/SAVPF".to_owned(),
+                mid: index.to_string(),
+                track: Some(index),
+                formats: String::new(),
+            });
+        }
+        plan
+    }
+
+    /// Takes over what the answer to our own offer left of it.
+    pub(super) fn answered(&mut self, answer: &Summary) -> Result<(), SfuError> {
+        let mut kept = Vec::new();
+        for mut track in std::mem::take(&mut self.tracks) {
+            let Some(media) = answer.media.iter().find(|media| media.mid == track.mid) else {
+                continue;
+            };
+            if media.port == 0 || !matches!(media.direction, Direction::RecvOnly | Direction::SendRecv)
+            {
+                continue;
+            }
+            let Some(found) = find_codec(media, track.codec) else {
+                continue;
+            };
+            track.payload_type = found.payload_type;
+            track.feedback = feedback(found, false);
+            track.rtx = rtx_of(media, found.payload_type).filter(|_| track.feedback.nack);
+            track.extensions = extensions(media, track.codec.is_audio(), false);
+            kept.push(track);
+        }
+        self.tracks = kept;
+        if self.tracks.is_empty() {
+            return Err(SfuError::InvalidSdp("the answer accepts nothing"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn audio(&self) -> Option<&TrackPlan> {
+        self.tracks.iter().find(|track| track.codec.is_audio())
+    }
+
+    pub(super) fn video(&self) -> Option<(&TrackPlan, VideoCodec)> {
+        self.tracks.iter().find_map(|track| match track.codec {
+            Codec::Video(codec) => Some((track, codec)),
+            Codec::Opus => None,
+        })
+    }
+}
+
+/// Our side of the transport, as written into every m-line.
+pub(super) struct LocalTransport<'a> {
+    pub(super) ufrag: &'a str,
+    pub(super) pwd: &'a str,
+    pub(super) fingerprint: &'a str,
+    pub(super) setup: &'static str,
+    pub(super) candidates: &'a [SocketAddr],
+    pub(super) session_id: u64,
+    /// Name of the stream and canonical name of its sources.
+    pub(super) stream: &'a str,
+}
+
+/// Candidate lines without `a=`, best first.
+pub(super) fn candidate_lines(candidates: &[SocketAddr]) -> Vec<String> {
+    candidates
+        .iter()
+        .enumerate()
+        .map(|(index, address)| {
+            // Type preference 126 (host), falling local preference, component 1 (RFC 8445 §5.1.2.1).
+            let local = 65_535u32.saturating_sub(index as u32);
+            let priority = 126u32 << 24 | local << 8 | 255;
+            let foundation = index + 1;
+            format!(
+                "candidate:{foundation} 1 udp {priority} {} {} typ host",
+                address.ip(),
+                address.port()
+            )
+        })
+        .collect()
+}
+
+impl Plan {
+    /// The candidates one by one, for the first accepted m-line (bundled media share one transport).
+    pub(super) fn trickle(&self, candidates: &[SocketAddr]) -> Vec<LocalCandidate> {
+        let first = self.lines.iter().position(|line| line.track.is_some());
+        let index = first.unwrap_or(0);
+        let mid = self.lines.get(index).map(|line| line.mid.clone());
+        candidate_lines(candidates)
+            .into_iter()
+            .map(|candidate| LocalCandidate {
+                candidate,
+                sdp_mid: mid.clone().unwrap_or_default(),
+                sdp_mline_index: index as u16,
+            })
+            .collect()
+    }
+
+    /// Writes the description.
+    pub(super) fn to_sdp(&self, local: &LocalTransport<'_>) -> String {
+        let mut out = String::with_capacity(2_048);
+        let mids: Vec<&str> = self
+            .lines
+            .iter()
+            .filter(|line| line.track.is_some() && !line.mid.is_empty())
+            .map(|line| line.mid.as_str())
+            .collect();
+        // Writing to a String cannot fail.
+        let _ = write!(
+            out,
+            "v=0\r\no=- {} 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n",
+            local.session_id
+        );
+        if !mids.is_empty() {
+            let _ = write!(out, "a=group:BUNDLE {}\r\n", mids.join(" "));
+        }
+        let _ = write!(out, "a=msid-semantic: WMS {}\r\n", local.stream);
+        for line in &self.lines {
+            match line.track.and_then(|index| self.tracks.get(index)) {
+                Some(track) => self.accepted(&mut out, line, track, local),
+                None => refused(&mut out, line),
+            }
+        }
+        out
+    }
+
+    fn accepted(
+        &self,
+        out: &mut String,
+        line: &Line,
+        track: &TrackPlan,
+        local: &LocalTransport<'_>,
+    ) {
+        let pt = track.payload_type;
+        let _ = write!(out, "m={} 9 {} {pt}", line.kind, line.proto);
+        if let Some(rtx) = track.rtx {
+            let _ = write!(out, " {rtx}");
+        }
+        let _ = write!(
+            out,
+            "\r\nc=IN IP4 0.0.0.0\r\na=rtcp:9 IN IP4 0.0.0.0\r\na=ice-ufrag:{}\r\na=ice-pwd:{}\r\na=ice-options:trickle\r\na=fingerprint:sha-256 {}\r\na=setup:{}\r\n",
+            local.ufrag, local.pwd, local.fingerprint, local.setup
+        );
+        if !line.mid.is_empty() {
+            let _ = write!(out, "a=mid:{}\r\n", line.mid);
+        }
+        let extensions = track.extensions;
+        for (id, uri) in [
+            (extensions.audio_level, AUDIO_LEVEL),
+            (extensions.abs_send_time, ABS_SEND_TIME),
+            (extensions.transport_cc, TRANSPORT_CC),
+            (extensions.mid, MID),
+            (extensions.orientation, ORIENTATION),
+        ] {
+            if let Some(id) = id {
+                let _ = write!(out, "a=extmap:{id} {uri}\r\n");
+            }
+        }
+        let _ = write!(out, "a={}\r\n", self.direction);
+        if self.sends {
+            let _ = write!(out, "a=msid:{} {}\r\n", local.stream, line.kind);
+        }
+        out.push_str("a=rtcp-mux\r\na=rtcp-rsize\r\n");
+        let _ = write!(out, "a=rtpmap:{pt} {}\r\n", track.codec.rtpmap());
+        for (on, name) in [
+            (track.feedback.remb, "goog-remb"),
+            (track.feedback.transport_cc, "transport-cc"),
+            (track.feedback.fir, "ccm fir"),
+            (track.feedback.nack, "nack"),
+            (track.feedback.pli, "nack pli"),
+        ] {
+            if on {
+                let _ = write!(out, "a=rtcp-fb:{pt} {name}\r\n");
+            }
+        }
+        if let Some(fmtp) = &track.fmtp {
+            let _ = write!(out, "a=fmtp:{pt} {fmtp}\r\n");
+        }
+        if let Some(rtx) = track.rtx {
+            let clock = track.codec.clock_hz();
+            let _ = write!(out, "a=rtpmap:{rtx} rtx/{clock}\r\na=fmtp:{rtx} apt={pt}\r\n");
+        }
+        if self.sends {
+            let mut sources = vec![track.ssrc];
+            if track.rtx.is_some() {
+                sources.push(track.rtx_ssrc);
+                let _ = write!(out, "a=ssrc-group:FID {} {}\r\n", track.ssrc, track.rtx_ssrc);
+            }
+            for ssrc in sources {
+                let _ = write!(
+                    out,
+                    "a=ssrc:{ssrc} cname:{0}\r\na=ssrc:{ssrc} msid:{0} {1}\r\n",
+                    local.stream, line.kind
+                );
+            }
+        }
+        for candidate in candidate_lines(local.candidates) {
+            let _ = write!(out, "a={candidate}\r\n");
+        }
+        out.push_str("a=end-of-candidates\r\n");
+    }
+}
+
+fn refused(out: &mut String, line: &Line) {
+    let _ = write!(
+        out,
+        "m={} 0 {} {}\r\nc=IN IP4 0.0.0.0\r\na=inactive\r\n",
+        line.kind, line.proto, line.formats
+    );
+    if !line.mid.is_empty() {
+        let _ = write!(out, "a=mid:{}\r\n", line.mid);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PUBLISH: &str = include_str!("../../../tests/fixtures/sdp/chromium-publish-offer.sdp");
+    const SUBSCRIBE: &str = include_str!("../../../tests/fixtures/sdp/chromium-subscribe-offer.sdp");
+
+    fn numbers() -> impl FnMut() -> u32 {
+        let mut next = 1_000;
+        move || {
+            next += 1;
+            next
+        }
+    }
+
+    fn write(plan: &Plan) -> String {
+        plan.to_sdp(&LocalTransport {
+            ufrag: "ufragufrag",
+            pwd: "passwordpasswordpassword",
+            fingerprint: "AB:CD",
+            setup: "active",
+            candidates: &[SocketAddr::from(([10, 0, 0, 1], 4443))],
+            session_id: 7,
+            stream: "str_CAM_x",
+        })
+    }
+
+    #[test]
+    fn a_browser_publishes_vp8_and_opus() {
+        let offer = Summary::parse(PUBLISH);
+        let wanted = Wanted { audio: true, video: Some(VideoChoice::Offered(None)) };
+        let plan = Plan::answer(&offer, &wanted, true, false, &mut numbers()).unwrap();
+        let text = write(&plan);
+        let answer = Summary::parse(&text);
+        assert_eq!(answer.bundle, ["0", "1"]);
+        let [audio, video] = answer.media.as_slice() else { panic!("two m-lines") };
+        assert_eq!(audio.direction, Direction::RecvOnly);
+        assert_eq!(audio.codecs.len(), 1);
+        assert_eq!(audio.codecs[0].payload_type, 111);
+        let types: Vec<u8> = video.codecs.iter().map(|codec| codec.payload_type).collect();
+        assert_eq!(types, [96, 97]);
+        assert!(video.codecs[0].has_feedback("transport-cc", ""));
+        assert!(video.codecs[0].has_feedback("nack", "pli"));
+        assert_eq!(video.extension_id(TRANSPORT_CC), Some(3));
+        assert_eq!(video.extension_id(ORIENTATION), Some(13));
+        assert!(video.ssrcs.is_empty());
+        assert_eq!(video.setup.as_deref(), Some("active"));
+        assert_eq!(video.candidates.len(), 1);
+        let (remote, _) = remote(&offer, false).unwrap();
+        assert!(remote.we_are_client);
+        assert_eq!(remote.ufrag, "tMYl");
+    }
+
+    #[test]
+    fn h264_is_forced_to_the_profile_everybody_has() {
+        let offer = Summary::parse(PUBLISH);
+        let wanted = Wanted {
+            audio: true,
+            video: Some(VideoChoice::Offered(Some(VideoCodec::H264))),
+        };
+        let plan = Plan::answer(&offer, &wanted, true, false, &mut numbers()).unwrap();
+        let (track, codec) = plan.video().unwrap();
+        assert_eq!((codec, track.payload_type, track.rtx), (VideoCodec::H264, 108, Some(109)));
+        let only = include_str!("../../../tests/fixtures/sdp/webrtc-crate-publish-offer.sdp");
+        let error = Plan::answer(&Summary::parse(only), &wanted, true, false, &mut numbers());
+        assert!(matches!(error, Err(SfuError::NoCommonCodec { wanted: "H264" })));
+    }
+
+    #[test]
+    fn a_browser_subscribes() {
+        let offer = Summary::parse(SUBSCRIBE);
+        let wanted = Wanted { audio: true, video: Some(VideoChoice::Exactly(VideoCodec::Vp8)) };
+        let plan = Plan::answer(&offer, &wanted, false, true, &mut numbers()).unwrap();
+        let answer = Summary::parse(&write(&plan));
+        let [audio, video] = answer.media.as_slice() else { panic!("two m-lines") };
+        assert_eq!((audio.direction, video.direction), (Direction::SendOnly, Direction::SendOnly));
+        assert_eq!(video.ssrcs.len(), 2);
+        assert_eq!(video.fid_groups.len(), 1);
+        assert!(video.msid.is_some());
+        assert_eq!(video.extension_id(TRANSPORT_CC), None);
+        assert!(!video.codecs[0].has_feedback("transport-cc", ""));
+    }
+
+    #[test]
+    fn what_the_publisher_lacks_is_refused_line_by_line() {
+        let offer = Summary::parse(SUBSCRIBE);
+        let wanted = Wanted { audio: true, video: None };
+        let plan = Plan::answer(&offer, &wanted, false, true, &mut numbers()).unwrap();
+        let answer = Summary::parse(&write(&plan));
+        assert_eq!(answer.media.len(), 2);
+        assert_eq!(answer.media[1].port, 0);
+        assert_eq!(answer.bundle, ["0"]);
+    }
+
+    #[test]
+    fn our_offer_can_be_answered() {
+        let mut plan = Plan::offer(true, Some(VideoCodec::H264), &mut numbers());
+        let text = write(&plan);
+        let offer = Summary::parse(&text);
+        assert_eq!(offer.media.len(), 2);
+        let answer = Plan::answer(
+            &offer,
+            &Wanted { audio: true, video: Some(VideoChoice::Exactly(VideoCodec::H264)) },
+            true,
+            false,
+            &mut numbers(),
+        )
+        .unwrap();
+        plan.answered(&Summary::parse(&write(&answer))).unwrap();
+        assert_eq!(plan.tracks.len(), 2);
+        let recorded = include_str!("../../../tests/fixtures/sdp/chromium-subscribe-answer.sdp");
+        let _ = remote(&Summary::parse(recorded), true);
+    }
+
+    #[test]
+    fn every_recorded_description_is_survived_cut_anywhere() {
+        for text in [PUBLISH, SUBSCRIBE] {
+            for length in (0..text.len()).step_by(7) {
+                let offer = Summary::parse(&text[..length]);
+                let wanted = Wanted { audio: true, video: Some(VideoChoice::Offered(None)) };
+                let _ = Plan::answer(&offer, &wanted, true, true, &mut numbers());
+                let _ = remote(&offer, false);
+            }
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! The one socket: batched reads, writes joined by segmentation offload, and artificial loss for tests.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use bytes::BytesMut;
+use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use tokio::net::UdpSocket;
+
+use super::Impairment;
+
+/// Socket buffers asked for; the system may grant less.
+const SOCKET_BUFFER: usize = 4 << 20;
+/// Datagrams joined into one system call at most (the kernel's own bound is 64).
+const SEGMENTS: usize = 32;
+/// Bytes joined at most.
+const JOINED_BYTES: usize = 60_000;
+/// Bytes of one receive buffer: a GRO batch.
+const RECEIVE_BUFFER: usize = 65_535;
+
+/// Socket, offload state and counters.
+pub(super) struct Wire {
+    socket: UdpSocket,
+    state: UdpSocketState,
+    ipv6: bool,
+    joined: Vec<u8>,
+    pub(super) datagrams_out: u64,
+    pub(super) bytes_out: u64,
+    pub(super) send_calls: u64,
+    pub(super) send_failed: u64,
+}
+
+impl Wire {
+    pub(super) fn new(socket: UdpSocket) -> io::Result<Self> {
+        let state = UdpSocketState::new((&socket).into())?;
+        // Smaller buffers are slower, not wrong.
+        let _ = state.set_recv_buffer_size((&socket).into(), SOCKET_BUFFER);
+        let _ = state.set_send_buffer_size((&socket).into(), SOCKET_BUFFER);
+        let ipv6 = socket.local_addr()?.is_ipv6();
+        Ok(Self {
+            socket,
+            state,
+            ipv6,
+            joined: Vec::with_capacity(JOINED_BYTES),
+            datagrams_out: 0,
+            bytes_out: 0,
+            send_calls: 0,
+            send_failed: 0,
+        })
+    }
+
+    pub(super) async fn readable(&self) -> io::Result<()> {
+        self.socket.readable().await
+    }
+
+    /// Reads one batch; `WouldBlock` when there is nothing.
+    pub(super) fn receive(&self, buffers: &mut Receiver) -> io::Result<usize> {
+        let mut slices: Vec<io::IoSliceMut<'_>> = buffers
+            .storage
+            .iter_mut()
+            .map(|buffer| io::IoSliceMut::new(buffer))
+            .collect();
+        self.socket.try_io(tokio::io::Interest::READABLE, || {
+            self.state
+                .recv((&self.socket).into(), &mut slices, &mut buffers.meta)
+        })
+    }
+
+    fn transmit(&mut self, to: SocketAddr, from: IpAddr, data: &[u8], segment: Option<usize>) {
+        let (destination, source) = if self.ipv6 {
+            (to_v6(to), ip_to_v6(from))
+        } else {
+            (to, from)
+        };
+        let transmit = Transmit {
+            destination,
+            ecn: None,
+            contents: data,
+            segment_size: segment,
+            src_ip: Some(source),
+        };
+        let count = segment.map_or(1, |segment| data.len().div_ceil(segment.max(1)));
+        self.send_calls += 1;
+        let socket = &self.socket;
+        let state = &self.state;
+        // A full socket buffer loses the packet, as a full queue on the path would: repair is per packet.
+        match socket.try_io(tokio::io::Interest::WRITABLE, || {
+            state.try_send(socket.into(), &transmit)
+        }) {
+            Ok(()) => {
+                self.datagrams_out += count as u64;
+                self.bytes_out += data.len() as u64;
+            }
+            Err(_) => self.send_failed += count as u64,
+        }
+    }
+
+    /// Sends one datagram.
+    pub(super) fn send(&mut self, to: SocketAddr, from: IpAddr, data: &[u8]) {
+        self.transmit(to, from, data, None);
+    }
+
+    /// Sends datagrams to one destination, in order; equal sizes are joined.
+    pub(super) fn send_all(&mut self, to: SocketAddr, from: IpAddr, queue: &mut Vec<BytesMut>) {
+        let most = self.state.max_gso_segments().min(SEGMENTS);
+        let mut joined = std::mem::take(&mut self.joined);
+        let mut rest = queue.as_slice();
+        while let Some((first, tail)) = rest.split_first() {
+            let size = first.len();
+            // A run: equal sizes, and one shorter datagram may end it.
+            let mut run = 1;
+            let mut bytes = size;
+            for next in tail.iter().take(most.saturating_sub(1)) {
+                if next.len() > size || bytes + next.len() > JOINED_BYTES {
+                    break;
+                }
+                run += 1;
+                bytes += next.len();
+                if next.len() < size {
+                    break;
+                }
+            }
+            if run == 1 {
+                self.transmit(to, from, first, None);
+            } else {
+                joined.clear();
+                for datagram in rest.iter().take(run) {
+                    joined.extend_from_slice(datagram);
+                }
+                self.transmit(to, from, &joined, Some(size));
+            }
+            rest = rest.get(run..).unwrap_or_default();
+        }
+        self.joined = joined;
+        queue.clear();
+    }
+}
+
+fn ip_to_v6(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(v4) => IpAddr::V6(v4.to_ipv6_mapped()),
+        IpAddr::V6(_) => ip,
+    }
+}
+
+fn to_v6(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(ip_to_v6(address.ip()), address.port())
+}
+
+/// Buffers of one read.
+pub(super) struct Receiver {
+    storage: Vec<Vec<u8>>,
+    meta: Vec<RecvMeta>,
+}
+
+impl Receiver {
+    pub(super) fn new() -> Self {
+        Self {
+            storage: vec![vec![0; RECEIVE_BUFFER]; quinn_udp::BATCH_SIZE],
+            meta: vec![RecvMeta::default(); quinn_udp::BATCH_SIZE],
+        }
+    }
+
+    /// Visits the datagrams of the first `count` messages.
+    pub(super) fn each(&self, count: usize, mut visit: impl FnMut(SocketAddr, Option<IpAddr>, &[u8])) {
+        for (meta, buffer) in self.meta.iter().zip(&self.storage).take(count) {
+            let from = SocketAddr::new(meta.addr.ip().to_canonical(), meta.addr.port());
+            let local = meta.dst_ip.map(|ip| ip.to_canonical());
+            let data = buffer.get(..meta.len).unwrap_or_default();
+            for datagram in data.chunks(meta.stride.max(1)) {
+                visit(from, local, datagram);
+            }
+        }
+    }
+}
+
+/// Draws losses.
+#[derive(Debug)]
+pub(super) struct Loss {
+    impairment: Impairment,
+    random: SmallRng,
+}
+
+impl Loss {
+    pub(super) fn new(impairment: Impairment) -> Self {
+        Self {
+            random: SmallRng::seed_from_u64(impairment.seed),
+            impairment,
+        }
+    }
+
+    pub(super) fn inbound(&mut self) -> bool {
+        self.random.random_bool(self.impairment.loss_in.clamp(0.0, 1.0))
+    }
+
+    pub(super) fn outbound(&mut self) -> bool {
+        self.random.random_bool(self.impairment.loss_out.clamp(0.0, 1.0))
+    }
+}
