@@ -40,10 +40,9 @@ pub struct Assembled {
 /// Whether a packet begins a frame: `Some` where the payload tells (VP8), `None` where only its neighbors do (H264).
 pub fn begins_frame(codec: VideoCodec, payload: &[u8]) -> Option<bool> {
     match codec {
-        VideoCodec::Vp8 => Some(
-            vp8::Descriptor::parse(payload)
-                .is_some_and(|(descriptor, _)| descriptor.starts_frame()),
-        ),
+        VideoCodec::Vp8 => {
+            Some(vp8::Descriptor::parse(payload).is_some_and(|(descriptor, _)| descriptor.starts_frame()))
+        }
         VideoCodec::H264 => None,
     }
 }
@@ -54,11 +53,8 @@ pub fn begins_key_frame(codec: VideoCodec, payload: &[u8]) -> bool {
         VideoCodec::Vp8 => vp8::starts_key_frame(payload),
         VideoCodec::H264 => match h264::nal_type(payload) {
             h264::NAL_SPS | h264::NAL_IDR => true,
-            24 => stap_a(payload)
-                .any(|nal| matches!(nal.map(h264::nal_type), Ok(h264::NAL_SPS | h264::NAL_IDR))),
-            28 => payload
-                .get(1)
-                .is_some_and(|header| header & 0x80 != 0 && header & 0x1f == h264::NAL_IDR),
+            24 => stap_a(payload).any(|nal| matches!(nal.map(h264::nal_type), Ok(h264::NAL_SPS | h264::NAL_IDR))),
+            28 => payload.get(1).is_some_and(|header| header & 0x80 != 0 && header & 0x1f == h264::NAL_IDR),
             _ => false,
         },
     }
@@ -68,10 +64,7 @@ pub fn begins_key_frame(codec: VideoCodec, payload: &[u8]) -> bool {
 ///
 /// # Errors
 /// [`Malformed`] when they do not make one frame.
-pub fn assemble<'a>(
-    codec: VideoCodec,
-    payloads: impl Iterator<Item = &'a Bytes>,
-) -> Result<Assembled, Malformed> {
+pub fn assemble<'a>(codec: VideoCodec, payloads: impl Iterator<Item = &'a Bytes>) -> Result<Assembled, Malformed> {
     match codec {
         VideoCodec::Vp8 => assemble_vp8(payloads),
         VideoCodec::H264 => assemble_h264(payloads),
@@ -95,11 +88,7 @@ fn assemble_vp8<'a>(payloads: impl Iterator<Item = &'a Bytes>) -> Result<Assembl
         return Err(Malformed::Empty);
     }
     let data = data.freeze();
-    Ok(Assembled {
-        key_frame: vp8::is_key_frame(&data),
-        size: vp8::key_frame_size(&data),
-        data,
-    })
+    Ok(Assembled { key_frame: vp8::is_key_frame(&data), size: vp8::key_frame_size(&data), data })
 }
 
 fn assemble_h264<'a>(payloads: impl Iterator<Item = &'a Bytes>) -> Result<Assembled, Malformed> {
@@ -146,11 +135,7 @@ fn assemble_h264<'a>(payloads: impl Iterator<Item = &'a Bytes>) -> Result<Assemb
         return Err(Malformed::Empty);
     }
     let data = data.freeze();
-    Ok(Assembled {
-        key_frame: h264::has_idr(&data),
-        size: h264::picture_size(&data),
-        data,
-    })
+    Ok(Assembled { key_frame: h264::has_idr(&data), size: h264::picture_size(&data), data })
 }
 
 /// The NAL units of a STAP-A payload.
@@ -190,14 +175,7 @@ mod tests {
     use crate::rtp::packetise::{AudioPacketizer, MAX_PAYLOAD, Start, VideoPacketizer};
 
     fn frame(codec: VideoCodec, data: Vec<u8>) -> EncodedFrame {
-        EncodedFrame {
-            codec,
-            data: data.into(),
-            rtp_timestamp: 9,
-            key_frame: false,
-            size: None,
-            at: Instant::now(),
-        }
+        EncodedFrame { codec, data: data.into(), rtp_timestamp: 9, key_frame: false, size: None, at: Instant::now() }
     }
 
     fn packets(codec: VideoCodec, data: Vec<u8>, start: Start) -> Vec<RtpPacket> {
@@ -207,16 +185,11 @@ mod tests {
     }
 
     fn annex_b(nals: &[Vec<u8>]) -> Vec<u8> {
-        nals.iter()
-            .flat_map(|nal| h264::START_CODE.iter().chain(nal).copied())
-            .collect()
+        nals.iter().flat_map(|nal| h264::START_CODE.iter().chain(nal).copied()).collect()
     }
 
     /// NAL units as encoders write them: a type with a payload that cannot be taken for a start code.
-    fn nal(
-        kind: impl Strategy<Value = u8>,
-        sizes: std::ops::Range<usize>,
-    ) -> impl Strategy<Value = Vec<u8>> {
+    fn nal(kind: impl Strategy<Value = u8>, sizes: std::ops::Range<usize>) -> impl Strategy<Value = Vec<u8>> {
         (kind, prop::collection::vec(4u8..=255, sizes)).prop_map(|(kind, mut body)| {
             body.insert(0, 0x60 | kind);
             body
@@ -273,42 +246,22 @@ mod tests {
 
     #[test]
     fn parameter_sets_share_one_packet_and_begin_the_key_frame() {
-        let data = annex_b(&[
-            vec![0x09, 0xf0],
-            vec![0x67, 9],
-            vec![0x68, 9],
-            vec![0x65; 3_000],
-        ]);
+        let data = annex_b(&[vec![0x09, 0xf0], vec![0x67, 9], vec![0x68, 9], vec![0x65; 3_000]]);
         let packets = packets(VideoCodec::H264, data, Start::default());
         assert_eq!(h264::nal_type(&packets[0].payload), 24);
         assert_eq!(packets.len(), 4);
-        let begins: Vec<bool> = packets
-            .iter()
-            .map(|p| begins_key_frame(VideoCodec::H264, &p.payload))
-            .collect();
+        let begins: Vec<bool> = packets.iter().map(|p| begins_key_frame(VideoCodec::H264, &p.payload)).collect();
         assert_eq!(begins, [true, true, false, false]);
     }
 
     #[test]
     fn a_lost_fragment_is_noticed() {
-        let packets = packets(
-            VideoCodec::H264,
-            annex_b(&[vec![0x65; 5_000]]),
-            Start::default(),
-        );
+        let packets = packets(VideoCodec::H264, annex_b(&[vec![0x65; 5_000]]), Start::default());
         for gone in 0..packets.len() {
-            let rest = packets
-                .iter()
-                .enumerate()
-                .filter(|(i, _)| *i != gone)
-                .map(|(_, p)| &p.payload);
+            let rest = packets.iter().enumerate().filter(|(i, _)| *i != gone).map(|(_, p)| &p.payload);
             let result = assemble(VideoCodec::H264, rest);
             // A lost middle fragment shows in the sequence numbers only.
-            assert_eq!(
-                result.is_err(),
-                gone == 0 || gone + 1 == packets.len(),
-                "{gone}"
-            );
+            assert_eq!(result.is_err(), gone == 0 || gone + 1 == packets.len(), "{gone}");
         }
     }
 

@@ -50,9 +50,7 @@ fn push_range(ranges: &mut Vec<std::ops::Range<usize>>, begin: usize, end: usize
 
 /// The NAL units of an Annex B byte stream.
 pub fn nals(stream: &[u8]) -> impl Iterator<Item = &[u8]> {
-    nal_ranges(stream)
-        .into_iter()
-        .filter_map(|range| stream.get(range))
+    nal_ranges(stream).into_iter().filter_map(|range| stream.get(range))
 }
 
 /// Whether an access unit has an IDR slice.
@@ -62,9 +60,7 @@ pub fn has_idr(access_unit: &[u8]) -> bool {
 
 /// Width and height in pixels from the sequence parameter set of an access unit, cropping applied.
 pub fn picture_size(access_unit: &[u8]) -> Option<(u32, u32)> {
-    nals(access_unit)
-        .find(|nal| nal_type(nal) == NAL_SPS)
-        .and_then(sps_size)
+    nals(access_unit).find(|nal| nal_type(nal) == NAL_SPS).and_then(sps_size)
 }
 
 /// The parameter sets seen last, to complete an IDR picture whose sender sent them earlier and apart.
@@ -112,16 +108,12 @@ impl ParameterSets {
             (false, true) => Completed::Inter(access_unit),
             (true, _) if sps && pps => Completed::Key(access_unit),
             (true, _) if (sps || !self.sps.is_empty()) && (pps || !self.pps.is_empty()) => {
-                let mut out = BytesMut::with_capacity(
-                    access_unit.len() + self.sps.len() + self.pps.len() + 8,
-                );
+                let mut out = BytesMut::with_capacity(access_unit.len() + self.sps.len() + self.pps.len() + 8);
                 for nal in [&self.sps, &self.pps] {
                     out.extend_from_slice(&START_CODE);
                     out.extend_from_slice(nal);
                 }
-                for nal in
-                    nals(&access_unit).filter(|nal| !matches!(nal_type(nal), NAL_SPS | NAL_PPS))
-                {
+                for nal in nals(&access_unit).filter(|nal| !matches!(nal_type(nal), NAL_SPS | NAL_PPS)) {
                     out.extend_from_slice(&START_CODE);
                     out.extend_from_slice(nal);
                 }
@@ -183,15 +175,9 @@ fn sps_size(nal: &[u8]) -> Option<(u32, u32)> {
         top = bits.golomb()?;
         bottom = bits.golomb()?;
     }
-    let crop_x = if chroma_format == 0 || chroma_format == 3 {
-        1
-    } else {
-        2
-    };
+    let crop_x = if chroma_format == 0 || chroma_format == 3 { 1 } else { 2 };
     let crop_y = if chroma_format == 1 { 2 } else { 1 } * (2 - frame_only);
-    let width = width_mbs
-        .checked_mul(16)?
-        .checked_sub(left.checked_add(right)?.checked_mul(crop_x)?)?;
+    let width = width_mbs.checked_mul(16)?.checked_sub(left.checked_add(right)?.checked_mul(crop_x)?)?;
     let height = height_units
         .checked_mul(16)?
         .checked_mul(2 - frame_only)?
@@ -249,15 +235,13 @@ mod tests {
 
     /// SPS of a 1280x720 constrained baseline stream (x264, level 3.1) and of 640x360 (cropping: 360 is no multiple of 16).
     const SPS_720: [u8; 21] = [
-        0x67, 0x42, 0xc0, 0x1f, 0xd9, 0x00, 0x50, 0x05, 0xbb, 0x01, 0x10, 0x00, 0x00, 0x03, 0x00,
-        0x10, 0x00, 0x00, 0x03, 0x03, 0xc0,
+        0x67, 0x42, 0xc0, 0x1f, 0xd9, 0x00, 0x50, 0x05, 0xbb, 0x01, 0x10, 0x00, 0x00, 0x03, 0x00, 0x10, 0x00, 0x00,
+        0x03, 0x03, 0xc0,
     ];
 
     #[test]
     fn ranges_of_both_start_codes_and_trailing_zeros() {
-        let stream = [
-            0, 0, 0, 1, 0x67, 9, 0, 0, 1, 0x68, 8, 0, 0, 0, 1, 0x65, 1, 2, 0, 0,
-        ];
+        let stream = [0, 0, 0, 1, 0x67, 9, 0, 0, 1, 0x68, 8, 0, 0, 0, 1, 0x65, 1, 2, 0, 0];
         let found: Vec<&[u8]> = nals(&stream).collect();
         assert_eq!(found, vec![&[0x67, 9][..], &[0x68, 8], &[0x65, 1, 2]]);
         assert!(has_idr(&stream));
@@ -283,18 +267,9 @@ mod tests {
             out.freeze()
         };
         let mut sets = ParameterSets::default();
-        assert_eq!(
-            sets.complete(unit(&[&[0x65, 1]])),
-            Completed::KeyWithoutParameters
-        );
-        assert_eq!(
-            sets.complete(unit(&[&[0x67, 1], &[0x68, 1]])),
-            Completed::NoPicture
-        );
-        assert_eq!(
-            sets.complete(unit(&[&[0x65, 1]])),
-            Completed::Key(unit(&[&[0x67, 1], &[0x68, 1], &[0x65, 1]]))
-        );
+        assert_eq!(sets.complete(unit(&[&[0x65, 1]])), Completed::KeyWithoutParameters);
+        assert_eq!(sets.complete(unit(&[&[0x67, 1], &[0x68, 1]])), Completed::NoPicture);
+        assert_eq!(sets.complete(unit(&[&[0x65, 1]])), Completed::Key(unit(&[&[0x67, 1], &[0x68, 1], &[0x65, 1]])));
         let whole = unit(&[&[0x67, 2], &[0x68, 2], &[0x65, 1]]);
         assert_eq!(sets.complete(whole.clone()), Completed::Key(whole));
         let inter = unit(&[&[0x41, 1]]);

@@ -13,11 +13,7 @@ pub struct Jitter {
 impl Jitter {
     /// An estimator for timestamps at `clock_hz` (Hz, not zero; zero is taken as one).
     pub fn new(clock_hz: u32) -> Self {
-        Self {
-            clock_hz: clock_hz.max(1),
-            last: None,
-            ticks: 0.0,
-        }
+        Self { clock_hz: clock_hz.max(1), last: None, ticks: 0.0 }
     }
 
     /// Takes one packet that arrived in order and was not a retransmission.
@@ -25,9 +21,7 @@ impl Jitter {
         if let Some((last_timestamp, last_arrived)) = self.last {
             // A step of more than 2^31 ticks is a step backwards.
             let sent = f64::from(timestamp.wrapping_sub(last_timestamp) as i32);
-            let spacing = arrived
-                .saturating_duration_since(last_arrived)
-                .as_secs_f64();
+            let spacing = arrived.saturating_duration_since(last_arrived).as_secs_f64();
             let deviation = (spacing * f64::from(self.clock_hz) - sent).abs();
             // A jump of more than ten seconds is a new timeline, not jitter.
             if deviation < f64::from(self.clock_hz) * 10.0 {
@@ -64,16 +58,10 @@ mod tests {
         // Timestamps wrap on the way.
         let first = u32::MAX - 4_000;
         for i in 0..10u32 {
-            j.update(
-                first.wrapping_add(i * 3_000),
-                start + Duration::from_nanos(33_333_333) * i,
-            );
+            j.update(first.wrapping_add(i * 3_000), start + Duration::from_nanos(33_333_333) * i);
         }
         assert!(j.ms() < 0.01, "{}", j.ms());
-        j.update(
-            first.wrapping_add(30_000),
-            start + Duration::from_nanos(333_333_330) + Duration::from_millis(16),
-        );
+        j.update(first.wrapping_add(30_000), start + Duration::from_nanos(333_333_330) + Duration::from_millis(16));
         assert!((j.ms() - 1.0).abs() < 0.05, "{}", j.ms());
     }
 

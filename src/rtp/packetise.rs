@@ -36,13 +36,7 @@ pub struct VideoPacketizer {
 impl VideoPacketizer {
     /// A packetizer for one SSRC.
     pub fn new(codec: VideoCodec, ssrc: u32, payload_type: u8, start: Start) -> Self {
-        Self {
-            codec,
-            ssrc,
-            payload_type,
-            sequence: start.sequence,
-            picture_id: start.picture_id & 0x7fff,
-        }
+        Self { codec, ssrc, payload_type, sequence: start.sequence, picture_id: start.picture_id & 0x7fff }
     }
 
     /// Changes the payload type, as after a renegotiation.
@@ -58,10 +52,7 @@ impl VideoPacketizer {
 
     /// The numbers the next frame begins with.
     pub fn next(&self) -> Start {
-        Start {
-            sequence: self.sequence,
-            picture_id: self.picture_id,
-        }
+        Start { sequence: self.sequence, picture_id: self.picture_id }
     }
 
     /// Appends the packets of one access unit to `out`. A frame of another codec, or without data, gives none.
@@ -94,11 +85,8 @@ impl VideoPacketizer {
     }
 
     fn vp8(&mut self, frame: &EncodedFrame, out: &mut Vec<RtpPacket>) {
-        let mut descriptor = Descriptor {
-            start: true,
-            picture_id: Some(PictureId::Long(self.picture_id)),
-            ..Descriptor::default()
-        };
+        let mut descriptor =
+            Descriptor { start: true, picture_id: Some(PictureId::Long(self.picture_id)), ..Descriptor::default() };
         for chunk in even_chunks(&frame.data, MAX_PAYLOAD - 4) {
             let mut payload = BytesMut::with_capacity(chunk.len() + 4);
             descriptor.write(&mut payload);
@@ -144,12 +132,7 @@ impl VideoPacketizer {
         }
         let mut payload = BytesMut::with_capacity(MAX_PAYLOAD);
         // F and NRI of a STAP-A are the maximum of what is inside.
-        let importance = small
-            .iter()
-            .filter_map(|nal| nal.first())
-            .map(|first| first & 0x60)
-            .max()
-            .unwrap_or(0);
+        let importance = small.iter().filter_map(|nal| nal.first()).map(|first| first & 0x60).max().unwrap_or(0);
         payload.put_u8(importance | STAP_A);
         for nal in small.drain(..) {
             payload.put_u16(u16::try_from(nal.len()).unwrap_or(u16::MAX));
@@ -170,9 +153,7 @@ impl VideoPacketizer {
         for (index, chunk) in even_chunks(body, MAX_PAYLOAD - 2).enumerate() {
             let mut payload = BytesMut::with_capacity(chunk.len() + 2);
             payload.put_u8((header & 0xe0) | FU_A);
-            payload.put_u8(
-                (u8::from(index == 0) << 7) | (u8::from(index + 1 == total) << 6) | (header & 0x1f),
-            );
+            payload.put_u8((u8::from(index == 0) << 7) | (u8::from(index + 1 == total) << 6) | (header & 0x1f));
             payload.extend_from_slice(chunk);
             self.push(payload.freeze(), timestamp, out);
         }
@@ -186,9 +167,7 @@ fn even_chunks(data: &[u8], limit: usize) -> impl Iterator<Item = &[u8]> {
     let (size, longer) = (data.len() / count, data.len() % count);
     let mut rest = data;
     (0..count).map(move |index| {
-        let (chunk, tail) = rest
-            .split_at_checked(size + usize::from(index < longer))
-            .unwrap_or((rest, &[]));
+        let (chunk, tail) = rest.split_at_checked(size + usize::from(index < longer)).unwrap_or((rest, &[]));
         rest = tail;
         chunk
     })
@@ -207,12 +186,7 @@ pub struct AudioPacketizer {
 impl AudioPacketizer {
     /// A packetizer for one SSRC, beginning at `sequence`.
     pub fn new(ssrc: u32, payload_type: u8, sequence: u16) -> Self {
-        Self {
-            ssrc,
-            payload_type,
-            sequence,
-            expected: None,
-        }
+        Self { ssrc, payload_type, sequence, expected: None }
     }
 
     /// Changes the payload type, as after a renegotiation.

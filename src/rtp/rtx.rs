@@ -23,12 +23,7 @@ impl RtxMap {
             map.payload_types.extend(sdp::apt_pairs(section));
         }
         for media in Summary::parse(text).media {
-            map.ssrcs.extend(
-                media
-                    .fid_groups
-                    .iter()
-                    .map(|group| (group.rtx, group.primary)),
-            );
+            map.ssrcs.extend(media.fid_groups.iter().map(|group| (group.rtx, group.primary)));
         }
         map
     }
@@ -72,13 +67,7 @@ impl RtxMap {
             return Unwrapped::Padding;
         }
         let sequence = payload.get_u16();
-        Unwrapped::Packet(RtpPacket {
-            payload_type,
-            sequence,
-            ssrc,
-            payload,
-            ..*packet
-        })
+        Unwrapped::Packet(RtpPacket { payload_type, sequence, ssrc, payload, ..*packet })
     }
 }
 
@@ -96,12 +85,7 @@ pub enum Unwrapped {
 }
 
 /// Wraps `packet` for its repair stream: own SSRC, payload type and sequence space, original number in front.
-pub fn wrap(
-    packet: &RtpPacket,
-    rtx_ssrc: u32,
-    rtx_payload_type: u8,
-    rtx_sequence: u16,
-) -> RtpPacket {
+pub fn wrap(packet: &RtpPacket, rtx_ssrc: u32, rtx_payload_type: u8, rtx_sequence: u16) -> RtpPacket {
     let mut payload = BytesMut::with_capacity(packet.payload.len() + 2);
     payload.put_u16(packet.sequence);
     payload.extend_from_slice(&packet.payload);
@@ -132,9 +116,7 @@ mod tests {
 
     #[test]
     fn a_recorded_offer_gives_the_map_and_packets_come_back_whole() {
-        let map = RtxMap::from_sdp(include_str!(
-            "../../tests/fixtures/sdp/chromium-publish-offer.sdp"
-        ));
+        let map = RtxMap::from_sdp(include_str!("../../tests/fixtures/sdp/chromium-publish-offer.sdp"));
         assert!(map.is_rtx(97));
         assert!(!map.is_rtx(96));
         assert_eq!(map.primary_of(980_958_193), Some(3_247_169_190));
@@ -151,10 +133,7 @@ mod tests {
         let wrapped = wrap(&packet(), 9, 97, 5);
         assert_eq!(map.unwrap(&wrapped), Unwrapped::UnknownSource);
         map.add_ssrc(9, 3_247_169_190);
-        let padding = RtpPacket {
-            payload: Bytes::from_static(b"x"),
-            ..wrapped
-        };
+        let padding = RtpPacket { payload: Bytes::from_static(b"x"), ..wrapped };
         assert_eq!(map.unwrap(&padding), Unwrapped::Padding);
     }
 }

@@ -16,6 +16,11 @@ pub struct Unwrapper {
 }
 
 impl Unwrapper {
+    /// An unwrapper whose highest number so far is `extended`.
+    pub fn starting_at(extended: u64) -> Self {
+        Self { last: Some(extended) }
+    }
+
     /// The extended number nearest to the highest one so far, without moving the reference.
     pub fn peek(&self, number: u16) -> u64 {
         match self.last {

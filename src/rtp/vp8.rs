@@ -157,12 +157,8 @@ pub fn renumber(payload: &Bytes, picture_id_offset: u16, tl0_offset: u8) -> Byte
     if descriptor.picture_id.is_none() && descriptor.tl0_picture_index.is_none() {
         return payload.clone();
     }
-    descriptor.picture_id = descriptor
-        .picture_id
-        .map(|id| id.advanced(picture_id_offset));
-    descriptor.tl0_picture_index = descriptor
-        .tl0_picture_index
-        .map(|index| index.wrapping_add(tl0_offset));
+    descriptor.picture_id = descriptor.picture_id.map(|id| id.advanced(picture_id_offset));
+    descriptor.tl0_picture_index = descriptor.tl0_picture_index.map(|index| index.wrapping_add(tl0_offset));
     let mut out = BytesMut::with_capacity(payload.len());
     descriptor.write(&mut out);
     out.extend_from_slice(payload.get(length..).unwrap_or_default());
@@ -231,9 +227,7 @@ mod tests {
     #[test]
     fn size_of_a_key_frame() {
         // 640x480 with scaling bits set, as a libvpx key frame begins.
-        let frame = [
-            0x50, 0x2d, 0x00, 0x9d, 0x01, 0x2a, 0x80, 0x42, 0xe0, 0x41, 0x00,
-        ];
+        let frame = [0x50, 0x2d, 0x00, 0x9d, 0x01, 0x2a, 0x80, 0x42, 0xe0, 0x41, 0x00];
         assert!(is_key_frame(&frame));
         assert_eq!(key_frame_size(&frame), Some((640, 480)));
         assert_eq!(key_frame_size(&[0x51, 0, 0]), None);
