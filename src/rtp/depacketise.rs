@@ -60,6 +60,15 @@ pub fn begins_key_frame(codec: VideoCodec, payload: &[u8]) -> bool {
     }
 }
 
+/// Whether an H264 packet carries a sequence parameter set, alone or in a STAP-A.
+pub fn carries_parameter_sets(payload: &[u8]) -> bool {
+    match h264::nal_type(payload) {
+        h264::NAL_SPS => true,
+        24 => stap_a(payload).any(|nal| nal.map(h264::nal_type) == Ok(h264::NAL_SPS)),
+        _ => false,
+    }
+}
+
 /// Joins the payloads of one frame, in order and without gaps.
 ///
 /// # Errors

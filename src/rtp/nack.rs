@@ -99,6 +99,11 @@ impl Tracker {
         self.rtt = rtt.min(Duration::from_secs(2));
     }
 
+    /// The round-trip time as told.
+    pub fn rtt(&self) -> Duration {
+        self.rtt
+    }
+
     /// Takes one packet.
     pub fn push(&mut self, sequence: u16, now: Instant) -> Arrival {
         let Some(highest) = self.unwrapper.highest() else {
