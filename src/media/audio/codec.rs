@@ -187,7 +187,7 @@ impl PacketDecoder for OpusPacketDecoder {
     fn conceal(&mut self, samples: usize, out: &mut Vec<f32>) {
         let scratch = self.scratch.get_mut(..samples).unwrap_or_default();
         let n = self.inner.decode_float(&[], scratch, false).unwrap_or(0);
-        out.extend(scratch.iter().take(n));
+        out.extend(scratch.iter().take(n).map(sane));
         out.extend(std::iter::repeat_n(0.0, samples.saturating_sub(n)));
     }
 
@@ -209,6 +209,11 @@ impl PacketDecoder for OpusPacketDecoder {
     fn has_fec(&self, packet: &[u8]) -> bool {
         has_lbrr(packet)
     }
+}
+
+/// What a hostile packet makes the decoder say must stay a sound.
+fn sane(sample: &f32) -> f32 {
+    if sample.is_finite() { sample.clamp(-2.0, 2.0) } else { 0.0 }
 }
 
 /// Whether a packet's SILK layer carries LBRR frames (RFC 6716, 4.2.3 and 4.2.4), as far as the first byte after the

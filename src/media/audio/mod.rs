@@ -6,7 +6,9 @@
 //!
 //! All of it runs on one thread of the engine. Device callbacks only move samples through wait-free rings.
 
+mod arrival;
 pub mod codec;
+pub mod device;
 mod dsp;
 pub mod engine;
 mod error;
@@ -14,14 +16,17 @@ pub mod gate;
 pub mod histogram;
 pub mod jitter;
 pub mod meter;
+pub mod mixer;
 mod pipeline;
 pub mod processing;
 pub mod resample;
 pub mod sink;
 pub mod source;
 pub mod stream;
+pub mod stretch;
 mod worker;
 
+pub use device::{AudioDevice, AudioDevices, list_devices};
 pub use engine::{AudioConfig, AudioEngine, AudioEvent, EncodedAudioSink, Levels};
 pub use error::AudioError;
 pub use gate::MuteGate;

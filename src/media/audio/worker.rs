@@ -1,106 +1,496 @@
-//! The audio thread.
+//! The audio thread: follows the user's wishes, captures, mixes, and sleeps in between.
 
 use super::codec::{EncoderSettings, OpusPacketEncoder};
-use super::engine::{AudioConfig, AudioEvent, EncodedAudioSink, EngineShared};
+use super::device::{MicrophonePort, SpeakerPort, Supervisor};
+use super::dsp::{rms, sine_dbfs};
+use super::engine::{AudioConfig, AudioEvent, EncodedAudioSink, EngineShared, Wanted};
+use super::mixer::Mixer;
 use super::pipeline::CapturePipeline;
-use super::processing::{CaptureProcessor, PassThrough};
+use super::processing::{CaptureProcessor, PassThrough, Processing, Stages, VoiceProcessor};
+use super::resample::RateConverter;
+use super::sink::WavSink;
 use super::source::{ToneGenerator, WavLoop};
 use super::stream::lock;
-use super::{AudioError, MicrophoneSource};
+use super::{AudioError, BLOCK_SAMPLES, Block, MicrophoneSource, SAMPLE_RATE_HZ, SpeakerSink};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+const BLOCK: Duration = Duration::from_millis(10);
+/// Sleep with nothing to do; wishes, packets and callbacks wake earlier.
+const IDLE: Duration = Duration::from_millis(500);
+/// How often a muted synthetic microphone and a silent sound file are brought up to date.
+const LAZY: Duration = Duration::from_millis(100);
+/// Fallback if a device's callbacks do not wake us.
+const DEVICE: Duration = Duration::from_millis(20);
+/// A pacer this far behind (the machine slept) starts anew instead of catching up.
+const CATCH_UP: Duration = Duration::from_millis(400);
+/// Captured but not handled samples beyond this are dropped: 100 ms of a machine that is too slow.
+const BACKLOG_SAMPLES: usize = 4_800;
+
+/// Says when a source or sink without a clock of its own is due.
+struct Pacer {
+    next: Instant,
+}
+
+impl Pacer {
+    fn new() -> Self {
+        Self { next: Instant::now() }
+    }
+
+    /// Whether another block is due; what cannot be caught up is returned as skipped samples.
+    fn due(&mut self, now: Instant) -> Option<u32> {
+        if now < self.next {
+            return None;
+        }
+        let behind = now.duration_since(self.next);
+        let mut skipped = 0;
+        if behind > CATCH_UP {
+            let blocks = (behind.as_millis() / 10) as u32;
+            self.next += BLOCK * blocks;
+            skipped = blocks.saturating_mul(BLOCK_SAMPLES as u32);
+        }
+        self.next += BLOCK;
+        Some(skipped)
+    }
+}
 
 enum Microphone {
     None,
-    Tone(ToneGenerator),
-    File(WavLoop),
+    Tone(ToneGenerator, Pacer),
+    File(WavLoop, Pacer),
+    Device(Option<DeviceMicrophone>),
 }
 
+struct DeviceMicrophone {
+    port: MicrophonePort,
+    converter: RateConverter,
+    raw: Vec<f32>,
+    ready: Vec<f32>,
+}
+
+enum Speaker {
+    Null(Pacer),
+    File(WavSink, Pacer),
+    Device(Option<DeviceSpeaker>),
+}
+
+struct DeviceSpeaker {
+    port: SpeakerPort,
+    converter: RateConverter,
+    ready: Vec<f32>,
+}
+
+/// State of the audio thread.
 pub(crate) struct Worker {
     shared: Arc<EngineShared>,
+    config: AudioConfig,
+    encoder: EncoderSettings,
     microphone: Microphone,
+    speaker: Speaker,
     pipeline: CapturePipeline,
     processor: Box<dyn CaptureProcessor>,
+    processing: bool,
+    mixer: Mixer,
     sink: Option<EncodedAudioSink>,
-    next: Instant,
-    config: AudioConfig,
+    supervisor: Option<Supervisor>,
+    captured_until: Instant,
+    mixing: bool,
 }
 
 impl Worker {
+    /// Opens files; devices wait for [`Self::run`].
     pub(crate) fn new(shared: Arc<EngineShared>, config: AudioConfig) -> Result<Self, AudioError> {
-        let settings = EncoderSettings {
-            dtx: false,
-            ..config.encoder
-        };
-        let pipeline = CapturePipeline::new(
-            shared.gate.clone(),
-            Box::new(OpusPacketEncoder::new(settings)?),
-            rand::random(),
-        );
+        let pipeline = CapturePipeline::new(shared.gate.clone(), Box::new(OpusPacketEncoder::new(config.encoder)?), rand::random());
         let mut worker = Self {
             shared,
+            encoder: config.encoder,
             microphone: Microphone::None,
+            speaker: Speaker::Null(Pacer::new()),
             pipeline,
             processor: Box::new(PassThrough),
+            processing: false,
+            mixer: Mixer::new(),
             sink: None,
-            next: Instant::now(),
+            supervisor: None,
+            captured_until: Instant::now(),
+            mixing: false,
             config,
         };
-        let source = worker.config.microphone.clone();
-        worker.open_microphone(&source)?;
+        // Files fail at once, so that a wrong path ends the command; the rest of the wishes is carried out by the thread.
+        if let MicrophoneSource::File(path) = &worker.config.microphone {
+            worker.microphone = Microphone::File(WavLoop::open(path)?, Pacer::new());
+        }
+        if let SpeakerSink::File(path) = &worker.config.speaker {
+            worker.speaker = Speaker::File(WavSink::create(path)?, Pacer::new());
+        }
         Ok(worker)
     }
 
-    fn open_microphone(&mut self, source: &MicrophoneSource) -> Result<(), AudioError> {
-        self.microphone = match source {
-            MicrophoneSource::Tone(hz) => Microphone::Tone(ToneGenerator::new(
-                hz.unwrap_or(self.config.default_tone_hz),
-                self.config.sync_clicks,
-            )),
-            MicrophoneSource::File(path) => Microphone::File(WavLoop::open(path)?),
-            MicrophoneSource::Device(_) | MicrophoneSource::None => Microphone::None,
-        };
-        self.pipeline.source_changed();
-        Ok(())
-    }
-
+    /// The thread's body.
     pub(crate) fn run(mut self) {
+        let (microphone, speaker) = (self.config.microphone.clone(), self.config.speaker.clone());
+        if !matches!(microphone, MicrophoneSource::File(_)) {
+            self.open_microphone(&microphone);
+        } else {
+            self.prepare_processing(false);
+            self.shared.tell(AudioEvent::MicrophoneOpened(microphone.to_string()));
+        }
+        if !matches!(speaker, SpeakerSink::File(_)) {
+            self.open_speaker(&speaker);
+        } else {
+            self.shared.tell(AudioEvent::SpeakerOpened(speaker.to_string()));
+        }
         while !self.shared.closing.load(Ordering::Acquire) {
             if self.shared.dirty.swap(false, Ordering::AcqRel) {
-                let (microphone, sink) = {
-                    let mut wanted = lock(&self.shared.wanted);
-                    (wanted.microphone.take(), wanted.sink.take())
-                };
-                if let Some(sink) = sink {
-                    self.sink = sink;
-                }
-                if let Some(source) = microphone
-                    && let Err(error) = self.open_microphone(&source)
-                {
-                    self.shared.tell(AudioEvent::MicrophoneFailed(error));
-                }
+                self.follow_wishes();
             }
-            let now = Instant::now();
-            while self.next <= now {
-                self.next += Duration::from_millis(10);
-                let unix_ms = std::time::SystemTime::now()
-                    .duration_since(std::time::UNIX_EPOCH)
-                    .unwrap_or_default()
-                    .as_millis() as u64;
-                let block = match &mut self.microphone {
-                    Microphone::Tone(tone) => tone.next_block(unix_ms),
-                    Microphone::File(wav) => wav.next_block(),
-                    Microphone::None => continue,
-                };
-                let step =
-                    self.pipeline
-                        .push(block, self.processor.as_mut(), false, self.sink.is_some());
-                if let (Some(packet), Some(sink)) = (step.packet, &self.sink) {
-                    sink(packet);
-                }
+            self.mixer.collect();
+            self.shared.streams.store(self.mixer.len() as u32, Ordering::Relaxed);
+            // Far end first: what is played now comes back through the microphone later.
+            self.play();
+            self.capture();
+            let sleep = self.sleep();
+            if !sleep.is_zero() {
+                std::thread::park_timeout(sleep);
             }
-            std::thread::park_timeout(self.next.saturating_duration_since(Instant::now()));
+        }
+        if let Speaker::File(file, _) = self.speaker
+            && let Err(error) = file.finish()
+        {
+            tracing::error!(%error, "sound file");
         }
     }
+
+    fn follow_wishes(&mut self) {
+        let Wanted { microphone, speaker, sink, encoder, new_streams, sounds } = {
+            let mut wanted = lock(&self.shared.wanted);
+            let empty = Wanted {
+                microphone: None,
+                speaker: None,
+                sink: None,
+                encoder: None,
+                new_streams: Vec::new(),
+                sounds: std::collections::VecDeque::new(),
+            };
+            std::mem::replace(&mut *wanted, empty)
+        };
+        if let Some(sink) = sink {
+            self.sink = sink;
+        }
+        if let Some(encoder) = encoder {
+            self.encoder = encoder;
+            self.configure_encoder();
+        }
+        for stream in new_streams {
+            if let Err(error) = self.mixer.add(stream) {
+                tracing::error!(%error, "playout stream");
+            }
+        }
+        for sound in sounds {
+            self.mixer.play(sound);
+        }
+        if let Some(source) = microphone {
+            self.open_microphone(&source);
+        }
+        if let Some(sink) = speaker {
+            self.open_speaker(&sink);
+        }
+        self.take_ports();
+    }
+
+    fn take_ports(&mut self) {
+        let Some(supervisor) = &self.supervisor else { return };
+        if let Microphone::Device(slot) = &mut self.microphone
+            && let Some(port) = supervisor.take_microphone()
+        {
+            match RateConverter::new(port.rate_hz, SAMPLE_RATE_HZ) {
+                Ok(converter) => *slot = Some(DeviceMicrophone { port, converter, raw: Vec::with_capacity(9_600), ready: Vec::new() }),
+                Err(detail) => self.shared.tell(AudioEvent::MicrophoneFailed(AudioError::NoMicrophone { detail })),
+            }
+            self.pipeline.source_changed();
+        }
+        if let Speaker::Device(slot) = &mut self.speaker
+            && let Some(port) = supervisor.take_speaker()
+        {
+            match RateConverter::new(SAMPLE_RATE_HZ, port.rate_hz) {
+                Ok(converter) => *slot = Some(DeviceSpeaker { port, converter, ready: Vec::new() }),
+                Err(detail) => self.shared.tell(AudioEvent::SpeakerFailed(AudioError::NoSpeaker { detail })),
+            }
+        }
+    }
+
+    /// The supervisor, started on first use.
+    fn supervisor(&mut self) -> Result<&Supervisor, AudioError> {
+        if self.supervisor.is_none() {
+            self.supervisor = Some(Supervisor::start(&self.shared)?);
+        }
+        self.supervisor.as_ref().ok_or_else(|| AudioError::Thread("no supervisor".to_owned()))
+    }
+
+    fn open_microphone(&mut self, source: &MicrophoneSource) {
+        if let Some(supervisor) = &self.supervisor {
+            let choice = match source {
+                MicrophoneSource::Device(id) => Some(id.clone()),
+                _ => None,
+            };
+            supervisor.want_microphone(choice);
+        }
+        let opened = match source {
+            MicrophoneSource::None => Ok(Microphone::None),
+            MicrophoneSource::Tone(hz) => {
+                let hz = hz.unwrap_or(self.config.default_tone_hz);
+                Ok(Microphone::Tone(ToneGenerator::new(hz, self.config.sync_clicks), Pacer::new()))
+            }
+            MicrophoneSource::File(path) => WavLoop::open(path).map(|wav| Microphone::File(wav, Pacer::new())),
+            MicrophoneSource::Device(id) => self.supervisor().map(|s| {
+                s.want_microphone(Some(id.clone()));
+                Microphone::Device(None)
+            }),
+        };
+        set_level(&self.shared.captured, -120.0);
+        set_level(&self.shared.processed, -120.0);
+        match opened {
+            Ok(microphone) => {
+                self.microphone = microphone;
+                self.prepare_processing(matches!(source, MicrophoneSource::Device(_)));
+                // Devices tell when they are really open.
+                if matches!(source, MicrophoneSource::Tone(_) | MicrophoneSource::File(_)) {
+                    self.shared.tell(AudioEvent::MicrophoneOpened(source.to_string()));
+                }
+            }
+            Err(error) => {
+                self.microphone = Microphone::None;
+                self.shared.tell(AudioEvent::MicrophoneFailed(error));
+            }
+        }
+        self.pipeline.source_changed();
+    }
+
+    fn prepare_processing(&mut self, device: bool) {
+        self.processing = match self.config.processing {
+            Processing::Auto => device,
+            Processing::On => true,
+            Processing::Off => false,
+        };
+        self.processor = if self.processing { Box::new(VoiceProcessor::new(Stages::default())) } else { Box::new(PassThrough) };
+        self.configure_encoder();
+    }
+
+    fn configure_encoder(&mut self) {
+        self.pipeline.configure(EncoderSettings { dtx: self.encoder.dtx && self.processing, ..self.encoder });
+    }
+
+    fn open_speaker(&mut self, sink: &SpeakerSink) {
+        if let Some(supervisor) = &self.supervisor {
+            let choice = match sink {
+                SpeakerSink::Device(id) => Some(id.clone()),
+                _ => None,
+            };
+            supervisor.want_speaker(choice);
+        }
+        let opened = match sink {
+            SpeakerSink::Null => Ok(Speaker::Null(Pacer::new())),
+            SpeakerSink::File(path) => WavSink::create(path).map(|wav| Speaker::File(wav, Pacer::new())),
+            SpeakerSink::Device(id) => self.supervisor().map(|s| {
+                s.want_speaker(Some(id.clone()));
+                Speaker::Device(None)
+            }),
+        };
+        let new = match opened {
+            Ok(speaker) => {
+                if matches!(sink, SpeakerSink::File(_)) {
+                    self.shared.tell(AudioEvent::SpeakerOpened(sink.to_string()));
+                }
+                speaker
+            }
+            Err(error) => {
+                self.shared.tell(AudioEvent::SpeakerFailed(error));
+                Speaker::Null(Pacer::new())
+            }
+        };
+        if let Speaker::File(file, _) = std::mem::replace(&mut self.speaker, new)
+            && let Err(error) = file.finish()
+        {
+            tracing::error!(%error, "sound file");
+        }
+    }
+
+    /// Mixes what the speaker needs now.
+    fn play(&mut self) {
+        let idle = self.mixer.is_idle();
+        if idle && self.mixing {
+            set_level(&self.shared.playout, -120.0);
+        }
+        let began = !idle && !self.mixing;
+        self.mixing = !idle;
+        let now = Instant::now();
+        // Without a device the pace is ours; a device that is missing or being rebuilt is replaced by silence in real time.
+        let device_gone = matches!(self.speaker, Speaker::Device(None));
+        match &mut self.speaker {
+            Speaker::Device(Some(device)) if !idle => {
+                // Enough for the next callback and the time until we are woken again.
+                let rate = u64::from(device.port.rate_hz);
+                let ahead = device.port.pulse.frames() + (rate / 100) as usize;
+                // A burst of callbacks must not make us spin: at most 200 ms in one go.
+                for _ in 0..20 {
+                    let fill = device.port.fill();
+                    if fill >= ahead {
+                        break;
+                    }
+                    let delay = Duration::from_micros((fill as u64 + 2 * device.port.pulse.frames() as u64) * 1_000_000 / rate.max(1));
+                    let block = mixed(&mut self.mixer, self.processor.as_mut(), &self.shared.playout, now, delay);
+                    device.ready.clear();
+                    device.converter.push(&block, &mut device.ready);
+                    for sample in &device.ready {
+                        // The ring is ten times larger than what is kept in it.
+                        let _ = device.port.samples.push(*sample);
+                    }
+                }
+            }
+            Speaker::Device(Some(_)) => {}
+            Speaker::Null(pacer) => {
+                if began {
+                    pacer.next = now;
+                }
+                while !idle && pacer.due(now).is_some() {
+                    mixed(&mut self.mixer, self.processor.as_mut(), &self.shared.playout, now, Duration::ZERO);
+                }
+            }
+            Speaker::File(file, pacer) => {
+                let mut failed = None;
+                while let Some(skipped) = pacer.due(now) {
+                    let block = if idle {
+                        [0.0; BLOCK_SAMPLES]
+                    } else {
+                        mixed(&mut self.mixer, self.processor.as_mut(), &self.shared.playout, now, Duration::ZERO)
+                    };
+                    // The file keeps real time also over a pause of the machine, up to a minute.
+                    let silent = (skipped / BLOCK_SAMPLES as u32).min(6_000);
+                    let written = (0..silent).try_for_each(|_| file.write(&[0.0; BLOCK_SAMPLES])).and_then(|()| file.write(&block));
+                    if let Err(error) = written {
+                        failed = Some(error);
+                        break;
+                    }
+                }
+                if let Some(error) = failed {
+                    self.shared.tell(AudioEvent::SpeakerFailed(error));
+                    self.speaker = Speaker::Null(Pacer::new());
+                }
+            }
+            Speaker::Device(None) => {}
+        }
+        if device_gone && !idle {
+            // Keeps jitter buffers moving: one block per wake-up is close enough, the sleep is 10 ms then.
+            mixed(&mut self.mixer, self.processor.as_mut(), &self.shared.playout, now, Duration::ZERO);
+        }
+    }
+
+    /// Takes what the microphone has.
+    fn capture(&mut self) {
+        let now = Instant::now();
+        match &mut self.microphone {
+            Microphone::None | Microphone::Device(None) => {}
+            Microphone::Tone(tone, pacer) => {
+                let mut blocks: Vec<(u32, Block)> = Vec::new();
+                while let Some(skipped) = pacer.due(now) {
+                    // The block begins when it was due, not when we got round to it.
+                    let late = now.saturating_duration_since(pacer.next) + BLOCK;
+                    let unix = SystemTime::now().checked_sub(late).unwrap_or(UNIX_EPOCH);
+                    let unix_ms = unix.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+                    blocks.push((skipped, tone.next_block(unix_ms)));
+                }
+                for (skipped, block) in blocks {
+                    self.handle(block, skipped, false);
+                }
+            }
+            Microphone::File(wav, pacer) => {
+                let mut blocks: Vec<(u32, Block)> = Vec::new();
+                while let Some(skipped) = pacer.due(now) {
+                    blocks.push((skipped, wav.next_block()));
+                }
+                for (skipped, block) in blocks {
+                    self.handle(block, skipped, false);
+                }
+            }
+            Microphone::Device(Some(device)) => {
+                device.raw.clear();
+                while let Ok(sample) = device.port.samples.pop() {
+                    device.raw.push(sample);
+                }
+                device.converter.push(&device.raw, &mut device.ready);
+                let mut skipped = device.ready.len().saturating_sub(BACKLOG_SAMPLES);
+                skipped -= skipped % BLOCK_SAMPLES;
+                device.ready.drain(..skipped);
+                let whole = device.ready.len() - device.ready.len() % BLOCK_SAMPLES;
+                let samples: Vec<f32> = device.ready.drain(..whole).collect();
+                let mut skipped = skipped as u32;
+                for chunk in samples.chunks_exact(BLOCK_SAMPLES) {
+                    let mut block = [0.0; BLOCK_SAMPLES];
+                    block.copy_from_slice(chunk);
+                    self.handle(block, std::mem::take(&mut skipped), true);
+                }
+            }
+        }
+    }
+
+    fn handle(&mut self, block: Block, skipped: u32, from_device: bool) {
+        let now = Instant::now();
+        // Time without a source, or a device that was away: the RTP clock goes on.
+        let gap = now.saturating_duration_since(self.captured_until);
+        self.captured_until = now;
+        if skipped > 0 {
+            self.pipeline.skip(skipped);
+        } else if gap > CATCH_UP {
+            self.pipeline.skip((gap.as_millis() as u64 * u64::from(SAMPLE_RATE_HZ) / 1_000).min(u64::from(u32::MAX / 4)) as u32);
+        }
+        let step = self.pipeline.push(block, self.processor.as_mut(), from_device, self.sink.is_some());
+        set_level(&self.shared.captured, step.captured_dbfs);
+        set_level(&self.shared.processed, step.processed_dbfs);
+        if step.talking_while_muted {
+            self.shared.tell(AudioEvent::TalkingWhileMuted);
+        }
+        if let Some(silent) = step.silent {
+            self.shared.tell(if silent { AudioEvent::MicrophoneSilent } else { AudioEvent::MicrophoneAudible });
+        }
+        if let (Some(packet), Some(sink)) = (step.packet, &self.sink) {
+            self.shared.encoded_packets.fetch_add(u64::from(!packet.data.is_empty()), Ordering::Relaxed);
+            sink(packet);
+        }
+    }
+
+    /// How long nothing needs to be done.
+    fn sleep(&self) -> Duration {
+        let now = Instant::now();
+        let muted = self.shared.gate.is_muted() || self.sink.is_none();
+        let until = |next: Instant, lazy: bool| {
+            let wait = next.saturating_duration_since(now);
+            if lazy { wait.max(LAZY) } else { wait }
+        };
+        let capture = match &self.microphone {
+            Microphone::None | Microphone::Device(None) => IDLE,
+            Microphone::Device(Some(_)) => DEVICE,
+            Microphone::Tone(_, pacer) | Microphone::File(_, pacer) => until(pacer.next, muted),
+        };
+        let playout = match &self.speaker {
+            Speaker::File(_, pacer) => until(pacer.next, !self.mixing),
+            _ if !self.mixing => IDLE,
+            Speaker::Null(pacer) => until(pacer.next, false),
+            Speaker::Device(Some(_)) => DEVICE,
+            Speaker::Device(None) => BLOCK,
+        };
+        capture.min(playout)
+    }
+}
+
+fn set_level(slot: &AtomicU32, dbfs: f32) {
+    slot.store(dbfs.to_bits(), Ordering::Relaxed);
+}
+
+/// One mixed block, shown to the echo canceller.
+fn mixed(mixer: &mut Mixer, processor: &mut dyn CaptureProcessor, level: &AtomicU32, now: Instant, delay: Duration) -> Block {
+    let block = mixer.mix(now, delay);
+    processor.far_end(&block);
+    set_level(level, sine_dbfs(rms(&block)));
+    block
 }

@@ -1,0 +1,128 @@
+//! When packets come: order, restarts of the sender, and how late each is.
+
+use super::SAMPLE_RATE_HZ;
+use super::histogram::DelayHistogram;
+use std::collections::VecDeque;
+
+/// The fastest packet of this long is the zero of the delay, in µs.
+const BASE_WINDOW_US: i64 = 3_000_000;
+/// After a pause this long a shift of the sender's clock is taken as new, in µs.
+const PAUSE_US: i64 = 500_000;
+/// Shift after a pause that makes the old zero worthless, in µs.
+const PAUSE_SHIFT_US: i64 = 100_000;
+/// Timestamps that disagree with the clock by this much come from another sender, in µs.
+const WILD_SHIFT_US: i64 = 3_000_000;
+/// Sequence numbers further apart than this come from another sender (RFC 3550, A.1: MAX_DROPOUT).
+const WILD_SEQUENCE: i64 = 3_000;
+/// Share of packets that shall be in time.
+const QUANTILE: f32 = 0.97;
+/// On top of the histogram: one pull, in ms.
+const MARGIN_MS: f32 = 10.0;
+/// Bounds of the target, in ms.
+const TARGET_MS: (f32, f32) = (20.0, 500.0);
+
+/// Timestamp difference in µs.
+pub(crate) fn ts_us(samples: i64) -> i64 {
+    samples * 1_000_000 / i64::from(SAMPLE_RATE_HZ)
+}
+
+/// What to do with a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    /// Place it here: unwrapped sequence number and timestamp.
+    Place(i64, i64),
+    /// The sender began anew: forget everything, then place it.
+    Restart(i64, i64),
+    /// A stray that fits nothing (so far): drop.
+    Stray,
+}
+
+/// Follows one sender.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ArrivalTracker {
+    newest: Option<Newest>,
+    /// Sequence number that would confirm a restart.
+    suspect: Option<u16>,
+    /// Minima of (arrival − timestamp), oldest first, rising: the front is the minimum of the window.
+    minima: VecDeque<(i64, i64)>,
+    histogram: DelayHistogram,
+    jitter_us: f64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Newest {
+    sequence: i64,
+    timestamp: i64,
+    arrival_us: i64,
+}
+
+impl ArrivalTracker {
+    /// Notes a packet's arrival.
+    pub(crate) fn arrive(&mut self, sequence: u16, timestamp: u32, arrival_us: i64) -> Arrival {
+        let Some(newest) = self.newest else {
+            let (s, t) = (i64::from(sequence), i64::from(timestamp));
+            self.accept(s, t, arrival_us);
+            return Arrival::Restart(s, t);
+        };
+        let ds = i64::from(sequence.wrapping_sub(newest.sequence as u16) as i16);
+        let dt = i64::from(timestamp.wrapping_sub(newest.timestamp as u32) as i32);
+        let elapsed = arrival_us - newest.arrival_us;
+        let shift = elapsed - ts_us(dt);
+        // A burst after an outage is late by its length, which is no reason to start anew; running ahead is.
+        let late_burst = ds >= 0 && dt >= 0 && shift > 0 && ds < WILD_SEQUENCE;
+        let wild = ds.abs() > WILD_SEQUENCE || (shift.abs() > WILD_SHIFT_US && !late_burst && elapsed < 30_000_000) || ts_us(dt).abs() > 60_000_000 + elapsed;
+        if wild {
+            if self.suspect != Some(sequence) {
+                self.suspect = Some(sequence.wrapping_add(1));
+                return Arrival::Stray;
+            }
+            *self = Self { histogram: std::mem::take(&mut self.histogram), ..Self::default() };
+            let (s, t) = (i64::from(sequence), i64::from(timestamp));
+            self.accept(s, t, arrival_us);
+            return Arrival::Restart(s, t);
+        }
+        self.suspect = None;
+        if elapsed > PAUSE_US && shift.abs() > PAUSE_SHIFT_US {
+            self.minima.clear();
+        }
+        let difference = shift.abs() as f64;
+        if ds > 0 {
+            self.jitter_us += (difference.min(1_000_000.0) - self.jitter_us) / 16.0;
+        }
+        let (s, t) = (newest.sequence + ds, newest.timestamp + dt);
+        self.accept(s, t, arrival_us);
+        Arrival::Place(s, t)
+    }
+
+    fn accept(&mut self, sequence: i64, timestamp: i64, arrival_us: i64) {
+        if self.newest.is_none_or(|n| sequence > n.sequence) {
+            self.newest = Some(Newest { sequence, timestamp, arrival_us });
+        }
+        let offset = arrival_us - ts_us(timestamp);
+        while self.minima.back().is_some_and(|(_, o)| *o >= offset) {
+            self.minima.pop_back();
+        }
+        self.minima.push_back((arrival_us, offset));
+        // The newest always stays, however old.
+        while self.minima.len() > 1 && self.minima.front().is_some_and(|(at, _)| *at < arrival_us - BASE_WINDOW_US) {
+            self.minima.pop_front();
+        }
+        let relative = offset - self.base_us();
+        self.histogram.add(relative as f32 / 1_000.0);
+    }
+
+    /// Offset of the fastest packet of late: arrival minus timestamp, in µs.
+    pub(crate) fn base_us(&self) -> i64 {
+        self.minima.front().map_or(0, |(_, offset)| *offset)
+    }
+
+    /// Delay to aim at, in ms.
+    pub(crate) fn target_ms(&self) -> f32 {
+        (self.histogram.quantile_ms(QUANTILE) + MARGIN_MS).clamp(TARGET_MS.0, TARGET_MS.1)
+    }
+
+    /// Inter-arrival jitter in ms.
+    pub(crate) fn jitter_ms(&self) -> f32 {
+        (self.jitter_us / 1_000.0) as f32
+    }
+}

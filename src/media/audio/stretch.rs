@@ -1,0 +1,153 @@
+//! Time-scale modification: takes out or puts in one period of the sound, where it is least heard.
+
+use super::dsp::{rms, similarity};
+
+/// Samples needed in front for [`accelerate`]: 30 ms.
+pub const ACCELERATE_NEEDS: usize = 1_440;
+/// Samples needed in front for [`decelerate`]: 10 ms.
+pub const DECELERATE_NEEDS: usize = 480;
+/// Samples of the past needed for [`decelerate`]: 10 ms.
+pub const DECELERATE_PAST: usize = 480;
+
+/// Shortest period looked for: 2.5 ms (400 Hz; higher voices repeat several times in it).
+const MIN_LAG: usize = 120;
+/// Coarse search works on every 8th sample of a running mean.
+const COARSE: usize = 8;
+/// Quieter than this (−50 dBFS) nothing of a cut is heard.
+const QUIET_RMS: f32 = 0.003;
+/// Similarity of two neighboring periods that lets the seam disappear.
+const GOOD_SIMILARITY: f32 = 0.6;
+
+/// How much it matters to change the length now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Urgency {
+    /// Only where the sound is quiet.
+    OnlyQuiet,
+    /// Where the seam is not heard.
+    Normal,
+    /// Wherever it is least bad.
+    High,
+}
+
+/// Lag with the best similarity between the piece at `anchor` and the piece `lag` samples after (or before) it.
+fn best_lag(samples: &[f32], anchor: usize, backwards: bool, max_lag: usize, window: usize) -> Option<(usize, f32)> {
+    let pair = |s: &'_ [f32], anchor: usize, lag: usize, window: usize| -> Option<f32> {
+        let other = if backwards { anchor.checked_sub(lag)? } else { anchor + lag };
+        Some(similarity(s.get(anchor..anchor + window)?, s.get(other..other + window)?))
+    };
+    let coarse: Vec<f32> = samples.chunks_exact(COARSE).map(|c| c.iter().sum::<f32>()).collect();
+    let (rough, _) = (MIN_LAG / COARSE..=max_lag / COARSE)
+        .filter_map(|lag| Some((lag, pair(&coarse, anchor / COARSE, lag, window / COARSE)?)))
+        .max_by(|a, b| a.1.total_cmp(&b.1))?;
+    let around = rough * COARSE;
+    (around.saturating_sub(COARSE).max(MIN_LAG)..=(around + COARSE).min(max_lag))
+        .filter_map(|lag| Some((lag, pair(samples, anchor, lag, window)?)))
+        .max_by(|a, b| a.1.total_cmp(&b.1))
+}
+
+fn acceptable(similarity: f32, quiet: bool, urgency: Urgency) -> bool {
+    match urgency {
+        Urgency::OnlyQuiet => quiet,
+        Urgency::Normal => quiet || similarity > GOOD_SIMILARITY,
+        Urgency::High => true,
+    }
+}
+
+/// Shortens the beginning of `samples` by one period of 2.5–15 ms: returns the new beginning and how many samples of the
+/// old one it replaces. `None` when there is no good place.
+pub fn accelerate(samples: &[f32], urgency: Urgency) -> Option<(Vec<f32>, usize)> {
+    let part = samples.get(..ACCELERATE_NEEDS)?;
+    let max_lag = ACCELERATE_NEEDS / 2;
+    let quiet = rms(part) < QUIET_RMS;
+    let (lag, alike) = if quiet { (max_lag, 1.0) } else { best_lag(part, 0, false, max_lag, max_lag)? };
+    if !acceptable(alike, quiet, urgency) {
+        return None;
+    }
+    let (now, later) = (part.get(..lag)?, part.get(lag..2 * lag)?);
+    let faded = now
+        .iter()
+        .zip(later)
+        .enumerate()
+        .map(|(i, (a, b))| {
+            let w = i as f32 / lag as f32;
+            a * (1.0 - w) + b * w
+        })
+        .collect();
+    Some((faded, 2 * lag))
+}
+
+/// Makes one period of 2.5–10 ms to be played between `past` and `samples`. `None` when there is no good place.
+pub fn decelerate(past: &[f32], samples: &[f32], urgency: Urgency) -> Option<Vec<f32>> {
+    let future = samples.get(..DECELERATE_NEEDS)?;
+    let past = past.get(past.len().checked_sub(DECELERATE_PAST)?..)?;
+    let mut joined = past.to_vec();
+    joined.extend_from_slice(future);
+    let quiet = rms(&joined) < QUIET_RMS;
+    let (lag, alike) =
+        if quiet { (DECELERATE_PAST, 1.0) } else { best_lag(&joined, past.len(), true, DECELERATE_PAST, DECELERATE_NEEDS)? };
+    if !acceptable(alike, quiet, urgency) {
+        return None;
+    }
+    let again = past.get(past.len() - lag..)?;
+    Some(
+        future
+            .iter()
+            .zip(again)
+            .enumerate()
+            .map(|(i, (a, b))| {
+                let w = i as f32 / lag as f32;
+                a * (1.0 - w) + b * w
+            })
+            .collect(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::f32::consts::TAU;
+
+    fn tone(hz: f32, n: usize) -> Vec<f32> {
+        (0..n).map(|i| 0.3 * (TAU * hz * i as f32 / 48_000.0).sin()).collect()
+    }
+
+    /// Largest step between neighboring samples: a click would stand out.
+    fn roughness(samples: &[f32]) -> f32 {
+        samples.windows(2).map(|w| (w[1] - w[0]).abs()).fold(0.0, f32::max)
+    }
+
+    #[test]
+    fn a_tone_stays_a_tone_when_shortened_and_lengthened() {
+        for hz in [110.0, 300.0, 440.0, 1_237.0] {
+            let original = tone(hz, 4_800);
+            let smooth = roughness(&original) * 1.15;
+
+            let (begin, replaced) = accelerate(&original, Urgency::Normal).unwrap();
+            assert!(replaced - begin.len() >= 120, "{hz}");
+            let mut shorter = begin;
+            shorter.extend_from_slice(&original[replaced..]);
+            assert!(roughness(&shorter) < smooth, "{hz}: {} {}", roughness(&shorter), smooth);
+
+            let (past, future) = original.split_at(960);
+            let inserted = decelerate(past, future, Urgency::Normal).unwrap();
+            assert!((120..=480).contains(&inserted.len()));
+            let longer: Vec<f32> = past.iter().chain(&inserted).chain(future).copied().collect();
+            assert!(roughness(&longer) < smooth, "{hz}: {} {}", roughness(&longer), smooth);
+        }
+    }
+
+    #[test]
+    fn noise_is_cut_only_when_urgent_and_silence_always() {
+        let mut seed = 3u32;
+        let noise: Vec<f32> = (0..1_440)
+            .map(|_| {
+                seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (seed >> 8) as f32 / 16_777_216.0 - 0.5
+            })
+            .collect();
+        assert!(accelerate(&noise, Urgency::Normal).is_none());
+        assert!(accelerate(&noise, Urgency::High).is_some());
+        assert!(accelerate(&[0.0; 1_440], Urgency::OnlyQuiet).is_some());
+        assert!(accelerate(&[0.0; 1_000], Urgency::High).is_none());
+    }
+}
