@@ -189,6 +189,10 @@ impl VideoDecoder for H264Decoder {
         pool: &mut FramePool,
         stamp: FrameStamp,
     ) -> Result<Option<Arc<VideoFrame>>, CodecError> {
+        if data.is_empty() {
+            // The library takes this for the end of the stream.
+            return Err(self.corrupt("empty"));
+        }
         let key_frame = has_idr(data);
         if self.need_key_frame {
             if !key_frame {
