@@ -39,14 +39,6 @@ fn pump_to_publication(mut events: mpsc::Receiver<PeerEvent>, to: Arc<Publicatio
     log
 }
 
-async fn wait_for(what: &str, limit: Duration, mut done: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < limit, "{what} did not happen within {limit:?}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn vp8_and_opus_arrive_as_sent() {
     let taken = Taken::default();
@@ -88,7 +80,18 @@ async fn vp8_and_opus_arrive_as_sent() {
         assert_eq!(got.rtp_timestamp.wrapping_sub(audio[0].rtp_timestamp), n as u32 * 960);
     }
     drop((video, audio));
-    println!("{:#?}\n{:#?}", publication.stats(), subscription.stats());
+    let (sent, got) = (publication.stats(), subscription.stats());
+    for transport in [&sent.transport, &got.transport] {
+        assert_eq!(transport.candidate.as_deref(), Some("host/udp"));
+        assert!(transport.rtt_ms.unwrap() < 500.0 && transport.connect_ms.unwrap() < 5_000);
+    }
+    let (video_out, video_in) = (sent.video.unwrap(), got.video.unwrap());
+    assert_eq!((video_out.codec, video_out.frames, video_out.key_frames, video_out.frames_dropped), (Some("VP8"), 60, 1, 0));
+    assert_eq!((video_in.codec, video_in.frames, video_in.key_frames), (Some("VP8"), 60, 1));
+    assert_eq!((video_in.packets, video_in.packets_lost), (video_out.packets, 0));
+    assert!(video_out.bitrate_bps > 500_000 && video_in.bitrate_bps > 500_000);
+    let (audio_out, audio_in) = (sent.audio.unwrap(), got.audio.unwrap());
+    assert_eq!((audio_out.packets, audio_in.packets, audio_in.packets_lost), (60, 60, 0));
     let started = Instant::now();
     publication.close().await;
     subscription.close().await;

@@ -95,7 +95,7 @@ impl Progress {
 }
 
 impl Shared {
-    fn new(events: mpsc::Sender<PeerEvent>) -> Self {
+    pub(super) fn new(events: mpsc::Sender<PeerEvent>) -> Self {
         Self { events, progress: Mutex::default(), connected: AtomicBool::new(false), first_mid: OnceLock::new() }
     }
 
@@ -114,7 +114,7 @@ impl Shared {
         self.connected.load(Ordering::Acquire)
     }
 
-    fn on_state(&self, state: RTCPeerConnectionState) {
+    pub(super) fn on_state(&self, state: RTCPeerConnectionState) {
         let event = {
             let mut progress = lock(&self.progress);
             if progress.state == ConnectionState::Closed {
@@ -427,6 +427,10 @@ impl Connection {
         }
     }
 
+    pub(super) fn probe(&self) -> Arc<RttProbe> {
+        Arc::clone(&self.probe)
+    }
+
     /// Ends tasks and connection; at most [`CLOSE_LIMIT`].
     pub(super) async fn close(&self) {
         if self.closed.send_replace(true) {
@@ -481,13 +485,16 @@ async fn watch_over(pc: Arc<dyn PeerConnection>, shared: Arc<Shared>, probe: Arc
         ticks.tick().await;
         count = count.wrapping_add(1);
         shared.check_overdue(Instant::now());
-        if !shared.is_connected() || !count.is_multiple_of(4) {
+        if !shared.is_connected() {
             continue;
         }
         if lock(&shared.progress).candidate.is_none()
             && let Some(candidate) = candidate_in_use(pc.as_ref()).await
         {
             lock(&shared.progress).candidate = Some(candidate);
+        }
+        if !count.is_multiple_of(4) {
+            continue;
         }
         let rtt = probe.rtt();
         if rtt != told

@@ -1,26 +1,25 @@
 //! The packet tasks of a subscription.
 
 use super::connection::{Shared, lock};
+use super::engine;
 use super::event::{MediaKind, PeerEvent};
+use super::net::RttProbe;
 use super::receive::Incoming;
 use super::stats::ReceiveStats;
 use super::transform::FrameTransform;
 use crate::rtp::frame::{AUDIO_CLOCK_HZ, AudioPacket, EncodedFrame, VideoCodec};
 use crate::rtp::jitter::Jitter;
+use crate::rtp::nack::{Arrival, NackConfig, Tracker};
 use crate::rtp::packet::RtpPacket;
-use crate::rtp::seq::Unwrapper;
+use crate::rtp::receiver::{Feedback, ReceiverConfig, VideoReceiver};
 use rtc::rtcp::Packet;
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
 use rtc::rtcp::sender_report::SenderReport;
+use rtc::rtcp::transport_feedbacks::transport_layer_nack::{TransportLayerNack, nack_pairs_from_sequence_numbers};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
-
-/// A key frame request on its way: at most one per this time.
-const PLI_INTERVAL: Duration = Duration::from_millis(300);
-/// Sequence numbers remembered for telling duplicates.
-const REMEMBERED: u64 = 128;
 
 type VideoSink = Arc<dyn Fn(EncodedFrame) + Send + Sync>;
 type AudioSink = Arc<dyn Fn(AudioPacket) + Send + Sync>;
@@ -50,55 +49,22 @@ fn sender_reports(shared: &Shared, kind: MediaKind, compound: &[Box<dyn Packet>]
     }
 }
 
-/// Which sequence numbers came, for duplicates and loss.
-#[derive(Debug, Default)]
-struct Tally {
-    numbers: Unwrapper,
-    first: Option<u64>,
-    /// Bit n: highest − n has come.
-    seen: u128,
-    received: u64,
-}
+/// Audio is asked for again only while playout can still wait for it.
+const AUDIO_NACK: NackConfig = NackConfig {
+    first_delay: Duration::from_millis(10),
+    min_spacing: Duration::from_millis(20),
+    max_requests: 3,
+    max_age: Duration::from_millis(300),
+    max_gap: 1000,
+};
 
-impl Tally {
-    /// Whether this number is new.
-    fn note(&mut self, sequence: u16) -> bool {
-        let before = self.numbers.highest();
-        let number = self.numbers.unwrap(sequence);
-        let first = *self.first.get_or_insert(number);
-        match before {
-            Some(highest) if number > highest => {
-                let step = number - highest;
-                self.seen = if step >= REMEMBERED { 0 } else { self.seen << step };
-                self.seen |= 1;
-            }
-            Some(highest) => {
-                let age = highest - number;
-                if age >= REMEMBERED || self.seen & (1 << age) != 0 {
-                    return false;
-                }
-                self.seen |= 1 << age;
-            }
-            None => self.seen = 1,
-        }
-        self.first = Some(first.min(number));
-        self.received += 1;
-        true
-    }
-
-    fn lost(&self) -> u64 {
-        match (self.first, self.numbers.highest()) {
-            (Some(first), Some(highest)) => (highest - first + 1).saturating_sub(self.received),
-            _ => 0,
-        }
-    }
-}
-
-#[derive(Debug)]
 struct AudioState {
-    tally: Tally,
+    tracker: Tracker,
     jitter: Jitter,
+    packets: u64,
     bytes: u64,
+    /// Whether the other side repeats audio when asked (`nack` on Opus).
+    nack: bool,
 }
 
 /// Audio on its way in.
@@ -112,21 +78,36 @@ pub(super) struct AudioIn {
 
 impl AudioIn {
     pub(super) fn new(shared: Arc<Shared>, sink: AudioSink, transform: Option<Arc<dyn FrameTransform>>) -> Self {
-        let state = AudioState { tally: Tally::default(), jitter: Jitter::new(AUDIO_CLOCK_HZ), bytes: 0 };
-        Self { incoming: Arc::new(Incoming::new(MediaKind::Audio)), shared, sink, transform, state: Mutex::new(state) }
+        let state = AudioState {
+            tracker: Tracker::new(AUDIO_NACK),
+            jitter: Jitter::new(AUDIO_CLOCK_HZ),
+            packets: 0,
+            bytes: 0,
+            nack: false,
+        };
+        let incoming = Arc::new(Incoming::new(MediaKind::Audio));
+        Self { incoming, shared, sink, transform, state: Mutex::new(state) }
+    }
+
+    /// What the descriptions agreed on.
+    pub(super) fn set_nack(&self, nack: bool) {
+        lock(&self.state).nack = nack;
     }
 
     fn packet(&self, packet: RtpPacket, now: Instant) {
-        if packet.payload.is_empty() {
-            return;
-        }
         {
             let mut state = lock(&self.state);
-            if !state.tally.note(packet.sequence) {
+            match state.tracker.push(packet.sequence, now) {
+                Arrival::Duplicate | Arrival::TooOld => return,
+                Arrival::New(_) | Arrival::Restarted(_) => state.jitter.update(packet.timestamp, now),
+                Arrival::Recovered(_) | Arrival::Reordered(_) => {}
+            }
+            if packet.payload.is_empty() {
+                // Padding: it has a number, but nothing to play.
                 return;
             }
+            state.packets += 1;
             state.bytes += packet.payload.len() as u64;
-            state.jitter.update(packet.timestamp, now);
         }
         self.incoming.packet(&self.shared, now, packet.payload.len());
         let data = match &self.transform {
@@ -138,44 +119,88 @@ impl AudioIn {
         }
     }
 
+    /// Packets to ask for now, and when to look again.
+    fn missing(&self, now: Instant) -> (Vec<u16>, Option<Instant>) {
+        let mut state = lock(&self.state);
+        if !state.nack {
+            return (Vec::new(), None);
+        }
+        let due = state.tracker.poll(now);
+        (due, state.tracker.poll_timeout())
+    }
+
     pub(super) fn stats(&self) -> ReceiveStats {
+        let bitrate_bps = lock(&self.incoming.rate).bps(Instant::now());
         let state = lock(&self.state);
-        let packets = state.tally.received;
         ReceiveStats {
-            codec: (packets > 0).then_some("opus"),
-            packets,
+            codec: (state.packets > 0).then_some("opus"),
+            packets: state.packets,
             bytes: state.bytes,
-            bitrate_bps: lock(&self.incoming.rate).bps(Instant::now()),
-            packets_lost: state.tally.lost(),
-            jitter_ms: (packets > 1).then(|| state.jitter.ms()),
-            frames: packets,
+            bitrate_bps,
+            packets_lost: state.tracker.lost().saturating_sub(state.tracker.recovered()),
+            packets_recovered: state.tracker.recovered(),
+            nacks: state.tracker.requested(),
+            jitter_ms: (state.packets > 1).then(|| state.jitter.ms()),
+            frames: state.packets,
             ..ReceiveStats::default()
         }
     }
 }
 
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn nack(media_ssrc: u32, sequences: &[u16]) -> Box<dyn Packet> {
+    Box::new(TransportLayerNack { sender_ssrc: 0, media_ssrc, nacks: nack_pairs_from_sequence_numbers(sequences) })
+}
+
 /// Moves the packets of one audio track; without a taker it only empties the queue.
 pub(super) async fn audio_task(track: Arc<dyn TrackRemote>, to: Option<Arc<AudioIn>>) {
-    while let Some(event) = track.poll().await {
-        let Some(to) = &to else { continue };
-        match event {
-            TrackRemoteEvent::OnRtpPacket(packet) => to.packet(from_wire(packet), Instant::now()),
-            TrackRemoteEvent::OnRtcpPacket(compound) => sender_reports(&to.shared, MediaKind::Audio, &compound),
-            _ => {}
+    let Some(to) = to else {
+        while track.poll().await.is_some() {}
+        return;
+    };
+    let mut ssrc = None;
+    let mut wake = None;
+    loop {
+        tokio::select! {
+            event = track.poll() => match event {
+                None => return,
+                Some(TrackRemoteEvent::OnRtpPacket(packet)) => {
+                    ssrc = Some(packet.header.ssrc);
+                    to.packet(from_wire(packet), Instant::now());
+                }
+                Some(TrackRemoteEvent::OnRtcpPacket(compound)) => sender_reports(&to.shared, MediaKind::Audio, &compound),
+                Some(_) => {}
+            },
+            () = until(wake) => {}
+        }
+        let (due, next) = to.missing(Instant::now());
+        wake = next;
+        if let (Some(ssrc), false) = (ssrc, due.is_empty()) {
+            let _ = track.write_rtcp(vec![nack(ssrc, &due)]).await;
         }
     }
 }
 
 struct VideoState {
-    tally: Tally,
-    jitter: Jitter,
-    bytes: u64,
-    plis: u64,
-    pli_at: Option<Instant>,
-    payloads: Vec<bytes::Bytes>,
-    frames: u64,
-    key_frames: u64,
+    /// Made with the first packet, when the codec is known; anew when the codec changes.
+    receiver: Option<VideoReceiver>,
     codec: Option<VideoCodec>,
+    repair: Repair,
+}
+
+/// What the other side is able to repair.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Repair {
+    /// It repeats packets when asked.
+    pub(super) nack: bool,
+    /// It is a Kurento: it repairs outages of seconds, and passes no key frame request on.
+    pub(super) kurento: bool,
 }
 
 /// Video on its way in.
@@ -185,134 +210,145 @@ pub(super) struct VideoIn {
     sink: VideoSink,
     transform: Option<Arc<dyn FrameTransform>>,
     state: Mutex<VideoState>,
-    wanted: Notify,
+    wake: Notify,
 }
 
 impl VideoIn {
     pub(super) fn new(shared: Arc<Shared>, sink: VideoSink, transform: Option<Arc<dyn FrameTransform>>) -> Self {
-        let state = VideoState {
-            tally: Tally::default(),
-            jitter: Jitter::new(90_000),
-            bytes: 0,
-            plis: 0,
-            pli_at: None,
-            payloads: Vec::new(),
-            frames: 0,
-            key_frames: 0,
-            codec: None,
-        };
-        Self {
-            incoming: Arc::new(Incoming::new(MediaKind::Video)),
-            shared,
-            sink,
-            transform,
-            state: Mutex::new(state),
-            wanted: Notify::new(),
-        }
+        let state = VideoState { receiver: None, codec: None, repair: Repair::default() };
+        let incoming = Arc::new(Incoming::new(MediaKind::Video));
+        Self { incoming, shared, sink, transform, state: Mutex::new(state), wake: Notify::new() }
     }
 
+    /// What the descriptions agreed on.
+    pub(super) fn set_repair(&self, repair: Repair) {
+        lock(&self.state).repair = repair;
+    }
+
+    /// The decoder lost its references: ask for a key frame and hold back what cannot be decoded.
     pub(super) fn request_key_frame(&self) {
-        self.wanted.notify_one();
+        if let Some(receiver) = &mut lock(&self.state).receiver {
+            receiver.decoder_lost(Instant::now());
+        }
+        self.wake.notify_one();
+    }
+
+    /// The sender announced a pause: silence is no freeze.
+    pub(super) fn note_pause(&self) {
+        if let Some(receiver) = &mut lock(&self.state).receiver {
+            receiver.note_pause();
+        }
     }
 
     fn packet(&self, packet: RtpPacket, codec: VideoCodec, now: Instant) {
         self.incoming.packet(&self.shared, now, packet.payload.len());
-        let frame = {
-            let mut state = lock(&self.state);
-            if packet.payload.is_empty() || !state.tally.note(packet.sequence) {
-                return;
-            }
+        let mut state = lock(&self.state);
+        if state.codec != Some(codec) {
+            let mut config = match state.repair.kurento {
+                true => ReceiverConfig::kurento(codec),
+                false => ReceiverConfig::standard(codec),
+            };
+            config.nack = config.nack.filter(|_| state.repair.nack);
+            state.receiver = Some(VideoReceiver::new(config));
             state.codec = Some(codec);
-            state.bytes += packet.payload.len() as u64;
-            state.jitter.update(packet.timestamp, now);
-            state.payloads.push(packet.payload);
-            if !packet.marker {
-                return;
-            }
-            let payloads = std::mem::take(&mut state.payloads);
-            let Ok(frame) = crate::rtp::depacketise::assemble(codec, payloads.iter()) else { return };
-            state.frames += 1;
-            state.key_frames += u64::from(frame.key_frame);
-            frame
-        };
-        if frame.key_frame {
-            lock(&self.incoming.arrivals).key_frame();
         }
-        let data = match &self.transform {
-            Some(transform) => transform.inbound(MediaKind::Video, frame.data),
-            None => Some(frame.data),
-        };
-        if let Some(data) = data {
-            (self.sink)(EncodedFrame {
-                codec,
-                data,
-                rtp_timestamp: packet.timestamp,
-                key_frame: frame.key_frame,
-                size: frame.size,
-                at: now,
-            });
+        if let Some(receiver) = &mut state.receiver {
+            receiver.push(packet, now);
+        }
+    }
+
+    /// Hands on what is complete; then what to tell the sender, and when to look again.
+    fn advance(&self, rtt: Option<Duration>, now: Instant) -> (Feedback, Option<Instant>) {
+        loop {
+            let frame = {
+                let mut state = lock(&self.state);
+                let Some(receiver) = &mut state.receiver else { return (Feedback::default(), None) };
+                let Some(frame) = receiver.poll_frame() else {
+                    if let Some(rtt) = rtt {
+                        receiver.set_rtt(rtt);
+                    }
+                    let feedback = receiver.poll_feedback(now);
+                    return (feedback, receiver.poll_timeout());
+                };
+                frame
+            };
+            if frame.key_frame {
+                lock(&self.incoming.arrivals).key_frame();
+            }
+            let data = match &self.transform {
+                Some(transform) => transform.inbound(MediaKind::Video, frame.data),
+                None => Some(frame.data),
+            };
+            if let Some(data) = data {
+                (self.sink)(EncodedFrame { data, ..frame });
+            }
         }
     }
 
     pub(super) fn stats(&self) -> ReceiveStats {
+        let bitrate_bps = lock(&self.incoming.rate).bps(Instant::now());
         let state = lock(&self.state);
+        let Some(stats) = state.receiver.as_ref().map(VideoReceiver::stats) else { return ReceiveStats::default() };
         ReceiveStats {
             codec: state.codec.map(VideoCodec::name),
-            packets: state.tally.received,
-            bytes: state.bytes,
-            bitrate_bps: lock(&self.incoming.rate).bps(Instant::now()),
-            packets_lost: state.tally.lost(),
-            plis: state.plis,
-            jitter_ms: (state.tally.received > 1).then(|| state.jitter.ms()),
-            frames: state.frames,
-            key_frames: state.key_frames,
-            ..ReceiveStats::default()
+            packets: stats.packets,
+            bytes: stats.bytes,
+            bitrate_bps,
+            packets_lost: stats.packets_lost.saturating_sub(stats.packets_recovered),
+            packets_recovered: stats.packets_recovered,
+            nacks: stats.nacks,
+            plis: stats.plis,
+            jitter_ms: (stats.packets > 1).then_some(stats.jitter_ms),
+            frames: stats.frames,
+            key_frames: stats.key_frames,
+            frames_dropped: stats.frames_dropped,
+            freezes: stats.freezes,
+            freeze_ms: stats.freeze_ms,
         }
     }
 }
 
 /// Moves the packets of one video track and sends its feedback.
-pub(super) async fn video_task(track: Arc<dyn TrackRemote>, to: Option<Arc<VideoIn>>) {
+pub(super) async fn video_task(track: Arc<dyn TrackRemote>, to: Option<Arc<VideoIn>>, rtt: Arc<RttProbe>) {
     let Some(to) = to else {
         while track.poll().await.is_some() {}
         return;
     };
-    let mut ssrc = None;
+    let mut known: Option<(u32, u8)> = None;
     let mut codec = None;
+    let mut wake = None;
     loop {
-        let event = tokio::select! {
-            event = track.poll() => event,
-            () = to.wanted.notified() => {
-                if let Some(media_ssrc) = ssrc {
-                    let due = {
-                        let mut state = lock(&to.state);
-                        let due = state.pli_at.is_none_or(|at| at.elapsed() >= PLI_INTERVAL);
-                        if due {
-                            state.pli_at = Some(Instant::now());
-                            state.plis += 1;
-                        }
-                        due
-                    };
-                    if due {
-                        let _ = track.write_rtcp(vec![Box::new(PictureLossIndication { sender_ssrc: 0, media_ssrc })]).await;
+        tokio::select! {
+            event = track.poll() => match event {
+                None => return,
+                Some(TrackRemoteEvent::OnRtpPacket(packet)) => {
+                    let id = (packet.header.ssrc, packet.header.payload_type);
+                    if known != Some(id) {
+                        known = Some(id);
+                        codec = track.codec(packet.header.ssrc).await.and_then(|codec| engine::codec_of(&codec));
+                    }
+                    if let Some(codec) = codec {
+                        to.packet(from_wire(packet), codec, Instant::now());
                     }
                 }
-                continue;
-            }
-        };
-        let Some(event) = event else { return };
-        match event {
-            TrackRemoteEvent::OnRtpPacket(packet) => {
-                if ssrc != Some(packet.header.ssrc) {
-                    ssrc = Some(packet.header.ssrc);
-                    codec = track.codec(packet.header.ssrc).await.and_then(|codec| super::engine::codec_of(&codec));
-                }
-                if let Some(codec) = codec {
-                    to.packet(from_wire(packet), codec, Instant::now());
-                }
-            }
-            TrackRemoteEvent::OnRtcpPacket(compound) => sender_reports(&to.shared, MediaKind::Video, &compound),
-            _ => {}
+                Some(TrackRemoteEvent::OnRtcpPacket(compound)) => sender_reports(&to.shared, MediaKind::Video, &compound),
+                Some(_) => {}
+            },
+            () = to.wake.notified() => {}
+            () = until(wake) => {}
+        }
+        let (feedback, next) = to.advance(rtt.rtt(), Instant::now());
+        wake = next;
+        let Some(media_ssrc) = feedback.ssrc else { continue };
+        let mut compound: Vec<Box<dyn Packet>> = Vec::new();
+        if !feedback.nacks.is_empty() {
+            compound.push(nack(media_ssrc, &feedback.nacks));
+        }
+        if feedback.pli {
+            compound.push(Box::new(PictureLossIndication { sender_ssrc: 0, media_ssrc }));
+        }
+        if !compound.is_empty() {
+            let _ = track.write_rtcp(compound).await;
         }
     }
 }

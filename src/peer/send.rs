@@ -256,3 +256,61 @@ pub(super) async fn video_task(
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use webrtc::peer_connection::RTCPeerConnectionState;
+
+    fn frame(n: u32, key_frame: bool) -> EncodedFrame {
+        EncodedFrame {
+            codec: VideoCodec::Vp8,
+            data: Bytes::from_static(b"x"),
+            rtp_timestamp: n,
+            key_frame,
+            size: None,
+            at: Instant::now(),
+        }
+    }
+
+    fn audio(data: &'static [u8]) -> EncodedAudio {
+        EncodedAudio { data: Bytes::from_static(data), rtp_timestamp: 0, samples: 960, level: 0, voice: false }
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_drops_the_old_video_until_a_key_frame_and_asks_for_one() {
+        let (tx, mut events) = mpsc::channel(super::super::connection::EVENT_CAPACITY);
+        let shared = Arc::new(Shared::new(tx));
+        let (outbox, mut sounds) = Outbox::new(Arc::clone(&shared));
+        // Before the connection stands everything is dropped and counted.
+        outbox.push_video(frame(0, true));
+        outbox.push_audio(audio(b"a"));
+        assert_eq!(lock(&outbox.video_sent).stats.frames_dropped, 1);
+        assert_eq!(lock(&outbox.audio_sent).stats.frames_dropped, 1);
+        shared.on_state(RTCPeerConnectionState::Connected);
+        assert_eq!(events.try_recv(), Ok(PeerEvent::Connected));
+        // The key frame went before: an inter frame is of no use, and a new key frame is asked for.
+        outbox.push_video(frame(1, false));
+        assert_eq!(events.try_recv(), Ok(PeerEvent::KeyFrameRequested));
+        outbox.push_video(frame(2, true));
+        for n in 0..QUEUED_FRAMES as u32 - 1 {
+            outbox.push_video(frame(3 + n, false));
+        }
+        assert_eq!(lock(&outbox.video_sent).stats.frames_dropped, 2);
+        // One too many: all of it goes, also the newcomer, which has nothing left to refer to.
+        outbox.push_video(frame(90, false));
+        assert_eq!(lock(&outbox.video_sent).stats.frames_dropped, 3 + QUEUED_FRAMES as u64);
+        assert!(outbox.next_frame().is_none());
+        outbox.push_video(frame(91, true));
+        outbox.push_video(frame(92, false));
+        assert_eq!(outbox.next_frame().map(|f| f.rtp_timestamp), Some(91));
+        assert_eq!(outbox.next_frame().map(|f| f.rtp_timestamp), Some(92));
+        // Audio is untouched by all that; DTX silence is not sent.
+        outbox.push_audio(audio(b"b"));
+        outbox.push_audio(audio(b""));
+        assert_eq!(sounds.try_recv().unwrap().data, Bytes::from_static(b"b"));
+        assert!(sounds.try_recv().is_err());
+        assert_eq!(lock(&outbox.audio_sent).stats.frames_dropped, 1);
+    }
+}

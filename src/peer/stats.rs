@@ -102,8 +102,6 @@ pub struct ReceiveStats {
     pub freezes: u64,
     /// Their length together.
     pub freeze_ms: u64,
-    /// Mean delay from a frame's first packet to its completion, in ms.
-    pub assembly_ms: Option<f64>,
 }
 
 /// Figures of a [`super::Subscription`].

@@ -5,10 +5,12 @@ use super::connection::{Connection, limited, lock};
 use super::engine;
 use super::error::PeerError;
 use super::event::PeerEvent;
-use super::inbound::{self, AudioIn, VideoIn};
+use super::inbound::{self, AudioIn, Repair, VideoIn};
+use super::net::RttProbe;
 use super::receive;
 use super::stats::SubscriptionStats;
 use crate::rtp::frame::VideoCodec;
+use crate::rtp::sdp;
 use rtc::rtp_transceiver::rtp_sender::RtpCodecKind;
 use std::sync::Arc;
 use std::time::Instant;
@@ -61,7 +63,12 @@ impl Subscription {
             .collect();
         connection.spawn(receive::watch_arrivals(shared, kinds));
         let subscription = Self { connection, media, audio, video };
-        subscription.connection.spawn(take_tracks(tracks, subscription.audio.clone(), subscription.video.clone()));
+        subscription.connection.spawn(take_tracks(
+            tracks,
+            subscription.audio.clone(),
+            subscription.video.clone(),
+            subscription.connection.probe(),
+        ));
         Ok((subscription, events))
     }
 
@@ -100,7 +107,22 @@ impl Subscription {
         self.connection.answer(offer).await
     }
 
-    fn note_description(&self, _sdp: &str) {}
+    /// Remembers what the other side is able to repair.
+    fn note_description(&self, text: &str) {
+        let summary = sdp::Summary::parse(text);
+        let repeats = |kind, name: &str| {
+            let lines = summary.media.iter().filter(|media| media.kind == kind);
+            lines.filter_map(|media| media.codec(name)).any(|codec| codec.has_feedback("nack", ""))
+        };
+        if let Some(audio) = &self.audio {
+            audio.set_nack(repeats(sdp::MediaKind::Audio, "opus"));
+        }
+        if let Some(video) = &self.video {
+            let nack = repeats(sdp::MediaKind::Video, "VP8") || repeats(sdp::MediaKind::Video, "H264");
+            let kurento = text.lines().any(|line| line.trim_end() == "s=Kurento Media Server");
+            video.set_repair(Repair { nack, kurento });
+        }
+    }
 
     /// A candidate of the other side; kept until its description is there. Those of component 2 are dropped.
     ///
@@ -115,7 +137,7 @@ impl Subscription {
         self.connection.add_candidate(candidate, sdp_mid, sdp_mline_index).await
     }
 
-    /// Asks the sender for a key frame (PLI; at most one per 300 ms goes out).
+    /// The decoder lost its references: asks the sender for a key frame (PLI, at most one in 500 ms) and holds frames back until it comes.
     pub fn request_key_frame(&self) {
         if let Some(video) = &self.video {
             video.request_key_frame();
@@ -130,6 +152,9 @@ impl Subscription {
         }
         if let Some(track) = &self.video {
             lock(&track.incoming.arrivals).expect(video, now);
+            if !video {
+                track.note_pause();
+            }
         }
     }
 
@@ -153,6 +178,7 @@ async fn take_tracks(
     mut tracks: mpsc::Receiver<Arc<dyn TrackRemote>>,
     audio: Option<Arc<AudioIn>>,
     video: Option<Arc<VideoIn>>,
+    rtt: Arc<RttProbe>,
 ) {
     let mut tasks = tokio::task::JoinSet::new();
     while let Some(track) = tracks.recv().await {
@@ -161,7 +187,7 @@ async fn take_tracks(
                 tasks.spawn(inbound::audio_task(track, audio.clone()));
             }
             RtpCodecKind::Video => {
-                tasks.spawn(inbound::video_task(track, video.clone()));
+                tasks.spawn(inbound::video_task(track, video.clone(), Arc::clone(&rtt)));
             }
             _ => {}
         }
