@@ -66,9 +66,9 @@ impl Home {
         outcome
     }
 
-    /// Puts the focus into the join field and takes a failed text back into it.
-    pub fn focus(&mut self) {
-        self.started = false;
+    /// The screen with something in the join field already.
+    pub fn with_typed(typed: String) -> Self {
+        Self { typed, ..Self::default() }
     }
 
     fn body(&mut self, ui: &mut Ui, backend: &mut dyn Backend, prefs: &mut Preferences) -> Option<Outcome> {

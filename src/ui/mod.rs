@@ -2,12 +2,20 @@
 
 pub mod app;
 pub mod bridge;
+pub mod call;
+pub mod commands;
+pub mod ended;
+pub mod failure;
 pub mod home;
 pub mod icons;
 pub mod input;
 pub mod layout;
+pub mod lobby;
+pub mod notices;
+pub mod order;
 pub mod text;
 pub mod theme;
+pub mod tile;
 pub mod video;
 pub mod video_gl;
 pub mod widgets;

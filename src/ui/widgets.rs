@@ -271,6 +271,9 @@ impl<'a> Button<'a> {
     }
 
     fn icon_size(&self) -> f32 {
+        if matches!(self.glyph, Some((icons::CARET_UP, _))) {
+            return 16.0;
+        }
         if self.is_control() || (self.kind == Kind::Danger && self.glyph.is_some()) { 22.0 } else { 18.0 }
     }
 
@@ -649,82 +652,67 @@ impl Choice<'_> {
     }
 }
 
-/// A menu under (or over) the control that opened it. Returns the index that was chosen.
-pub fn menu(
-    opener: &Response,
-    width_pt: f32,
-    above: bool,
-    title: &str,
-    rows: &[(String, bool)],
-    empty: &str,
-) -> Option<usize> {
+/// One part of a menu: a heading and rows, the chosen one marked.
+pub struct Section {
+    /// Heading, may be empty.
+    pub title: String,
+    /// Texts, and which is chosen.
+    pub rows: Vec<(String, bool)>,
+}
+
+/// A menu under (or over) the control that opened it. Returns section and row of what was chosen.
+pub fn menu(opener: &Response, width_pt: f32, above: bool, name: &str, sections: &[Section]) -> Option<(usize, usize)> {
     let mut chosen = None;
     let align = if above { egui::RectAlign::TOP_START } else { egui::RectAlign::BOTTOM_START };
+    let others = [
+        egui::RectAlign::TOP_START,
+        egui::RectAlign::BOTTOM_START,
+        egui::RectAlign::TOP_END,
+        egui::RectAlign::BOTTOM_END,
+    ];
     egui::Popup::menu(opener)
         .align(align)
-        .align_alternatives(&[
-            egui::RectAlign::TOP_START,
-            egui::RectAlign::BOTTOM_START,
-            egui::RectAlign::TOP_END,
-            egui::RectAlign::BOTTOM_END,
-        ])
+        .align_alternatives(&others)
         .gap(6.0)
-        .accessible_name(title)
+        .accessible_name(name)
         .width(width_pt)
         .show(|ui| {
             ui.spacing_mut().item_spacing = vec2(0.0, 2.0);
             ui.set_min_width(width_pt);
             let p = theme::palette(ui.ctx());
-            if !title.is_empty() {
-                let (rect, _) = ui.allocate_exact_size(vec2(width_pt, 24.0), Sense::hover());
-                line(
-                    ui,
-                    rect.left_center() + vec2(space::S, 0.0),
-                    Align2::LEFT_CENTER,
-                    title,
-                    theme::medium(size::CAPTION),
-                    p.text3,
-                    width_pt,
-                );
-            }
-            if rows.is_empty() {
-                let (rect, _) = ui.allocate_exact_size(vec2(width_pt, height::HIT), Sense::hover());
-                line(
-                    ui,
-                    rect.left_center() + vec2(space::S, 0.0),
-                    Align2::LEFT_CENTER,
-                    empty,
-                    theme::regular(size::BODY),
-                    p.text2,
-                    width_pt - space::L,
-                );
-            }
-            for (i, (label, selected)) in rows.iter().enumerate() {
-                let (rect, response) = ui.allocate_exact_size(vec2(width_pt, height::BUTTON), Sense::click());
-                response.widget_info(|| WidgetInfo::selected(Role::MenuItemRadio, true, *selected, label));
-                if response.hovered() || response.has_focus() {
-                    ui.painter().rect_filled(rect, CornerRadius::same(radius::CHIP), p.hover);
+            for (s, section) in sections.iter().enumerate() {
+                if !section.title.is_empty() {
+                    let (rect, _) = ui.allocate_exact_size(vec2(width_pt, 24.0), Sense::hover());
+                    let at = rect.left_center() + vec2(space::S, 0.0);
+                    line(ui, at, Align2::LEFT_CENTER, &section.title, theme::medium(size::CAPTION), p.text3, width_pt);
                 }
-                if response.has_focus() {
-                    ui.painter().rect_stroke(
-                        rect,
-                        CornerRadius::same(radius::CHIP),
-                        Stroke::new(2.0, p.focus),
-                        StrokeKind::Inside,
+                for (i, (label, selected)) in section.rows.iter().enumerate() {
+                    let (rect, response) = ui.allocate_exact_size(vec2(width_pt, height::BUTTON), Sense::click());
+                    response.widget_info(|| WidgetInfo::selected(Role::MenuItemRadio, true, *selected, label));
+                    if response.hovered() || response.has_focus() {
+                        ui.painter().rect_filled(rect, CornerRadius::same(radius::CHIP), p.hover);
+                    }
+                    if response.has_focus() {
+                        ui.painter().rect_stroke(
+                            rect,
+                            CornerRadius::same(radius::CHIP),
+                            Stroke::new(2.0, p.focus),
+                            StrokeKind::Inside,
+                        );
+                    }
+                    if *selected {
+                        icon(ui, pos2(rect.left() + 18.0, rect.center().y), icons::CHECK, false, 16.0, p.accent_text);
+                    }
+                    let galley = layout(ui, label, theme::regular(size::BODY), p.text, width_pt - 48.0, 1);
+                    ui.painter().galley(
+                        pos2(rect.left() + 36.0, (rect.center().y - galley.size().y / 2.0).round()),
+                        galley,
+                        p.text,
                     );
-                }
-                if *selected {
-                    icon(ui, pos2(rect.left() + 18.0, rect.center().y), icons::CHECK, false, 16.0, p.accent_text);
-                }
-                let galley = layout(ui, label, theme::regular(size::BODY), p.text, width_pt - 48.0, 1);
-                ui.painter().galley(
-                    pos2(rect.left() + 36.0, (rect.center().y - galley.size().y / 2.0).round()),
-                    galley,
-                    p.text,
-                );
-                if response.clicked() {
-                    chosen = Some(i);
-                    ui.close();
+                    if response.clicked() {
+                        chosen = Some((s, i));
+                        ui.close();
+                    }
                 }
             }
         });

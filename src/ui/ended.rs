@@ -1,0 +1,109 @@
+//! After the call: why it is over and what can be done.
+
+use egui::{Align2, CornerRadius, Rect, Ui, pos2, vec2};
+
+use super::call::{Ended, Why};
+use super::failure::{self, CardState, Remedy};
+use super::input;
+use super::text::{clean, clock, t, tv};
+use super::theme::{self, height, size, space};
+use super::widgets::{self, Button, Kind};
+
+/// State of the page.
+pub struct EndedScreen {
+    ended: Ended,
+    card: CardState,
+}
+
+/// What the page asks for.
+pub enum Outcome {
+    /// To the first screen.
+    Home,
+    /// To the lobby of the same target.
+    Again,
+}
+
+impl EndedScreen {
+    /// A page for this ending.
+    pub fn new(ended: Ended) -> Self {
+        Self { ended, card: CardState::default() }
+    }
+
+    /// Where the call was.
+    pub fn target(&self) -> super::bridge::Target {
+        self.ended.target.clone()
+    }
+
+    /// Draws it.
+    pub fn show(&mut self, ui: &mut Ui) -> Option<Outcome> {
+        let p = theme::palette(ui.ctx());
+        let area = ui.max_rect();
+        ui.painter().rect_filled(area, CornerRadius::ZERO, p.surface);
+        let w = 480.0_f32.min(area.width() - space::XXL);
+        if let Why::Failed(failure) = &self.ended.why
+            && failure.key.starts_with("err.")
+        {
+            let failure = failure.clone();
+            let at = pos2((area.center().x - w / 2.0).round(), (area.center().y - 130.0).round());
+            let (_, remedy) = failure::card(ui, &mut self.card, &failure, at, w);
+            return remedy.map(|r| {
+                if matches!(r, Remedy::TryAgain | Remedy::Watch | Remedy::AllowServer) {
+                    Outcome::Again
+                } else {
+                    Outcome::Home
+                }
+            });
+        }
+        let (title, again) = match &self.ended.why {
+            Why::Left => (t("end.left").into_owned(), true),
+            Why::Failed(_) => (format!("{}. {}", t("conn.over"), t("conn.over_text")), true),
+            Why::Reason(reason) => reason_text(reason),
+        };
+        let (session, _) = input::describe(&self.ended.target);
+        let session = clean(&session);
+        let lasted = tv("end.duration", &[("time", clock(self.ended.lasted.as_secs()))]);
+        let lasted = if session.is_empty() { lasted } else { format!("{session}. {lasted}") };
+        let inner = w - 2.0 * space::XL;
+        let title_lines =
+            ui.painter().layout(title.clone(), theme::semibold(size::HEADING), p.text, inner).rows.len() as f32;
+        let h = space::XL + title_lines * 28.0 + space::S + 20.0 + space::XL + height::BUTTON + space::XL;
+        let rect = Rect::from_center_size(area.center(), vec2(w, h));
+        let rect = Rect::from_min_size(pos2(rect.left().round(), rect.top().round()), rect.size());
+        widgets::card(ui, rect, p);
+        let x = rect.left() + space::XL;
+        let mut y = rect.top() + space::XL;
+        widgets::paragraph(ui, pos2(x, y), Align2::LEFT_TOP, &title, theme::semibold(size::HEADING), p.text, inner);
+        y += title_lines * 28.0 + space::S;
+        widgets::line(ui, pos2(x, y), Align2::LEFT_TOP, &lasted, theme::regular(size::BODY), p.text2, inner);
+        y += 20.0 + space::XL;
+        let mut out = None;
+        let home = Button::new("end.home", Kind::Primary, t("button.home"));
+        let hw = home.width(ui);
+        if home.show(ui, Rect::from_min_size(pos2(x, y), vec2(hw, height::BUTTON))).clicked() {
+            out = Some(Outcome::Home);
+        }
+        // A token for one person is spent: joining again with it can only fail.
+        let spent = matches!(self.ended.target, super::bridge::Target::Token(_));
+        if again && !spent {
+            let button = Button::new("end.again", Kind::Secondary, t("end.again"));
+            let bw = button.width(ui);
+            if button.show(ui, Rect::from_min_size(pos2(x + hw + space::S, y), vec2(bw, height::BUTTON))).clicked() {
+                out = Some(Outcome::Again);
+            }
+        }
+        out
+    }
+}
+
+/// Text of a reason as the server names it, and whether joining again makes sense.
+fn reason_text(reason: &str) -> (String, bool) {
+    match reason {
+        "disconnect" => (t("end.left").into_owned(), true),
+        "forceDisconnectByUser" => (t("end.removed_bare").into_owned(), false),
+        "forceDisconnectByServer" => (t("end.server").into_owned(), true),
+        "sessionClosedByServer" => (t("end.closed_bare").into_owned(), false),
+        "elsewhere" => (t("end.elsewhere").into_owned(), true),
+        "networkDisconnect" | "nodeCrashed" | "mediaServerReconnect" => (t("end.lost").into_owned(), true),
+        _ => (t("end.server").into_owned(), true),
+    }
+}

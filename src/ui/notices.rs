@@ -1,0 +1,95 @@
+//! Lines that tell something: top right, newest below, at most three, 6 s each, longer while pointed at.
+
+use std::time::{Duration, Instant};
+
+use egui::{CornerRadius, Rect, Sense, Stroke, StrokeKind, Ui, pos2, vec2};
+
+use super::icons;
+use super::text::tv;
+use super::theme::{self, radius, size, space};
+use super::widgets;
+use crate::call::view::View;
+
+const LIFE: Duration = Duration::from_secs(6);
+const MOST: usize = 3;
+
+#[derive(Debug)]
+struct Line {
+    words: String,
+    key: String,
+    until: Instant,
+}
+
+/// The notices on the screen.
+#[derive(Debug, Default)]
+pub struct Notices {
+    lines: Vec<Line>,
+    seen: u64,
+}
+
+impl Notices {
+    /// Shows a line of the window's own.
+    pub fn say(&mut self, words: String) {
+        self.push(words, String::new());
+    }
+
+    fn push(&mut self, words: String, key: String) {
+        self.lines.push(Line { words, key, until: Instant::now() + LIFE });
+        if self.lines.len() > MOST {
+            self.lines.remove(0);
+        }
+    }
+
+    /// Takes new ones out of the view and draws those that stand.
+    pub fn show(&mut self, ui: &mut Ui, view: &View, area: Rect) {
+        for notice in &view.notices {
+            if notice.id > self.seen {
+                self.seen = notice.id;
+                self.push(tv(notice.key, &notice.values), notice.key.to_owned());
+            }
+        }
+        let now = Instant::now();
+        self.lines.retain(|l| l.until > now);
+        let p = theme::palette(ui.ctx());
+        let w = 360.0_f32.min(area.width() - space::XL);
+        let mut y = area.top() + 56.0;
+        for (i, line) in self.lines.iter_mut().enumerate() {
+            let galley = widgets::layout(ui, &line.words, theme::medium(size::LABEL), p.text, w - 60.0, 2);
+            let h = galley.size().y + space::XL;
+            let rect = Rect::from_min_size(pos2(area.right() - w - 20.0_f32.min(space::M), y), vec2(w, h));
+            ui.painter().add(theme::shadow(p).as_shape(rect, CornerRadius::same(radius::TILE)));
+            ui.painter().rect(
+                rect,
+                CornerRadius::same(radius::TILE),
+                p.overlay,
+                Stroke::new(1.0, p.border),
+                StrokeKind::Inside,
+            );
+            let glyph = glyph(&line.key);
+            widgets::icon(ui, pos2(rect.left() + 24.0, rect.center().y), glyph, false, 20.0, p.text2);
+            ui.painter().galley(
+                pos2(rect.left() + 48.0, (rect.center().y - galley.size().y / 2.0).round()),
+                galley,
+                p.text,
+            );
+            let response = ui.interact(rect, ui.make_persistent_id(("notice", i)), Sense::hover());
+            response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Status, true, &line.words));
+            if response.hovered() {
+                line.until = line.until.max(now + Duration::from_secs(1));
+            }
+            ui.ctx().request_repaint_after(line.until.saturating_duration_since(now) + Duration::from_millis(20));
+            y += h + space::S;
+        }
+    }
+}
+
+fn glyph(key: &str) -> &'static str {
+    match key {
+        k if k.contains("joined") => icons::USER_PLUS,
+        k if k.contains("left") => icons::SIGN_OUT,
+        k if k.starts_with("mute") || k.contains("muted") => icons::MICROPHONE_SLASH,
+        k if k.starts_with("dev") => icons::HEADPHONES,
+        k if k.starts_with("cam") => icons::VIDEO_CAMERA_SLASH,
+        _ => icons::INFO,
+    }
+}
