@@ -47,19 +47,25 @@ pub(super) fn session_properties(body: &Body) -> Checked<SessionProperties> {
     }
     let codec = match text(body, "forcedVideoCodec")? {
         None => ForcedCodec::MediaServerPreferred,
-        Some(name) => ForcedCodec::from_name(name).ok_or_else(|| format!("Invalid value for parameter 'forcedVideoCodec': no codec {name}"))?,
+        Some(name) => ForcedCodec::from_name(name)
+            .ok_or_else(|| format!("Invalid value for parameter 'forcedVideoCodec': no codec {name}"))?,
     };
     let media_node = match body.get("mediaNode") {
         None => None,
         Some(Value::Object(node)) => Some(json!({"id": node.get("id").cloned().unwrap_or(Value::Null)})),
-        Some(_) => return Err("Some parameter is not valid. Error in parameter 'mediaNode'. It is not a valid JSON object".into()),
+        Some(_) => {
+            return Err(
+                "Some parameter is not valid. Error in parameter 'mediaNode'. It is not a valid JSON object".into()
+            );
+        }
     };
     let recording = match body.get("defaultRecordingProperties") {
         None => recording_properties(&Body::new())?,
         Some(Value::Object(props)) => {
             let props: Body = props.iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k.clone(), v.clone())).collect();
-            recording_properties(&props)
-                .map_err(|e| format!("Some parameter is not valid. Parameter 'defaultRecordingProperties' is not valid: {e}"))?
+            recording_properties(&props).map_err(|e| {
+                format!("Some parameter is not valid. Parameter 'defaultRecordingProperties' is not valid: {e}")
+            })?
         }
         Some(_) => {
             return Err("Some parameter is not valid. Error in parameter 'defaultRecordingProperties'. It is not a valid JSON object".into());
@@ -102,10 +108,13 @@ fn recording_properties(body: &Body) -> Checked<Value> {
     let mut out = json!({"name": name, "hasAudio": audio, "hasVideo": video, "outputMode": mode});
     let composed = mode != "INDIVIDUAL";
     let layouts = ["BEST_FIT", "PICTURE_IN_PICTURE", "VERTICAL_PRESENTATION", "HORIZONTAL_PRESENTATION", "CUSTOM"];
-    let layout = one_of(body, "recordingLayout", &layouts, "BEST_FIT").map_err(|_| "Type error in parameter 'recordingLayout'".to_owned())?;
+    let layout = one_of(body, "recordingLayout", &layouts, "BEST_FIT")
+        .map_err(|_| "Type error in parameter 'recordingLayout'".to_owned())?;
     let resolution = text(body, "resolution")?.unwrap_or("1280x720");
     let ok = resolution.split_once('x').is_some_and(|(w, h)| {
-        [w, h].iter().all(|n| n.bytes().all(|b| b.is_ascii_digit()) && n.parse::<u32>().is_ok_and(|n| (100..=1999).contains(&n)))
+        [w, h]
+            .iter()
+            .all(|n| n.bytes().all(|b| b.is_ascii_digit()) && n.parse::<u32>().is_ok_and(|n| (100..=1999).contains(&n)))
     });
     if !ok {
         return Err("Wrong 'resolution' parameter. Acceptable values from 100 to 1999 for both width and height".into());
@@ -214,7 +223,11 @@ fn ice_servers(body: &Body, ids: &mut IdSource, unix_ms: u64) -> Checked<Vec<Ice
             let turn = match scheme {
                 "turn" | "turns" => true,
                 "stun" | "stuns" => false,
-                other => return Err(bad(&format!("The protocol '{other}' is invalid. Only valid values are: [turn, turns] [stuns, stun]"))),
+                other => {
+                    return Err(bad(&format!(
+                        "The protocol '{other}' is invalid. Only valid values are: [turn, turns] [stuns, stun]"
+                    )));
+                }
             };
             let (host, query) = rest.split_once('?').map_or((rest, None), |(h, q)| (h, Some(q)));
             if host.is_empty() || host.bytes().any(|b| b.is_ascii_whitespace() || b.is_ascii_control()) {
@@ -223,7 +236,8 @@ fn ice_servers(body: &Body, ids: &mut IdSource, unix_ms: u64) -> Checked<Vec<Ice
             if query.is_some_and(|q| !turn || (q != "transport=tcp" && q != "transport=udp")) {
                 return Err(bad("only ?transport=udp and ?transport=tcp are possible, with turn"));
             }
-            let (mut user, mut credential) = (member("username").map(str::to_owned), member("credential").map(Secret::from));
+            let (mut user, mut credential) =
+                (member("username").map(str::to_owned), member("credential").map(Secret::from));
             if let Some(shared) = member("staticAuthSecret").filter(|_| turn) {
                 let name = format!("{}:{}", unix_ms / 1000 + 86_400, ids.alnum(8));
                 credential = Some(turn_credential(shared, &name));

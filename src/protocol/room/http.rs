@@ -92,12 +92,20 @@ impl RestResponse {
 
     /// A JSON body.
     pub(super) fn json(status: u16, value: &Value) -> Self {
-        Self { status, headers: vec![("content-type", "application/json".into())], body: value.to_string().into_bytes() }
+        Self {
+            status,
+            headers: vec![("content-type", "application/json".into())],
+            body: value.to_string().into_bytes(),
+        }
     }
 
     /// A text body.
     pub(super) fn text(body: impl Into<String>) -> Self {
-        Self { status: 200, headers: vec![("content-type", "text/plain;charset=UTF-8".into())], body: body.into().into_bytes() }
+        Self {
+            status: 200,
+            headers: vec![("content-type", "text/plain;charset=UTF-8".into())],
+            body: body.into().into_bytes(),
+        }
     }
 
     /// An error with the usual body.
@@ -111,7 +119,10 @@ impl RestResponse {
             503 => "Service Unavailable",
             _ => "Internal Server Error",
         };
-        Self::json(status, &json!({"timestamp": unix_ms, "status": status, "error": name, "message": message, "path": path}))
+        Self::json(
+            status,
+            &json!({"timestamp": unix_ms, "status": status, "error": name, "message": message, "path": path}),
+        )
     }
 
     /// 401 of the Basic scheme.
@@ -208,18 +219,24 @@ mod tests {
         let secret = Secret::new("MY_SECRET");
         assert!(with_auth(&format!("Basic {}", b64("OPENVIDUAPP:MY_SECRET"))).authorized(&secret));
         assert!(with_auth(&format!("basic {}", b64("OPENVIDUAPP:MY_SECRET"))).authorized(&secret));
-        for wrong in ["OPENVIDUAPP:MY_SECRE", "OPENVIDUAPP:MY_SECRET2", "openviduapp:MY_SECRET", "OPENVIDUAPP:", ":", ""] {
+        for wrong in
+            ["OPENVIDUAPP:MY_SECRE", "OPENVIDUAPP:MY_SECRET2", "openviduapp:MY_SECRET", "OPENVIDUAPP:", ":", ""]
+        {
             assert!(!with_auth(&format!("Basic {}", b64(wrong))).authorized(&secret), "{wrong}");
         }
         assert!(!with_auth("Basic %%%").authorized(&secret));
         assert!(!with_auth("Bearer MY_SECRET").authorized(&secret));
         assert!(!RestRequest::default().authorized(&secret));
-        assert!(!with_auth(&format!("Basic {}", b64("OPENVIDUAPP:"))).authorized(&Secret::default()), "no secret set: nobody gets in");
+        assert!(
+            !with_auth(&format!("Basic {}", b64("OPENVIDUAPP:"))).authorized(&Secret::default()),
+            "no secret set: nobody gets in"
+        );
     }
 
     #[test]
     fn debug_tells_no_secret() {
-        let r = RestRequest { method: "GET".into(), path: "/x".into(), body: b"tok_".to_vec(), ..with_auth("Basic abc") };
+        let r =
+            RestRequest { method: "GET".into(), path: "/x".into(), body: b"tok_".to_vec(), ..with_auth("Basic abc") };
         assert_eq!(format!("{r:?}"), "GET /x (4 bytes)");
     }
 }

@@ -2,7 +2,9 @@
 
 use super::session::{Hidden, Participant, Session, Ticket};
 use super::{OPENVIDU_VERSION, Server};
-use crate::protocol::message::{IceServer, JoinResult, JoinRoom, Notification, ParticipantInfo, Request, RequestError, Role};
+use crate::protocol::message::{
+    IceServer, JoinResult, JoinRoom, Notification, ParticipantInfo, Request, RequestError, Role,
+};
 use crate::protocol::rpc::ClientFrame;
 use crate::protocol::{ErrorCode, Now, Secret};
 use serde_json::{Value, json};
@@ -42,11 +44,13 @@ impl Server {
         if session.pending.len() >= limit {
             return None;
         }
-        let taken = |session: &Session, id: &str| session.pending.contains_key(id) || session.participants.contains_key(id);
-        ticket.connection_id = match super::body::custom_connection_id(&ticket.server_data).filter(|id| !taken(session, id)) {
-            Some(id) => id,
-            None => self.ids.id("con_", 9),
-        };
+        let taken =
+            |session: &Session, id: &str| session.pending.contains_key(id) || session.participants.contains_key(id);
+        ticket.connection_id =
+            match super::body::custom_connection_id(&ticket.server_data).filter(|id| !taken(session, id)) {
+                Some(id) => id,
+                None => self.ids.id("con_", 9),
+            };
         let base = match base_url.split_once("://") {
             Some(("http", rest)) => format!("ws://{rest}"),
             Some((_, rest)) => format!("wss://{rest}"),
@@ -96,11 +100,17 @@ impl Server {
         if let Some(version) = &request.sdk_version
             && semver::Version::parse(version).is_err()
         {
-            return Err((ErrorCode::BadRequest, "The version of openvidu-browser does not comply with semver format".into()));
+            return Err((
+                ErrorCode::BadRequest,
+                "The version of openvidu-browser does not comply with semver format".into(),
+            ));
         }
         let session_id = request.session.clone();
         let Some(session) = self.state.sessions.get(&session_id) else {
-            return Err((ErrorCode::RoomNotFound, format!("Unable to join session. Session {session_id} cannot be found")));
+            return Err((
+                ErrorCode::RoomNotFound,
+                format!("Unable to join session. Session {session_id} cannot be found"),
+            ));
         };
         if session.participants.len() >= self.config.limits.participants {
             return Err((ErrorCode::RoomClosed, format!("Session {session_id} is full")));
@@ -111,7 +121,10 @@ impl Server {
         } else {
             let ticket = self.consume(&session_id, request.token.expose()).ok_or_else(|| {
                 let token: String = request.token.expose().chars().take(256).collect();
-                (ErrorCode::UserUnauthorized, format!("Unable to join session {session_id}. Token {token} is not valid"))
+                (
+                    ErrorCode::UserUnauthorized,
+                    format!("Unable to join session {session_id}. Token {token} is not valid"),
+                )
             })?;
             (ticket, None)
         };
@@ -120,7 +133,12 @@ impl Server {
     }
 
     /// What somebody who knows the secret joins with.
-    fn secret_ticket(&mut self, session_id: &str, request: &JoinRoom, now: Now) -> Result<(Ticket, Option<Hidden>), Refusal> {
+    fn secret_ticket(
+        &mut self,
+        session_id: &str,
+        request: &JoinRoom,
+        now: Now,
+    ) -> Result<(Ticket, Option<Hidden>), Refusal> {
         let hidden = match (request.recorder, request.stt) {
             (true, _) => Some(Hidden::Recorder),
             (false, true) => Some(Hidden::SpeechToText),
@@ -150,7 +168,16 @@ impl Server {
     }
 
     #[allow(clippy::too_many_arguments, reason = "all of it is known only where it is called")]
-    fn admit(&mut self, rpc_id: &str, id: Option<i64>, request: JoinRoom, ticket: Ticket, hidden: Option<Hidden>, insecure: bool, now: Now) {
+    fn admit(
+        &mut self,
+        rpc_id: &str,
+        id: Option<i64>,
+        request: JoinRoom,
+        ticket: Ticket,
+        hidden: Option<Hidden>,
+        insecure: bool,
+        now: Now,
+    ) {
         let session_id = request.session;
         let socket = self.links.get(rpc_id).and_then(|l| l.socket).and_then(|s| self.sockets.get(&s));
         let participant = Participant {
@@ -181,7 +208,7 @@ impl Server {
             version: OPENVIDU_VERSION.into(),
             media_server: "kurento".into(),
             video_simulcast: false,
-            record: hidden.is_none().then_some(participant.ticket.record),
+            record: (!insecure).then_some(participant.ticket.record),
             role: participant.ticket.role.as_str().into(),
             custom_ice_servers: match participant.ticket.ice_servers.is_empty() {
                 false => participant.ticket.ice_servers.clone(),

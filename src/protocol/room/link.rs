@@ -1,8 +1,8 @@
 //! Sockets and the JSON-RPC sessions on them: resuming, the ping watchdog, the order of requests.
 
+use super::Server;
 use super::api::{Limits, OpId, ServerOutput, SocketId};
 use super::rate::Bucket;
-use super::Server;
 use crate::protocol::message::{Connect, ConnectResult, Ping, PingResult};
 use crate::protocol::rpc::{self, ClientFrame, RpcError};
 use crate::protocol::{ErrorCode, Now};
@@ -79,7 +79,11 @@ impl Link {
 
     /// When something happens to it by itself.
     pub(super) fn due(&self, limits: &Limits) -> Option<Duration> {
-        let bark = self.watchdog.as_ref().filter(|_| self.socket.is_some()).map(|w| w.heard_at + w.interval * WATCHDOG_INTERVALS);
+        let bark = self
+            .watchdog
+            .as_ref()
+            .filter(|_| self.socket.is_some())
+            .map(|w| w.heard_at + w.interval * WATCHDOG_INTERVALS);
         let lost = self.lost_at.map(|at| at + limits.resume_window);
         [bark, lost.filter(|_| self.gone_until.is_none()), self.gone_until].into_iter().flatten().min()
     }
@@ -139,7 +143,9 @@ impl Server {
                 self.close_socket(socket, 1000, "", now);
             }
         } else if link.socket.is_some() {
-            if let Some(socket) = link.socket.filter(|_| link.watchdog.as_ref().is_some_and(|w| w.heard_at + w.interval * WATCHDOG_INTERVALS <= now.mono)) {
+            if let Some(socket) = link.socket.filter(|_| {
+                link.watchdog.as_ref().is_some_and(|w| w.heard_at + w.interval * WATCHDOG_INTERVALS <= now.mono)
+            }) {
                 self.close_socket(socket, 1000, "Close for not receive ping from client", now);
             }
         } else if link.lost_at.is_some_and(|at| at + limits.resume_window <= now.mono)
@@ -219,9 +225,10 @@ impl Server {
         let rpc_id = self.rpc_session(socket, now);
         if let Some(link) = self.links.get_mut(&rpc_id) {
             let interval = |ms: u64| Duration::from_millis(ms.clamp(1_000, 120_000));
-            let watchdog = link
-                .watchdog
-                .get_or_insert_with(|| Watchdog { interval: interval(given.unwrap_or(DEFAULT_PING_MS)), heard_at: now.mono });
+            let watchdog = link.watchdog.get_or_insert_with(|| Watchdog {
+                interval: interval(given.unwrap_or(DEFAULT_PING_MS)),
+                heard_at: now.mono,
+            });
             watchdog.heard_at = now.mono;
             if let Some(ms) = given {
                 watchdog.interval = interval(ms);
@@ -235,7 +242,11 @@ impl Server {
     /// `connect`: a new socket for a JSON-RPC session, or a new session.
     fn connect(&mut self, socket: SocketId, frame: &ClientFrame, now: Now) {
         use crate::protocol::message::Request;
-        let wanted = Self::params(frame, |r| if let Request::Connect(Connect { session_id, .. }) = r { session_id } else { None });
+        let wanted =
+            Self::params(
+                frame,
+                |r| if let Request::Connect(Connect { session_id, .. }) = r { session_id } else { None },
+            );
         let Some(wanted) = wanted else {
             let rpc_id = self.rpc_session(socket, now);
             self.answer(&rpc_id, frame.id, &ConnectResult::ok());

@@ -203,8 +203,12 @@ impl Server {
         for socket in idle {
             self.close_socket(socket, 1008, "Nobody joined", now);
         }
-        let due: Vec<String> =
-            self.links.iter().filter(|(_, l)| l.due(&limits).is_some_and(|at| at <= now.mono)).map(|(id, _)| id.clone()).collect();
+        let due: Vec<String> = self
+            .links
+            .iter()
+            .filter(|(_, l)| l.due(&limits).is_some_and(|at| at <= now.mono))
+            .map(|(id, _)| id.clone())
+            .collect();
         for rpc_id in due {
             self.link_due(&rpc_id, now);
         }
@@ -319,7 +323,8 @@ impl Server {
     fn remove_participant(&mut self, session_id: &str, connection_id: &str, now: Now) -> Option<Participant> {
         let session = self.state.sessions.get_mut(session_id)?;
         let participant = session.participants.remove(connection_id)?;
-        let mut legs: Vec<LegId> = participant.subscriptions.values().flat_map(|s| [Some(s.leg), s.prepared]).flatten().collect();
+        let mut legs: Vec<LegId> =
+            participant.subscriptions.values().flat_map(|s| [Some(s.leg), s.prepared]).flatten().collect();
         if let Some(stream) = &participant.stream {
             legs.push(stream.leg);
             for other in session.participants.values_mut() {
@@ -377,7 +382,8 @@ impl Server {
     /// Ends a session: everybody is evicted one by one, tokens and the id are freed.
     fn close_session(&mut self, session_id: &str, reason: &str, now: Now) -> bool {
         let Some(session) = self.state.sessions.get(session_id) else { return false };
-        let mut who: Vec<(bool, String)> = session.participants.values().map(|p| (p.hidden.is_some(), p.id().to_owned())).collect();
+        let mut who: Vec<(bool, String)> =
+            session.participants.values().map(|p| (p.hidden.is_some(), p.id().to_owned())).collect();
         who.sort();
         for (_, connection_id) in who {
             self.evict(session_id, &connection_id, reason, now);
@@ -396,7 +402,11 @@ impl Server {
         // Evicting tells others, which can overflow further absent clients; each is evicted once, so this ends.
         while let Some(rpc_id) = self.overflowed.pop() {
             if let Some((session_id, connection_id)) = self.links.remove(&rpc_id).and_then(|l| l.member) {
-                tracing::warn!(session = session_id, connection = connection_id, "evicted: too much to tell it while it is away");
+                tracing::warn!(
+                    session = session_id,
+                    connection = connection_id,
+                    "evicted: too much to tell it while it is away"
+                );
                 self.evict(&session_id, &connection_id, "networkDisconnect", now);
                 self.after_departure(&session_id, now);
             }

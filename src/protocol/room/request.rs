@@ -2,8 +2,8 @@
 
 use super::Server;
 use crate::protocol::message::{
-    IceCandidateToServer, Notification, ParticipantGone, Request, RequestError, Role, SignalEvent, SignalMessage, SignalMessageError,
-    StreamPropertyChanged, StreamPropertyChangedEvent, VideoDimensions,
+    IceCandidateToServer, Notification, ParticipantGone, Request, RequestError, Role, SignalEvent, SignalMessage,
+    SignalMessageError, StreamPropertyChanged, StreamPropertyChangedEvent, VideoDimensions,
 };
 use crate::protocol::rpc::{self, ClientFrame};
 use crate::protocol::{ErrorCode, Now, lenient};
@@ -31,8 +31,12 @@ impl Server {
             match frame.method.as_str() {
                 "joinRoom" if !gone => self.join(rpc_id, &frame, now),
                 "echo" if gone => self.answer_empty(rpc_id, frame.id),
-                "subscribeToSpeechToText" | "unsubscribeFromSpeechToText" if gone => self.no_speech_to_text(rpc_id, frame.id),
-                _ if gone => self.refuse(rpc_id, frame.id, ErrorCode::UserNotFound, "The participant has left the session"),
+                "subscribeToSpeechToText" | "unsubscribeFromSpeechToText" if gone => {
+                    self.no_speech_to_text(rpc_id, frame.id)
+                }
+                _ if gone => {
+                    self.refuse(rpc_id, frame.id, ErrorCode::UserNotFound, "The participant has left the session")
+                }
                 _ => {
                     let what = if tried { "session information" } else { "connection" };
                     let text = format!(
@@ -59,12 +63,18 @@ impl Server {
             _ => {}
         }
         let request = Request::parse(&frame.method, frame.params.as_ref()).map_err(|e| match e {
-            RequestError::UnknownMethod => (ErrorCode::WrongPath, format!("Unknown method '{}'", frame.method.chars().take(64).collect::<String>())),
+            RequestError::UnknownMethod => (
+                ErrorCode::WrongPath,
+                format!("Unknown method '{}'", frame.method.chars().take(64).collect::<String>()),
+            ),
             other => (ErrorCode::BadRequest, other.to_string()),
         })?;
         match request {
             Request::JoinRoom(_) => {
-                return Err((ErrorCode::ExistingUserInRoom, format!("This socket has joined session {} already", c.session_id)));
+                return Err((
+                    ErrorCode::ExistingUserInRoom,
+                    format!("This socket has joined session {} already", c.session_id),
+                ));
             }
             Request::PublishVideo(p) => return self.publish(c, p, now),
             Request::UnpublishVideo(_) => self.unpublish(c)?,
@@ -81,10 +91,16 @@ impl Server {
                 self.leave_room(c, now);
                 return Ok(());
             }
-            Request::VideoData(_) | Request::Echo(_) | Request::Ping(_) | Request::Connect(_) | Request::CloseSession(_) => {}
+            Request::VideoData(_)
+            | Request::Echo(_)
+            | Request::Ping(_)
+            | Request::Connect(_)
+            | Request::CloseSession(_) => {}
             Request::ApplyFilter(p) => return Err(self.no_filter(c, &p.stream_id, "apply filter", true)),
             Request::RemoveFilter(p) => return Err(self.no_filter(c, &p.stream_id, "remove filter", false)),
-            Request::ExecFilterMethod(p) => return Err(self.no_filter(c, &p.stream_id, "execute filter method", false)),
+            Request::ExecFilterMethod(p) => {
+                return Err(self.no_filter(c, &p.stream_id, "execute filter method", false));
+            }
             Request::AddFilterEventListener(p) | Request::RemoveFilterEventListener(p) => {
                 return Err(self.no_filter(c, &p.stream_id, "listen to filter", false));
             }
@@ -92,7 +108,9 @@ impl Server {
                 self.no_speech_to_text(&c.rpc_id, c.id);
                 return Ok(());
             }
-            Request::SessionStatus(_) => return Err((ErrorCode::WrongOpenViduEdition, "This server has one node only".into())),
+            Request::SessionStatus(_) => {
+                return Err((ErrorCode::WrongOpenViduEdition, "This server has one node only".into()));
+            }
         }
         self.answer_empty(&c.rpc_id, c.id);
         Ok(())
@@ -108,7 +126,12 @@ impl Server {
     }
 
     fn no_speech_to_text(&mut self, rpc_id: &str, id: Option<i64>) {
-        self.refuse(rpc_id, id, ErrorCode::WrongOpenViduEdition, "Speech To Text requires OpenVidu Pro/Enterprise edition");
+        self.refuse(
+            rpc_id,
+            id,
+            ErrorCode::WrongOpenViduEdition,
+            "Speech To Text requires OpenVidu Pro/Enterprise edition",
+        );
     }
 
     /// There are no filters here: whoever may use one is told that none is applied, everybody else that they may not.
@@ -121,10 +144,18 @@ impl Server {
             return (ErrorCode::UserUnauthorized, format!("Unable to {what}. The user does not have a valid token"));
         }
         match session.and_then(|s| s.publisher(stream_id)) {
-            None => (ErrorCode::UserNotStreaming, format!("Stream '{stream_id}' does not exist in Session '{}'", c.session_id)),
-            Some((owner, _)) => {
-                (ErrorCode::FilterNotApplied, format!("User '{}' has no filter applied in session '{}': this host has no filters", owner.id(), c.session_id))
-            }
+            None => (
+                ErrorCode::UserNotStreaming,
+                format!("Stream '{stream_id}' does not exist in Session '{}'", c.session_id),
+            ),
+            Some((owner, _)) => (
+                ErrorCode::FilterNotApplied,
+                format!(
+                    "User '{}' has no filter applied in session '{}': this host has no filters",
+                    owner.id(),
+                    c.session_id
+                ),
+            ),
         }
     }
 
@@ -149,9 +180,13 @@ impl Server {
     }
 
     fn force_unpublish(&mut self, c: &Caller, stream_id: &str) -> Result<(), Refusal> {
-        let owner = self.state.sessions.get(&c.session_id).and_then(|s| s.publisher(stream_id)).map(|(p, _)| p.id().to_owned());
+        let owner =
+            self.state.sessions.get(&c.session_id).and_then(|s| s.publisher(stream_id)).map(|(p, _)| p.id().to_owned());
         let Some(owner) = owner else {
-            return Err((ErrorCode::UserNotStreaming, format!("Stream '{stream_id}' does not exist in Session '{}'", c.session_id)));
+            return Err((
+                ErrorCode::UserNotStreaming,
+                format!("Stream '{stream_id}' does not exist in Session '{}'", c.session_id),
+            ));
         };
         self.drop_stream(&c.session_id, &owner);
         self.answer_empty(&c.rpc_id, c.id);
@@ -164,9 +199,10 @@ impl Server {
             return Err((ErrorCode::Generic, "Too many signals".into()));
         }
         let signal = SignalMessage::parse(message).map_err(|e| match e {
-            SignalMessageError::Format => {
-                (ErrorCode::SignalFormatInvalid, format!("Provided signal object '{message}' has not a valid JSON format"))
-            }
+            SignalMessageError::Format => (
+                ErrorCode::SignalFormatInvalid,
+                format!("Provided signal object '{message}' has not a valid JSON format"),
+            ),
             SignalMessageError::To => (ErrorCode::SignalToInvalid, "Signal \"to\" field invalid format: null".into()),
         })?;
         let event = SignalEvent { data: signal.data, kind: signal.kind, from: Some(c.connection_id.clone()) };
@@ -198,7 +234,10 @@ impl Server {
         let session = self.state.sessions.get_mut(&c.session_id);
         let stream = session.and_then(|s| s.participants.get_mut(&c.connection_id)).and_then(|p| p.stream.as_mut());
         let Some(stream) = stream else {
-            return Err((ErrorCode::UserNotStreaming, format!("Participant '{}' is not streaming media", c.connection_id)));
+            return Err((
+                ErrorCode::UserNotStreaming,
+                format!("Participant '{}' is not streaming media", c.connection_id),
+            ));
         };
         let mut new_value = p.new_value.clone();
         match p.property.as_str() {
@@ -206,18 +245,30 @@ impl Server {
                 // Foreign clients send texts for booleans; others understand the plain boolean only.
                 let active = lenient::to_bool(&new_value);
                 new_value = Value::Bool(active);
-                let stored = if p.property == "audioActive" { &mut stream.info.audio_active } else { &mut stream.info.video_active };
+                let stored = if p.property == "audioActive" {
+                    &mut stream.info.audio_active
+                } else {
+                    &mut stream.info.video_active
+                };
                 *stored = Some(active);
             }
             "videoDimensions" => {
                 let text = lenient::to_text(&new_value).unwrap_or_default();
                 if VideoDimensions::parse(&text).is_none() {
-                    return Err((ErrorCode::BadRequest, "videoDimensions is not a JSON text with width and height".into()));
+                    return Err((
+                        ErrorCode::BadRequest,
+                        "videoDimensions is not a JSON text with width and height".into(),
+                    ));
                 }
                 stream.info.video_dimensions = Some(text);
             }
             "audioTrack" | "videoTrack" => {}
-            other => return Err((ErrorCode::BadRequest, format!("Unknown stream property '{}'", other.chars().take(64).collect::<String>()))),
+            other => {
+                return Err((
+                    ErrorCode::BadRequest,
+                    format!("Unknown stream property '{}'", other.chars().take(64).collect::<String>()),
+                ));
+            }
         }
         let event = StreamPropertyChangedEvent {
             connection_id: c.connection_id.clone(),
@@ -239,5 +290,8 @@ impl Server {
 
 /// `participantUnpublished`
 pub(super) fn unpublished(connection_id: &str, reason: &str) -> Notification {
-    Notification::ParticipantUnpublished(ParticipantGone { connection_id: connection_id.to_owned(), reason: reason.to_owned() })
+    Notification::ParticipantUnpublished(ParticipantGone {
+        connection_id: connection_id.to_owned(),
+        reason: reason.to_owned(),
+    })
 }

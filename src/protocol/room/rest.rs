@@ -7,16 +7,15 @@ use super::keys::KeyRules;
 use super::request::unpublished;
 use super::session::{ForcedCodec, Session, SessionProperties, Ticket};
 use super::{OPENVIDU_VERSION, Server, view};
-use crate::protocol::message::{Role, SignalEvent};
 use crate::protocol::Now;
+use crate::protocol::message::{Role, SignalEvent};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 const API: &str = "/openvidu/api";
 
 /// A browser shows this when asked to trust the certificate, and goes back.
-const ACCEPT_CERTIFICATE: &str =
-    "<!doctype html><meta charset=\"utf-8\"><title>Certificate accepted</title><script>history.back()</script><p>The certificate is accepted. Go back to continue.</p>";
+const ACCEPT_CERTIFICATE: &str = "<!doctype html><meta charset=\"utf-8\"><title>Certificate accepted</title><script>history.back()</script><p>The certificate is accepted. Go back to continue.</p>";
 
 /// Un-prefixed paths of older versions.
 fn canonical(path: &str) -> String {
@@ -55,7 +54,9 @@ impl Server {
         let path = canonical(&request.path);
         let get = matches!(request.method.as_str(), "GET" | "HEAD");
         match path.as_str() {
-            "/openvidu/api/config/openvidu-publicurl" if get => return Ok(RestResponse::text(format!("{}/", self.config.public_url))),
+            "/openvidu/api/config/openvidu-publicurl" if get => {
+                return Ok(RestResponse::text(format!("{}/", self.config.public_url)));
+            }
             "/openvidu/accept-certificate" if get => {
                 let mut r = RestResponse::text(ACCEPT_CERTIFICATE);
                 r.headers = vec![("content-type", "text/html;charset=UTF-8".into())];
@@ -75,7 +76,13 @@ impl Server {
         }
     }
 
-    fn api(&mut self, request: &RestRequest, rest: &[&str], path: &str, now: Now) -> Result<RestResponse, RestResponse> {
+    fn api(
+        &mut self,
+        request: &RestRequest,
+        rest: &[&str],
+        path: &str,
+        now: Now,
+    ) -> Result<RestResponse, RestResponse> {
         let method = if request.method == "HEAD" { "GET" } else { request.method.as_str() };
         let not_allowed = |allow: &str| Err(RestResponse::not_mapped(Some(allow)));
         match (method, rest) {
@@ -83,7 +90,10 @@ impl Server {
             ("GET", ["sessions"]) => {
                 let pending = query_flag(request, "pendingConnections", false)?;
                 query_flag(request, "webRtcStats", false)?;
-                Ok(RestResponse::json(200, &view::list(self.state.sessions.values().map(|s| view::session(s, pending)).collect())))
+                Ok(RestResponse::json(
+                    200,
+                    &view::list(self.state.sessions.values().map(|s| view::session(s, pending)).collect()),
+                ))
             }
             (_, ["sessions"]) => not_allowed("POST, GET"),
             ("GET", ["sessions", id]) if !id.is_empty() => {
@@ -107,7 +117,11 @@ impl Server {
             ("GET", ["sessions", id, "connection", connection]) => {
                 query_flag(request, "webRtcStats", false)?;
                 let session = self.find(id, 400)?;
-                let active = session.participants.get(*connection).filter(|p| p.hidden.is_none()).map(|p| view::participant(session, p));
+                let active = session
+                    .participants
+                    .get(*connection)
+                    .filter(|p| p.hidden.is_none())
+                    .map(|p| view::participant(session, p));
                 let found = active.or_else(|| session.pending.get(*connection).map(|t| view::ticket(session, t)));
                 Ok(found.map_or_else(|| RestResponse::empty(404), |v| RestResponse::json(200, &v)))
             }
@@ -151,15 +165,22 @@ impl Server {
         if self.state.sessions.len() >= self.config.limits.sessions {
             return false;
         }
-        let session =
-            Session { id: id.clone(), created_at: now.unix_ms, properties, active: false, pending: BTreeMap::new(), participants: BTreeMap::new() };
+        let session = Session {
+            id: id.clone(),
+            created_at: now.unix_ms,
+            properties,
+            active: false,
+            pending: BTreeMap::new(),
+            participants: BTreeMap::new(),
+        };
         self.state.sessions.insert(id, session);
         true
     }
 
     fn post_session(&mut self, request: &RestRequest, path: &str, now: Now) -> Result<RestResponse, RestResponse> {
         let body = json_body(request)?.unwrap_or_default();
-        let properties = body::session_properties(&body).map_err(|e| RestResponse::error(400, &e, path, now.unix_ms))?;
+        let properties =
+            body::session_properties(&body).map_err(|e| RestResponse::error(400, &e, path, now.unix_ms))?;
         let id = match properties.custom_session_id.as_str() {
             "" => self.ids.id("ses_", 9),
             custom => custom.to_owned(),
@@ -173,20 +194,35 @@ impl Server {
         Ok(RestResponse::json(200, &view::session(self.find(&id, 404)?, false)))
     }
 
-    fn post_connection(&mut self, request: &RestRequest, id: &str, path: &str, now: Now) -> Result<RestResponse, RestResponse> {
+    fn post_connection(
+        &mut self,
+        request: &RestRequest,
+        id: &str,
+        path: &str,
+        now: Now,
+    ) -> Result<RestResponse, RestResponse> {
         let body = json_body(request)?.unwrap_or_default();
         self.find(id, 404)?;
         let ticket = self.ticket(id, &body, path, now)?;
         Ok(RestResponse::json(200, &view::ticket(self.find(id, 404)?, &ticket)))
     }
 
-    fn ticket(&mut self, session_id: &str, body: &Map<String, Value>, path: &str, now: Now) -> Result<Ticket, RestResponse> {
-        match body::connection(body, &mut self.ids, now.unix_ms).map_err(|e| RestResponse::error(400, &e, path, now.unix_ms))? {
+    fn ticket(
+        &mut self,
+        session_id: &str,
+        body: &Map<String, Value>,
+        path: &str,
+        now: Now,
+    ) -> Result<Ticket, RestResponse> {
+        match body::connection(body, &mut self.ids, now.unix_ms)
+            .map_err(|e| RestResponse::error(400, &e, path, now.unix_ms))?
+        {
             Wanted::IpCamera => Err(RestResponse::error(500, "This host cannot fetch IP cameras", path, now.unix_ms)),
             Wanted::Ticket(ticket) => {
                 let base = self.config.public_url.clone();
-                self.issue(session_id, ticket, &base)
-                    .ok_or_else(|| RestResponse::error(503, "The session has as many unused tokens as it can hold", path, now.unix_ms))
+                self.issue(session_id, ticket, &base).ok_or_else(|| {
+                    RestResponse::error(503, "The session has as many unused tokens as it can hold", path, now.unix_ms)
+                })
             }
         }
     }
@@ -247,16 +283,22 @@ impl Server {
         let (kind, data) = (text("type")?, text("data")?);
         let to = match body.get("to") {
             None => Vec::new(),
-            Some(Value::Array(list)) => {
-                list.iter().map(|v| v.as_str().map(str::to_owned).ok_or_else(wrong_type)).collect::<Result<Vec<_>, _>>()?
-            }
+            Some(Value::Array(list)) => list
+                .iter()
+                .map(|v| v.as_str().map(str::to_owned).ok_or_else(wrong_type))
+                .collect::<Result<Vec<_>, _>>()?,
             Some(_) => return Err(wrong_type()),
         };
         if !self.find(&id, 404)?.active {
             return Ok(RestResponse::empty(406));
         }
         if !self.deliver_signal(&id, to, &SignalEvent { data, kind, from: None }) {
-            return Err(RestResponse::error(406, "\"to\" array has no valid connection identifiers", path, now.unix_ms));
+            return Err(RestResponse::error(
+                406,
+                "\"to\" array has no valid connection identifiers",
+                path,
+                now.unix_ms,
+            ));
         }
         Ok(RestResponse::empty(200))
     }

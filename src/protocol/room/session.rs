@@ -60,7 +60,9 @@ impl ForcedCodec {
 
     /// The property with this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::MediaServerPreferred, Self::None, Self::Vp8, Self::Vp9, Self::H264].into_iter().find(|c| c.name() == name)
+        [Self::MediaServerPreferred, Self::None, Self::Vp8, Self::Vp9, Self::H264]
+            .into_iter()
+            .find(|c| c.name() == name)
     }
 
     /// The codec it comes to.

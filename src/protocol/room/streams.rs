@@ -1,15 +1,15 @@
 //! Streams: publishing, subscribing, reconnecting, and the talk with the media server about them.
 
+use super::Server;
 use super::api::{LegId, MediaDone, MediaError, MediaOp, OpId, StreamSpec};
 use super::codec::offers_codec;
 use super::link::EarlyCandidate;
 use super::request::{Caller, Refusal, unpublished};
 use super::session::{Session, Stream, Subscription};
-use super::Server;
 use crate::protocol::ids::connection_of_stream;
 use crate::protocol::message::{
-    IceCandidateFromServer, Notification, ParticipantPublished, PrepareResult, PublishResult, PublishVideo, ReceiveResult, ReceiveVideoFrom,
-    ReconnectStream, StreamInfo,
+    IceCandidateFromServer, Notification, ParticipantPublished, PrepareResult, PublishResult, PublishVideo,
+    ReceiveResult, ReceiveVideoFrom, ReconnectStream, StreamInfo,
 };
 use crate::protocol::{ErrorCode, Now, Sdp, rpc};
 use serde_json::json;
@@ -84,14 +84,22 @@ impl Server {
     }
 
     /// The codec to force on one offer, or the refusal if it lacks it. Where transcoding is allowed the codec is only a wish: nothing is transcoded here.
-    fn codec_for(&self, session: &Session, offer: Option<&str>, whose: &str) -> Result<Option<super::VideoCodecName>, Refusal> {
+    fn codec_for(
+        &self,
+        session: &Session,
+        offer: Option<&str>,
+        whose: &str,
+    ) -> Result<Option<super::VideoCodecName>, Refusal> {
         let Some(codec) = session.properties.forced_video_codec.resolved() else { return Ok(None) };
         match offer {
             Some(sdp) if !offers_codec(sdp, codec) => {
                 if session.properties.allow_transcoding {
                     return Ok(None);
                 }
-                let text = format!("Error forcing codec: '{}', for PARTICIPANT: '{whose}': the offer does not have it", codec.name());
+                let text = format!(
+                    "Error forcing codec: '{}', for PARTICIPANT: '{whose}': the offer does not have it",
+                    codec.name()
+                );
                 Err((ErrorCode::ForcedCodecNotFoundInSdpOffer, text))
             }
             _ => Ok(Some(codec)),
@@ -99,7 +107,10 @@ impl Server {
     }
 
     fn session(&self, c: &Caller) -> Result<&Session, Refusal> {
-        self.state.sessions.get(&c.session_id).ok_or_else(|| (ErrorCode::RoomNotFound, format!("Session {} cannot be found", c.session_id)))
+        self.state
+            .sessions
+            .get(&c.session_id)
+            .ok_or_else(|| (ErrorCode::RoomNotFound, format!("Session {} cannot be found", c.session_id)))
     }
 
     // Publishing.
@@ -113,10 +124,19 @@ impl Server {
         }
         let kind = p.type_of_video.as_deref().filter(|_| p.has_video);
         if p.has_video && !matches!(kind, Some("CAMERA" | "SCREEN" | "CUSTOM")) {
-            return Err((ErrorCode::BadRequest, "Element 'typeOfVideo' of 'publishVideo' must be CAMERA, SCREEN or CUSTOM".into()));
+            return Err((
+                ErrorCode::BadRequest,
+                "Element 'typeOfVideo' of 'publishVideo' must be CAMERA, SCREEN or CUSTOM".into(),
+            ));
         }
-        if p.video_dimensions.as_deref().is_some_and(|d| d.len() > 256 || serde_json::from_str::<serde_json::Value>(d).is_err()) {
-            return Err((ErrorCode::BadRequest, "Element 'videoDimensions' of 'publishVideo' is not a JSON text".into()));
+        if p.video_dimensions
+            .as_deref()
+            .is_some_and(|d| d.len() > 256 || serde_json::from_str::<serde_json::Value>(d).is_err())
+        {
+            return Err((
+                ErrorCode::BadRequest,
+                "Element 'videoDimensions' of 'publishVideo' is not a JSON text".into(),
+            ));
         }
         if p.filter.as_ref().is_some_and(|f| !f.kind.is_empty()) {
             return Err((ErrorCode::FilterNotApplied, "This host has no filters".into()));
@@ -153,7 +173,10 @@ impl Server {
 
     pub(super) fn unpublish(&mut self, c: &Caller) -> Result<(), Refusal> {
         if !self.drop_stream(&c.session_id, &c.connection_id) {
-            return Err((ErrorCode::UserNotStreaming, format!("Participant '{}' is not streaming media", c.connection_id)));
+            return Err((
+                ErrorCode::UserNotStreaming,
+                format!("Participant '{}' is not streaming media", c.connection_id),
+            ));
         }
         self.broadcast(&c.session_id, Some(&c.connection_id), &unpublished(&c.connection_id, "unpublish"));
         Ok(())
@@ -162,7 +185,9 @@ impl Server {
     /// Ends a participant's stream and every subscription to it, without telling anybody.
     pub(super) fn drop_stream(&mut self, session_id: &str, connection_id: &str) -> bool {
         let Some(session) = self.state.sessions.get_mut(session_id) else { return false };
-        let Some(stream) = session.participants.get_mut(connection_id).and_then(|p| p.stream.take()) else { return false };
+        let Some(stream) = session.participants.get_mut(connection_id).and_then(|p| p.stream.take()) else {
+            return false;
+        };
         let mut legs = vec![stream.leg];
         for p in session.participants.values_mut() {
             if let Some(s) = p.subscriptions.remove(&stream.info.id) {
@@ -190,7 +215,10 @@ impl Server {
         }
         match &publisher.stream {
             Some(stream) if stream.info.id == stream_id => Ok((owner.to_owned(), stream.clone())),
-            _ => Err((ErrorCode::UserNotStreaming, format!("User '{owner}' not streaming media in session '{}'", c.session_id))),
+            _ => Err((
+                ErrorCode::UserNotStreaming,
+                format!("User '{owner}' not streaming media in session '{}'", c.session_id),
+            )),
         }
     }
 
@@ -204,21 +232,38 @@ impl Server {
         match (p.sdp_offer, p.sdp_answer) {
             (Some(offer), _) => {
                 if current.is_some() {
-                    return Err((ErrorCode::BadRequest, "The stream is subscribed already: unsubscribe first or use reconnectStream".into()));
+                    return Err((
+                        ErrorCode::BadRequest,
+                        "The stream is subscribed already: unsubscribe first or use reconnectStream".into(),
+                    ));
                 }
                 self.subscribe(c, &p.sender, offer, None, now)
             }
             (None, Some(answer)) => self.accept(c, &p.sender, answer, now),
-            (None, None) => Err((ErrorCode::BadRequest, "One of the elements 'sdpOffer' and 'sdpAnswer' of 'receiveVideoFrom' is needed".into())),
+            (None, None) => Err((
+                ErrorCode::BadRequest,
+                "One of the elements 'sdpOffer' and 'sdpAnswer' of 'receiveVideoFrom' is needed".into(),
+            )),
         }
     }
 
-    fn subscribe(&mut self, c: &Caller, stream_id: &str, offer: Sdp, previous: Option<LegId>, now: Now) -> Result<(), Refusal> {
+    fn subscribe(
+        &mut self,
+        c: &Caller,
+        stream_id: &str,
+        offer: Sdp,
+        previous: Option<LegId>,
+        now: Now,
+    ) -> Result<(), Refusal> {
         let (owner, stream) = self.wanted(c, stream_id)?;
         let codec = self.codec_for(self.session(c)?, Some(&offer), &c.connection_id)?;
         let leg = self.register_leg(c, &owner, format!("{}_{stream_id}", c.connection_id));
-        let request =
-            MediaOp::Subscribe { leg, stream: spec(&c.session_id, &owner, &stream, codec), receiver: c.connection_id.clone(), offer };
+        let request = MediaOp::Subscribe {
+            leg,
+            stream: spec(&c.session_id, &owner, &stream, codec),
+            receiver: c.connection_id.clone(),
+            offer,
+        };
         self.media_op(c, request, Pending::Subscribe { stream_id: stream_id.to_owned(), leg, previous }, now);
         self.flush_early(c, &owner, leg);
         Ok(())
@@ -232,7 +277,11 @@ impl Server {
         let codec = self.codec_for(self.session(c)?, None, &c.connection_id)?;
         self.drop_subscription(c, stream_id);
         let leg = self.register_leg(c, &owner, format!("{}_{stream_id}", c.connection_id));
-        let request = MediaOp::PrepareSubscribe { leg, stream: spec(&c.session_id, &owner, &stream, codec), receiver: c.connection_id.clone() };
+        let request = MediaOp::PrepareSubscribe {
+            leg,
+            stream: spec(&c.session_id, &owner, &stream, codec),
+            receiver: c.connection_id.clone(),
+        };
         self.media_op(c, request, Pending::Prepare { stream_id: stream_id.to_owned(), leg }, now);
         Ok(())
     }
@@ -240,15 +289,25 @@ impl Server {
     /// The client's answer to an offer of the host.
     fn accept(&mut self, c: &Caller, stream_id: &str, answer: Sdp, now: Now) -> Result<(), Refusal> {
         let Some(leg) = self.subscription(c, stream_id).and_then(|s| s.prepared) else {
-            return Err((ErrorCode::MediaEndpoint, "There is no offer to answer: ask with prepareReceiveVideoFrom first".into()));
+            return Err((
+                ErrorCode::MediaEndpoint,
+                "There is no offer to answer: ask with prepareReceiveVideoFrom first".into(),
+            ));
         };
-        self.media_op(c, MediaOp::SetAnswer { leg, answer }, Pending::Answer { stream_id: stream_id.to_owned(), leg }, now);
+        self.media_op(
+            c,
+            MediaOp::SetAnswer { leg, answer },
+            Pending::Answer { stream_id: stream_id.to_owned(), leg },
+            now,
+        );
         Ok(())
     }
 
     fn drop_subscription(&mut self, c: &Caller, stream_id: &str) {
         let session = self.state.sessions.get_mut(&c.session_id);
-        let removed = session.and_then(|s| s.participants.get_mut(&c.connection_id)).and_then(|p| p.subscriptions.remove(stream_id));
+        let removed = session
+            .and_then(|s| s.participants.get_mut(&c.connection_id))
+            .and_then(|p| p.subscriptions.remove(stream_id));
         if let Some(s) = removed {
             let both = [Some(s.leg), s.prepared.filter(|p| *p != s.leg)];
             self.close_legs(both.into_iter().flatten());
@@ -282,13 +341,17 @@ impl Server {
             let leg = self.register_leg(c, &c.connection_id, stream.info.id.clone());
             let mut stream = Stream { leg, ..stream };
             stream.info.created_at = now.unix_ms;
-            let request = MediaOp::Publish { leg, stream: spec(&c.session_id, &c.connection_id, &stream, codec), offer };
+            let request =
+                MediaOp::Publish { leg, stream: spec(&c.session_id, &c.connection_id, &stream, codec), offer };
             self.media_op(c, request, Pending::Publish { stream: Box::new(stream), previous: Some(previous) }, now);
             self.flush_early(c, &c.connection_id, leg);
             return Ok(());
         }
         if session.publisher(&p.stream).is_none() {
-            return Err((ErrorCode::UserNotStreaming, format!("Stream '{}' does not exist in Session '{}'", p.stream, c.session_id)));
+            return Err((
+                ErrorCode::UserNotStreaming,
+                format!("Stream '{}' does not exist in Session '{}'", p.stream, c.session_id),
+            ));
         }
         match (p.sdp_offer, p.sdp_string) {
             (Some(offer), _) => {
@@ -296,14 +359,24 @@ impl Server {
                 self.subscribe(c, &p.stream, offer, previous, now)
             }
             (None, Some(answer)) => self.accept(c, &p.stream, answer, now),
-            (None, None) => Err((ErrorCode::BadRequest, "One of the elements 'sdpOffer' and 'sdpString' of 'reconnectStream' is needed".into())),
+            (None, None) => Err((
+                ErrorCode::BadRequest,
+                "One of the elements 'sdpOffer' and 'sdpString' of 'reconnectStream' is needed".into(),
+            )),
         }
     }
 
     // Candidates.
 
     /// A candidate of a client: to its endpoint, or kept for one that is still to come.
-    pub(super) fn client_candidate(&mut self, c: &Caller, endpoint: &str, candidate: String, sdp_mid: String, sdp_mline_index: u16) {
+    pub(super) fn client_candidate(
+        &mut self,
+        c: &Caller,
+        endpoint: &str,
+        candidate: String,
+        sdp_mid: String,
+        sdp_mline_index: u16,
+    ) {
         let me = self.state.sessions.get(&c.session_id).and_then(|s| s.participants.get(&c.connection_id));
         let leg = me.and_then(|me| {
             if endpoint == c.connection_id {
@@ -320,14 +393,23 @@ impl Server {
         if let Some(link) = self.links.get_mut(&c.rpc_id)
             && link.early.values().map(Vec::len).sum::<usize>() < limit
         {
-            link.early.entry(endpoint.to_owned()).or_default().push(EarlyCandidate { candidate, sdp_mid, sdp_mline_index });
+            link.early.entry(endpoint.to_owned()).or_default().push(EarlyCandidate {
+                candidate,
+                sdp_mid,
+                sdp_mline_index,
+            });
         }
     }
 
     fn flush_early(&mut self, c: &Caller, endpoint: &str, leg: LegId) {
         let early = self.links.get_mut(&c.rpc_id).and_then(|l| l.early.remove(endpoint)).unwrap_or_default();
         for e in early {
-            self.ask(MediaOp::Candidate { leg, candidate: e.candidate, sdp_mid: e.sdp_mid, sdp_mline_index: e.sdp_mline_index });
+            self.ask(MediaOp::Candidate {
+                leg,
+                candidate: e.candidate,
+                sdp_mid: e.sdp_mid,
+                sdp_mline_index: e.sdp_mline_index,
+            });
         }
     }
 
@@ -417,7 +499,11 @@ impl Server {
                     Some(leg) => self.close_legs([leg]),
                     None => {
                         let event = ParticipantPublished { id: c.connection_id.clone(), streams: vec![info] };
-                        self.broadcast(&c.session_id, Some(&c.connection_id), &Notification::ParticipantPublished(event));
+                        self.broadcast(
+                            &c.session_id,
+                            Some(&c.connection_id),
+                            &Notification::ParticipantPublished(event),
+                        );
                     }
                 }
             }
@@ -426,10 +512,12 @@ impl Server {
                     return Err(gone());
                 }
                 let me = session.participants.get_mut(&c.connection_id).ok_or_else(gone)?;
-                let old = me.subscriptions.insert(stream_id, Subscription { created_at: now.unix_ms, leg, prepared: None });
+                let old =
+                    me.subscriptions.insert(stream_id, Subscription { created_at: now.unix_ms, leg, prepared: None });
                 let result = ReceiveResult { sdp_answer: Some(answer) };
                 self.answer(&c.rpc_id, c.id, &result);
-                let mut replaced: Vec<LegId> = old.into_iter().flat_map(|s| [Some(s.leg), s.prepared]).flatten().chain(previous).collect();
+                let mut replaced: Vec<LegId> =
+                    old.into_iter().flat_map(|s| [Some(s.leg), s.prepared]).flatten().chain(previous).collect();
                 replaced.sort();
                 replaced.dedup();
                 self.close_legs(replaced);
