@@ -112,7 +112,8 @@ pub fn fit(tile_w: f32, tile_h: f32, picture_w: f32, picture_h: f32, screen: boo
     }
     let (tile, picture) = (tile_w / tile_h, picture_w / picture_h);
     let shown = (tile / picture).min(picture / tile);
-    if !screen && shown >= 0.75 {
+    // A little tolerance: 4:3 in a 16:9 tile of whole pixels is a quarter and a rounding.
+    if !screen && shown >= 0.74 {
         let cut = (1.0 - shown) / 2.0;
         let source = if picture > tile { [cut, 0.0, 1.0 - cut, 1.0] } else { [0.0, cut, 1.0, 1.0 - cut] };
         return Fit { dest: whole, source };

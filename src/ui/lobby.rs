@@ -238,7 +238,7 @@ impl Lobby {
         let area = ui.max_rect();
         let top = ui.min_rect().top();
         let narrow = area.width() < 900.0;
-        let (mut left_h, mut right_h);
+        let (mut left_h, right_h);
         let outcome;
         if narrow {
             let w = (area.width() - 2.0 * space::L).min(560.0);

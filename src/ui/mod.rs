@@ -13,6 +13,8 @@ pub mod layout;
 pub mod lobby;
 pub mod notices;
 pub mod order;
+pub mod raster;
+pub mod snapshot;
 pub mod text;
 pub mod theme;
 pub mod tile;

@@ -535,7 +535,7 @@ pub struct Field<'a> {
 impl Field<'_> {
     /// The id its text edit has, to focus it.
     pub fn id(salt: &str) -> Id {
-        Id::new(salt)
+        Id::unique(salt)
     }
 
     /// Draws it. `changed()` and `lost_focus()` of the answer say what happened.
