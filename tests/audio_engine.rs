@@ -175,7 +175,13 @@ fn an_engine_with_nothing_to_do_sleeps() {
             let dir = t.ok()?.path();
             let name = std::fs::read_to_string(dir.join("comm")).ok()?;
             let switches = std::fs::read_to_string(dir.join("status")).ok()?;
-            let voluntary = switches.lines().find(|l| l.starts_with("voluntary"))?.split_whitespace().nth(1)?.parse::<usize>().ok()?;
+            let voluntary = switches
+                .lines()
+                .find(|l| l.starts_with("voluntary"))?
+                .split_whitespace()
+                .nth(1)?
+                .parse::<usize>()
+                .ok()?;
             (name.trim() == "audio").then_some(voluntary)
         });
         stat.min().unwrap_or(usize::MAX)

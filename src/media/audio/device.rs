@@ -289,16 +289,34 @@ impl Run {
 
 impl Line {
     fn new(capture: bool) -> Self {
-        Self { capture, choice: None, open: None, retry_at: None, tries: 0, failure: None, look_at_default: Instant::now() }
+        Self {
+            capture,
+            choice: None,
+            open: None,
+            retry_at: None,
+            tries: 0,
+            failure: None,
+            look_at_default: Instant::now(),
+        }
     }
 
     fn choose(&mut self, choice: Choice) {
         if self.choice != choice {
             self.choice = choice;
-            self.open = None;
+            self.discard();
             self.tries = 0;
             self.failure = None;
             self.retry_at = self.choice.is_some().then(Instant::now);
+        }
+    }
+
+    /// Closes the stream without waiting: a sound server that hangs makes closing hang, too. There is at most one such
+    /// thread per lost stream, and the next stream is opened only when the server answers again.
+    fn discard(&mut self) {
+        let Some(open) = self.open.take() else { return };
+        let dropped = std::thread::Builder::new().name("audio-close".to_owned()).spawn(move || drop(open));
+        if let Err(error) = dropped {
+            tracing::warn!(%error, "thread for closing a sound device");
         }
     }
 
@@ -311,12 +329,17 @@ impl Line {
             return None;
         }
         let id = self.choice.as_ref()?.clone();
-        let built = if self.capture { open_microphone(id.as_deref(), audio) } else { open_speaker(id.as_deref(), audio) };
+        let built =
+            if self.capture { open_microphone(id.as_deref(), audio) } else { open_speaker(id.as_deref(), audio) };
         match built {
             Ok((open, port)) => {
                 tracing::info!(device = open.name, rebuilt = self.tries, capture = self.capture, "sound device opened");
                 let name = open.name.clone();
-                engine.tell(if self.capture { AudioEvent::MicrophoneOpened(name) } else { AudioEvent::SpeakerOpened(name) });
+                engine.tell(if self.capture {
+                    AudioEvent::MicrophoneOpened(name)
+                } else {
+                    AudioEvent::SpeakerOpened(name)
+                });
                 self.open = Some(open);
                 self.retry_at = None;
                 self.tries = 0;
@@ -331,7 +354,11 @@ impl Line {
                 if self.failure.as_ref().map(AudioError::key) != Some(error.key()) {
                     tracing::warn!(%error, "sound device");
                     self.failure = Some(error.clone());
-                    engine.tell(if self.capture { AudioEvent::MicrophoneFailed(error) } else { AudioEvent::SpeakerFailed(error) });
+                    engine.tell(if self.capture {
+                        AudioEvent::MicrophoneFailed(error)
+                    } else {
+                        AudioEvent::SpeakerFailed(error)
+                    });
                 }
                 None
             }
@@ -350,9 +377,9 @@ impl Line {
         if stalled || open.pulse.failed.load(Ordering::Relaxed) {
             let name = open.name.clone();
             tracing::warn!(device = name, stalled, "sound device lost, rebuilding");
-            self.open = None;
             self.retry_at = Some(now);
             engine.tell(if self.capture { AudioEvent::MicrophoneLost(name) } else { AudioEvent::SpeakerLost(name) });
+            self.discard();
         }
     }
 
@@ -367,7 +394,7 @@ impl Line {
             && let Ok(id) = device.id()
             && id.to_string() != open.id
         {
-            self.open = None;
+            self.discard();
             self.retry_at = Some(now);
         }
     }
@@ -401,7 +428,8 @@ fn find(id: Option<&str>, capture: bool) -> Result<cpal::Device, AudioError> {
         .map_err(|e| device_error(capture, &e))?
         .filter(|d| if capture { d.supports_input() } else { d.supports_output() })
         .find(|d| {
-            d.id().is_ok_and(|known| known.to_string() == id || known.id() == id) || d.description().is_ok_and(|n| n.name() == id)
+            d.id().is_ok_and(|known| known.to_string() == id || known.id() == id)
+                || d.description().is_ok_and(|n| n.name() == id)
         })
         .ok_or_else(|| no_device(capture, format!("{id} is not there")))
 }
@@ -434,7 +462,15 @@ fn choose_config(device: &cpal::Device, capture: bool) -> Result<(StreamConfig, 
 }
 
 fn converts(format: SampleFormat) -> bool {
-    matches!(format, SampleFormat::F32 | SampleFormat::I32 | SampleFormat::I16 | SampleFormat::U8 | SampleFormat::U16 | SampleFormat::F64)
+    matches!(
+        format,
+        SampleFormat::F32
+            | SampleFormat::I32
+            | SampleFormat::I16
+            | SampleFormat::U8
+            | SampleFormat::U16
+            | SampleFormat::F64
+    )
 }
 
 fn identify(device: &cpal::Device) -> (String, String) {
@@ -535,7 +571,11 @@ fn open_speaker(id: Option<&str>, audio: &Thread) -> Result<(Open, Port), AudioE
 }
 
 /// Fills all channels from the ring, silence where it is empty. Returns frames and those without sound.
-fn give<T: cpal::SizedSample + FromSample<f32>>(data: &mut Data, channels: usize, ring: &mut rtrb::Consumer<f32>) -> (usize, u64) {
+fn give<T: cpal::SizedSample + FromSample<f32>>(
+    data: &mut Data,
+    channels: usize,
+    ring: &mut rtrb::Consumer<f32>,
+) -> (usize, u64) {
     let Some(samples) = data.as_slice_mut::<T>() else { return (0, 0) };
     let (mut frames, mut missing) = (0, 0);
     for frame in samples.chunks_exact_mut(channels) {

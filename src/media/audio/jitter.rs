@@ -154,12 +154,12 @@ impl JitterBuffer {
         self.packets.insert(sequence, Packet { timestamp, data });
         while self.packets.len() > PACKET_LIMIT {
             self.packets.pop_first();
-            if let (Some(next), Some((first, packet))) = (self.next_sequence.as_mut(), self.packets.first_key_value()) {
-                if *first > *next {
-                    self.stats.accelerated_samples += (packet.timestamp - self.next_timestamp).clamp(0, 48_000) as u64;
-                    *next = *first;
-                    self.next_timestamp = packet.timestamp;
-                }
+            if let (Some(next), Some((first, packet))) = (self.next_sequence.as_mut(), self.packets.first_key_value())
+                && *first > *next
+            {
+                self.stats.accelerated_samples += (packet.timestamp - self.next_timestamp).clamp(0, 48_000) as u64;
+                *next = *first;
+                self.next_timestamp = packet.timestamp;
             }
         }
     }
@@ -279,7 +279,8 @@ impl JitterBuffer {
     fn skip_to(&mut self, now_us: i64, target: f32) -> bool {
         let base = self.arrivals.base_us();
         let late = |p: &Packet| (now_us - ts_us(p.timestamp) - base) as f32 / 1_000.0 > target + 20.0;
-        let Some((sequence, timestamp)) = self.packets.iter().find(|(_, p)| !late(p)).map(|(s, p)| (*s, p.timestamp)) else {
+        let Some((sequence, timestamp)) = self.packets.iter().find(|(_, p)| !late(p)).map(|(s, p)| (*s, p.timestamp))
+        else {
             return false;
         };
         self.packets = self.packets.split_off(&sequence);
@@ -303,7 +304,8 @@ impl JitterBuffer {
     fn fill_ahead(&mut self, samples: usize) -> bool {
         while self.pcm.len() < samples {
             let Some(next) = self.next_sequence else { return false };
-            let contiguous = self.packets.get(&next).is_some_and(|p| p.timestamp - self.next_timestamp <= 0 && p.data.len() > 2);
+            let contiguous =
+                self.packets.get(&next).is_some_and(|p| p.timestamp - self.next_timestamp <= 0 && p.data.len() > 2);
             if !contiguous {
                 return false;
             }
@@ -506,7 +508,8 @@ impl JitterBuffer {
                 let t = self.fraction as f32;
                 let (p0, p1, p2, p3) =
                     (self.past.back().copied().unwrap_or(0.0), at(&self.pcm, 0), at(&self.pcm, 1), at(&self.pcm, 2));
-                *sample = p1 + 0.5 * t * (p2 - p0 + t * (2.0 * p0 - 5.0 * p1 + 4.0 * p2 - p3 + t * (3.0 * (p1 - p2) + p3 - p0)));
+                *sample = p1
+                    + 0.5 * t * (p2 - p0 + t * (2.0 * p0 - 5.0 * p1 + 4.0 * p2 - p3 + t * (3.0 * (p1 - p2) + p3 - p0)));
                 self.fraction += rate;
                 while self.fraction >= 1.0 {
                     self.fraction -= 1.0;

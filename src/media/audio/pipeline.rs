@@ -47,11 +47,7 @@ struct VoiceDetector {
 impl VoiceDetector {
     fn is_voice(&mut self, rms: f32) -> bool {
         // Falls at once, rises 3 dB in a second: speech does not become the floor, a fan does.
-        self.floor = if rms < self.floor {
-            rms.max(1e-5)
-        } else {
-            self.floor * 1.0035
-        };
+        self.floor = if rms < self.floor { rms.max(1e-5) } else { self.floor * 1.0035 };
         rms > 0.003 && rms > self.floor * 2.5
     }
 }
@@ -73,6 +69,7 @@ pub struct CapturePipeline {
     talking_pause: u32,
     zero_blocks: u32,
     silent: bool,
+    in_dtx: bool,
 }
 
 impl CapturePipeline {
@@ -94,6 +91,7 @@ impl CapturePipeline {
             talking_pause: 0,
             zero_blocks: 0,
             silent: false,
+            in_dtx: false,
         }
     }
 
@@ -104,9 +102,7 @@ impl CapturePipeline {
 
     /// Lets time pass without samples (no source, or the machine slept).
     pub fn skip(&mut self, samples: u32) {
-        self.rtp_timestamp = self
-            .rtp_timestamp
-            .wrapping_add(samples - samples % BLOCK_SAMPLES as u32);
+        self.rtp_timestamp = self.rtp_timestamp.wrapping_add(samples - samples % BLOCK_SAMPLES as u32);
         self.pending.clear();
         self.was_open = false;
     }
@@ -129,10 +125,7 @@ impl CapturePipeline {
         from_device: bool,
         sending: bool,
     ) -> CaptureStep {
-        let mut step = CaptureStep {
-            captured_dbfs: sine_dbfs(rms(&block)),
-            ..CaptureStep::default()
-        };
+        let mut step = CaptureStep { captured_dbfs: sine_dbfs(rms(&block)), ..CaptureStep::default() };
         if from_device {
             step.silent = self.detect_silence(&block);
         }
@@ -162,6 +155,7 @@ impl CapturePipeline {
             self.encoder.reset();
             self.pending.clear();
             self.pending_voice = false;
+            self.in_dtx = false;
             self.guard = GUARD_BLOCKS;
             self.fade = 0;
             self.talking = 0;
@@ -177,9 +171,7 @@ impl CapturePipeline {
         }
         self.pending_voice |= voice;
         if self.pending.len() >= PACKET_SAMPLES {
-            let first = at
-                .wrapping_add(BLOCK_SAMPLES as u32)
-                .wrapping_sub(self.pending.len() as u32);
+            let first = at.wrapping_add(BLOCK_SAMPLES as u32).wrapping_sub(self.pending.len() as u32);
             step.packet = self.encode(first);
         }
         step
@@ -196,19 +188,16 @@ impl CapturePipeline {
         }
         match result {
             Ok(length) => {
-                // Up to two bytes is Opus saying that nothing needs to be sent.
-                let data = if length <= 2 {
+                // Up to two bytes is Opus saying that nothing needs to be sent. The first one goes out all the same: it
+                // tells the receiver that what follows is a pause and not loss (as WebRTC does).
+                let pause = length <= 2;
+                let data = if pause && self.in_dtx {
                     Bytes::new()
                 } else {
+                    self.in_dtx = pause;
                     Bytes::copy_from_slice(self.packet.get(..length).unwrap_or_default())
                 };
-                Some(EncodedAudio {
-                    data,
-                    rtp_timestamp,
-                    samples: PACKET_SAMPLES as u32,
-                    level,
-                    voice,
-                })
+                Some(EncodedAudio { data, rtp_timestamp, samples: PACKET_SAMPLES as u32, level, voice })
             }
             Err(error) => {
                 tracing::warn!(error, "opus encoder");
@@ -221,8 +210,7 @@ impl CapturePipeline {
     fn silent_packet(&mut self, rtp_timestamp: u32) -> Option<EncodedAudio> {
         let blocks = self.closed_blocks;
         self.closed_blocks += 1;
-        let due = blocks.is_multiple_of(2)
-            && (blocks / 2 < SILENT_LEAD || (blocks / 2).is_multiple_of(SILENT_EVERY));
+        let due = blocks.is_multiple_of(2) && (blocks / 2 < SILENT_LEAD || (blocks / 2).is_multiple_of(SILENT_EVERY));
         due.then(|| EncodedAudio {
             data: Bytes::from_static(&SILENT_PACKET),
             rtp_timestamp,
@@ -234,11 +222,7 @@ impl CapturePipeline {
 
     fn detect_talking(&mut self, voice: bool) -> bool {
         // A leaky count: one block of voice weighs as much as one and a half without.
-        self.talking = if voice {
-            self.talking + 3
-        } else {
-            self.talking.saturating_sub(2)
-        };
+        self.talking = if voice { self.talking + 3 } else { self.talking.saturating_sub(2) };
         self.talking_pause = self.talking_pause.saturating_sub(1);
         if self.talking >= TALKING_BLOCKS * 3 && self.talking_pause == 0 {
             self.talking = 0;

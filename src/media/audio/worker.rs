@@ -59,7 +59,7 @@ enum Microphone {
     None,
     Tone(ToneGenerator, Pacer),
     File(WavLoop, Pacer),
-    Device(Option<DeviceMicrophone>),
+    Device(Option<Box<DeviceMicrophone>>),
 }
 
 struct DeviceMicrophone {
@@ -72,13 +72,35 @@ struct DeviceMicrophone {
 enum Speaker {
     Null(Pacer),
     File(WavSink, Pacer),
-    Device(Option<DeviceSpeaker>),
+    Device(Option<Box<DeviceSpeaker>>),
 }
 
 struct DeviceSpeaker {
     port: SpeakerPort,
     converter: RateConverter,
     ready: Vec<f32>,
+}
+
+impl DeviceMicrophone {
+    /// Moves what the callback left into whole blocks, each with the samples dropped before it.
+    fn take_blocks(&mut self, blocks: &mut Vec<(u32, Block)>) {
+        self.raw.clear();
+        while let Ok(sample) = self.port.samples.pop() {
+            self.raw.push(sample);
+        }
+        self.converter.push(&self.raw, &mut self.ready);
+        let mut dropped = self.ready.len().saturating_sub(BACKLOG_SAMPLES);
+        dropped -= dropped % BLOCK_SAMPLES;
+        self.ready.drain(..dropped);
+        let whole = self.ready.len() - self.ready.len() % BLOCK_SAMPLES;
+        let mut skipped = dropped as u32;
+        for chunk in self.ready.get(..whole).unwrap_or_default().chunks_exact(BLOCK_SAMPLES) {
+            let mut block = [0.0; BLOCK_SAMPLES];
+            block.copy_from_slice(chunk);
+            blocks.push((std::mem::take(&mut skipped), block));
+        }
+        self.ready.drain(..whole);
+    }
 }
 
 /// State of the audio thread.
@@ -96,12 +118,19 @@ pub(crate) struct Worker {
     supervisor: Option<Supervisor>,
     captured_until: Instant,
     mixing: bool,
+    was_muted: bool,
+    /// Pace of playout while a device is missing or being rebuilt.
+    meanwhile: Pacer,
 }
 
 impl Worker {
     /// Opens files; devices wait for [`Self::run`].
     pub(crate) fn new(shared: Arc<EngineShared>, config: AudioConfig) -> Result<Self, AudioError> {
-        let pipeline = CapturePipeline::new(shared.gate.clone(), Box::new(OpusPacketEncoder::new(config.encoder)?), rand::random());
+        let pipeline = CapturePipeline::new(
+            shared.gate.clone(),
+            Box::new(OpusPacketEncoder::new(config.encoder)?),
+            rand::random(),
+        );
         let mut worker = Self {
             shared,
             encoder: config.encoder,
@@ -115,6 +144,8 @@ impl Worker {
             supervisor: None,
             captured_until: Instant::now(),
             mixing: false,
+            was_muted: false,
+            meanwhile: Pacer::new(),
             config,
         };
         // Files fail at once, so that a wrong path ends the command; the rest of the wishes is carried out by the thread.
@@ -145,6 +176,7 @@ impl Worker {
             if self.shared.dirty.swap(false, Ordering::AcqRel) {
                 self.follow_wishes();
             }
+            self.drop_lost_devices();
             self.mixer.collect();
             self.shared.streams.store(self.mixer.len() as u32, Ordering::Relaxed);
             // Far end first: what is played now comes back through the microphone later.
@@ -199,13 +231,37 @@ impl Worker {
         self.take_ports();
     }
 
+    /// A port whose stream the supervisor has closed gives and takes nothing more; the next one comes when it is rebuilt.
+    fn drop_lost_devices(&mut self) {
+        if let Microphone::Device(slot) = &mut self.microphone
+            && slot.as_ref().is_some_and(|d| d.port.samples.is_abandoned())
+        {
+            *slot = None;
+            set_level(&self.shared.captured, -120.0);
+            set_level(&self.shared.processed, -120.0);
+        }
+        if let Speaker::Device(slot) = &mut self.speaker
+            && slot.as_ref().is_some_and(|d| d.port.samples.is_abandoned())
+        {
+            *slot = None;
+            self.meanwhile = Pacer::new();
+        }
+    }
+
     fn take_ports(&mut self) {
         let Some(supervisor) = &self.supervisor else { return };
         if let Microphone::Device(slot) = &mut self.microphone
             && let Some(port) = supervisor.take_microphone()
         {
             match RateConverter::new(port.rate_hz, SAMPLE_RATE_HZ) {
-                Ok(converter) => *slot = Some(DeviceMicrophone { port, converter, raw: Vec::with_capacity(9_600), ready: Vec::new() }),
+                Ok(converter) => {
+                    *slot = Some(Box::new(DeviceMicrophone {
+                        port,
+                        converter,
+                        raw: Vec::with_capacity(9_600),
+                        ready: Vec::new(),
+                    }))
+                }
                 Err(detail) => self.shared.tell(AudioEvent::MicrophoneFailed(AudioError::NoMicrophone { detail })),
             }
             self.pipeline.source_changed();
@@ -214,7 +270,7 @@ impl Worker {
             && let Some(port) = supervisor.take_speaker()
         {
             match RateConverter::new(SAMPLE_RATE_HZ, port.rate_hz) {
-                Ok(converter) => *slot = Some(DeviceSpeaker { port, converter, ready: Vec::new() }),
+                Ok(converter) => *slot = Some(Box::new(DeviceSpeaker { port, converter, ready: Vec::new() })),
                 Err(detail) => self.shared.tell(AudioEvent::SpeakerFailed(AudioError::NoSpeaker { detail })),
             }
         }
@@ -273,7 +329,8 @@ impl Worker {
             Processing::On => true,
             Processing::Off => false,
         };
-        self.processor = if self.processing { Box::new(VoiceProcessor::new(Stages::default())) } else { Box::new(PassThrough) };
+        self.processor =
+            if self.processing { Box::new(VoiceProcessor::new(Stages::default())) } else { Box::new(PassThrough) };
         self.configure_encoder();
     }
 
@@ -338,7 +395,9 @@ impl Worker {
                     if fill >= ahead {
                         break;
                     }
-                    let delay = Duration::from_micros((fill as u64 + 2 * device.port.pulse.frames() as u64) * 1_000_000 / rate.max(1));
+                    let delay = Duration::from_micros(
+                        (fill as u64 + 2 * device.port.pulse.frames() as u64) * 1_000_000 / rate.max(1),
+                    );
                     let block = mixed(&mut self.mixer, self.processor.as_mut(), &self.shared.playout, now, delay);
                     device.ready.clear();
                     device.converter.push(&block, &mut device.ready);
@@ -354,7 +413,8 @@ impl Worker {
                     pacer.next = now;
                 }
                 while !idle && pacer.due(now).is_some() {
-                    mixed(&mut self.mixer, self.processor.as_mut(), &self.shared.playout, now, Duration::ZERO);
+                    let at = pacer.next - BLOCK;
+                    mixed(&mut self.mixer, self.processor.as_mut(), &self.shared.playout, at, Duration::ZERO);
                 }
             }
             Speaker::File(file, pacer) => {
@@ -363,11 +423,14 @@ impl Worker {
                     let block = if idle {
                         [0.0; BLOCK_SAMPLES]
                     } else {
-                        mixed(&mut self.mixer, self.processor.as_mut(), &self.shared.playout, now, Duration::ZERO)
+                        let at = pacer.next - BLOCK;
+                        mixed(&mut self.mixer, self.processor.as_mut(), &self.shared.playout, at, Duration::ZERO)
                     };
                     // The file keeps real time also over a pause of the machine, up to a minute.
                     let silent = (skipped / BLOCK_SAMPLES as u32).min(6_000);
-                    let written = (0..silent).try_for_each(|_| file.write(&[0.0; BLOCK_SAMPLES])).and_then(|()| file.write(&block));
+                    let written = (0..silent)
+                        .try_for_each(|_| file.write(&[0.0; BLOCK_SAMPLES]))
+                        .and_then(|()| file.write(&block));
                     if let Err(error) = written {
                         failed = Some(error);
                         break;
@@ -381,18 +444,24 @@ impl Worker {
             Speaker::Device(None) => {}
         }
         if device_gone && !idle {
-            // Keeps jitter buffers moving: one block per wake-up is close enough, the sleep is 10 ms then.
-            mixed(&mut self.mixer, self.processor.as_mut(), &self.shared.playout, now, Duration::ZERO);
+            // Keeps jitter buffers moving.
+            if began {
+                self.meanwhile.next = now;
+            }
+            while self.meanwhile.due(now).is_some() {
+                mixed(&mut self.mixer, self.processor.as_mut(), &self.shared.playout, now, Duration::ZERO);
+            }
         }
     }
 
     /// Takes what the microphone has.
     fn capture(&mut self) {
         let now = Instant::now();
+        let mut blocks: Vec<(u32, Block)> = Vec::new();
+        let mut from_device = false;
         match &mut self.microphone {
             Microphone::None | Microphone::Device(None) => {}
             Microphone::Tone(tone, pacer) => {
-                let mut blocks: Vec<(u32, Block)> = Vec::new();
                 while let Some(skipped) = pacer.due(now) {
                     // The block begins when it was due, not when we got round to it.
                     let late = now.saturating_duration_since(pacer.next) + BLOCK;
@@ -400,37 +469,31 @@ impl Worker {
                     let unix_ms = unix.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
                     blocks.push((skipped, tone.next_block(unix_ms)));
                 }
-                for (skipped, block) in blocks {
-                    self.handle(block, skipped, false);
-                }
             }
             Microphone::File(wav, pacer) => {
-                let mut blocks: Vec<(u32, Block)> = Vec::new();
                 while let Some(skipped) = pacer.due(now) {
                     blocks.push((skipped, wav.next_block()));
                 }
-                for (skipped, block) in blocks {
-                    self.handle(block, skipped, false);
-                }
             }
             Microphone::Device(Some(device)) => {
-                device.raw.clear();
-                while let Ok(sample) = device.port.samples.pop() {
-                    device.raw.push(sample);
-                }
-                device.converter.push(&device.raw, &mut device.ready);
-                let mut skipped = device.ready.len().saturating_sub(BACKLOG_SAMPLES);
-                skipped -= skipped % BLOCK_SAMPLES;
-                device.ready.drain(..skipped);
-                let whole = device.ready.len() - device.ready.len() % BLOCK_SAMPLES;
-                let samples: Vec<f32> = device.ready.drain(..whole).collect();
-                let mut skipped = skipped as u32;
-                for chunk in samples.chunks_exact(BLOCK_SAMPLES) {
-                    let mut block = [0.0; BLOCK_SAMPLES];
-                    block.copy_from_slice(chunk);
-                    self.handle(block, std::mem::take(&mut skipped), true);
-                }
+                from_device = true;
+                device.take_blocks(&mut blocks);
             }
+        }
+        if blocks.is_empty() {
+            return;
+        }
+        // What was captured before the gate opened is not sent, however late we come to it.
+        let muted = self.shared.gate.is_muted();
+        if std::mem::replace(&mut self.was_muted, muted) && !muted {
+            let stale = blocks.len() - 1;
+            let skipped: u32 = blocks.drain(..stale).map(|(skipped, _)| skipped + BLOCK_SAMPLES as u32).sum();
+            if skipped > 0 {
+                self.pipeline.skip(skipped);
+            }
+        }
+        for (skipped, block) in blocks {
+            self.handle(block, skipped, from_device);
         }
     }
 
@@ -442,7 +505,8 @@ impl Worker {
         if skipped > 0 {
             self.pipeline.skip(skipped);
         } else if gap > CATCH_UP {
-            self.pipeline.skip((gap.as_millis() as u64 * u64::from(SAMPLE_RATE_HZ) / 1_000).min(u64::from(u32::MAX / 4)) as u32);
+            self.pipeline
+                .skip((gap.as_millis() as u64 * u64::from(SAMPLE_RATE_HZ) / 1_000).min(u64::from(u32::MAX / 4)) as u32);
         }
         let step = self.pipeline.push(block, self.processor.as_mut(), from_device, self.sink.is_some());
         set_level(&self.shared.captured, step.captured_dbfs);
@@ -477,7 +541,7 @@ impl Worker {
             _ if !self.mixing => IDLE,
             Speaker::Null(pacer) => until(pacer.next, false),
             Speaker::Device(Some(_)) => DEVICE,
-            Speaker::Device(None) => BLOCK,
+            Speaker::Device(None) => until(self.meanwhile.next, false),
         };
         capture.min(playout)
     }
@@ -488,7 +552,13 @@ fn set_level(slot: &AtomicU32, dbfs: f32) {
 }
 
 /// One mixed block, shown to the echo canceller.
-fn mixed(mixer: &mut Mixer, processor: &mut dyn CaptureProcessor, level: &AtomicU32, now: Instant, delay: Duration) -> Block {
+fn mixed(
+    mixer: &mut Mixer,
+    processor: &mut dyn CaptureProcessor,
+    level: &AtomicU32,
+    now: Instant,
+    delay: Duration,
+) -> Block {
     let block = mixer.mix(now, delay);
     processor.far_end(&block);
     set_level(level, sine_dbfs(rms(&block)));

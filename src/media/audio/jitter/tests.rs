@@ -44,9 +44,8 @@ struct Run {
 /// Plays `packets`, where the i-th is sent at 20 ms × i (times `drift`) and `network` gives its delay in ms, `None` = lost.
 fn run(packets: &[Bytes], drift: f64, mut network: impl FnMut(usize) -> Option<f64>) -> Run {
     let mut buffer = JitterBuffer::new(Box::new(OpusPacketDecoder::new().unwrap()));
-    let mut arrivals: Vec<(f64, usize)> = (0..packets.len())
-        .filter_map(|i| network(i).map(|delay| (i as f64 * 20.0 * drift + delay, i)))
-        .collect();
+    let mut arrivals: Vec<(f64, usize)> =
+        (0..packets.len()).filter_map(|i| network(i).map(|delay| (i as f64 * 20.0 * drift + delay, i))).collect();
     arrivals.sort_by(|a, b| a.0.total_cmp(&b.0));
     let mut waiting = arrivals.into_iter().peekable();
     let (mut out, mut seconds) = (Vec::new(), Vec::new());
@@ -128,7 +127,8 @@ fn has_fec(packet: &[u8]) -> bool {
 #[test]
 fn speech_like_sound_carries_and_uses_forward_error_correction() {
     // A voiced buzz with changing pitch: SILK takes it, and with it LBRR.
-    let settings = EncoderSettings { dtx: false, packet_loss_percent: 20, bitrate_bps: 32_000, ..EncoderSettings::default() };
+    let settings =
+        EncoderSettings { dtx: false, packet_loss_percent: 20, bitrate_bps: 32_000, ..EncoderSettings::default() };
     let mut encoder = OpusPacketEncoder::new(settings).unwrap();
     let mut buffer = vec![0; 1_500];
     let mut phase = 0.0f32;
@@ -224,7 +224,11 @@ fn duplicates_late_packets_and_restarts_are_handled() {
         if tick % 2 == 0 {
             let i = tick / 2;
             // At 4 s the sender comes back with other numbers (its SSRC changed), hours away.
-            let (s, t) = if i < 200 { (i as u16, i as u32 * 960) } else { ((i as u16).wrapping_add(30_000), i as u32 * 960 + 1_500_000_000) };
+            let (s, t) = if i < 200 {
+                (i as u16, i as u32 * 960)
+            } else {
+                ((i as u16).wrapping_add(30_000), i as u32 * 960 + 1_500_000_000)
+            };
             buffer.insert(s, t, packets[i].clone(), now);
             if i % 10 == 0 {
                 buffer.insert(s, t, packets[i].clone(), now);
