@@ -72,7 +72,6 @@ pub const DEVIATIONS: &[Deviation] = &[
     d("filters", "*", Side::Recorded, "FilterEventListener", NO_FILTERS),
     d("filters", "*", Side::Recorded, "removeFilter", NO_FILTERS),
     d("filters", "*", Side::Recorded, "execFilterMethod", NO_FILTERS),
-    d("filters", "*", Side::Recorded, "\"property\":\"filter\"", NO_FILTERS),
     d("filters", "*", Side::Recorded, "answer 1 joinRoom", NO_FILTERS),
     d("ipcam", "REST", Side::Recorded, "", NO_IP_CAMERA),
     d("ipcam", "A", Side::Recorded, "answer 2 receiveVideoFrom", NO_IP_CAMERA),
