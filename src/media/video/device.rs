@@ -8,9 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use nokhwa::Camera;
-use nokhwa::utils::{
-    ApiBackend, CameraFormat, CameraIndex, FrameFormat, RequestedFormat, RequestedFormatType, Resolution,
-};
+use nokhwa::utils::{ApiBackend, CameraFormat, CameraIndex, FrameFormat, RequestedFormat, RequestedFormatType};
 
 use super::capture::{CaptureEvent, Outlet};
 use super::convert::{self, PixelFormat};
@@ -129,8 +127,11 @@ fn probe(node: &Node) -> Option<CameraState> {
     if OURS.lock().unwrap_or_else(PoisonError::into_inner).contains(&node.number) {
         return Some(CameraState::Usable);
     }
-    match open(node, VideoMode::DEFAULT) {
-        Ok(_) => Some(CameraState::Usable),
+    // Asking for buffers is what tells a camera in use from a free one; its light stays off until pictures are asked for.
+    let tried =
+        connect(node).and_then(|mut camera| camera.open_stream().map_err(|error| DeviceError::new(&node.name, &error)));
+    match tried {
+        Ok(()) => Some(CameraState::Usable),
         Err(error) if error.key == "dev.cam_busy" => Some(CameraState::Busy),
         Err(error) if error.key == "dev.cam_denied" => Some(CameraState::Denied),
         Err(_) => None,
@@ -187,20 +188,70 @@ fn choose(choice: &CameraChoice) -> Result<Node, DeviceError> {
     }))
 }
 
-/// Opens a node at the mode nearest to `mode`; it does not stream yet.
-fn open(node: &Node, mode: VideoMode) -> Result<Camera, DeviceError> {
-    let format = CameraFormat::new(Resolution::new(mode.width, mode.height), FrameFormat::YUYV, mode.fps);
-    let wanted = RequestedFormat::with_formats(RequestedFormatType::Closest(format), &FORMATS);
+/// Opens a node; it has some format and does not stream yet.
+fn connect(node: &Node) -> Result<Camera, DeviceError> {
+    let any = RequestedFormat::with_formats(RequestedFormatType::None, &FORMATS);
     // The listing inside may panic on odd drivers (stepwise sizes with a zero step).
     let opened =
-        std::panic::catch_unwind(|| Camera::with_backend(CameraIndex::Index(node.number), wanted, native_backend()));
+        std::panic::catch_unwind(|| Camera::with_backend(CameraIndex::Index(node.number), any, native_backend()));
     match opened {
         Ok(Ok(camera)) => Ok(camera),
         Ok(Err(error)) => Err(DeviceError::new(&node.name, &error)),
-        Err(_) => {
-            Err(DeviceError { key: "dev.cam_lost", device: node.name.clone(), detail: "the driver panicked".into() })
+        Err(_) => Err(lost(&node.name, "the driver panicked")),
+    }
+}
+
+fn lost(device: &str, detail: impl Into<String>) -> DeviceError {
+    DeviceError { key: "dev.cam_lost", device: device.to_owned(), detail: detail.into() }
+}
+
+/// Opens a node at the mode nearest to `mode`; it does not stream yet.
+///
+/// `nokhwa`'s own "closest" looks at one pixel format only and finds nothing when the size is not offered exactly.
+fn open(node: &Node, mode: VideoMode) -> Result<Camera, DeviceError> {
+    let mut camera = connect(node)?;
+    let offered = camera.compatible_camera_formats().map_err(|e| DeviceError::new(&node.name, &e))?;
+    let mut refused = None;
+    // Drivers offer what they then refuse (USB bandwidth): the next best may do.
+    for format in nearest(offered, mode).into_iter().take(4) {
+        if camera.camera_format() == format {
+            return Ok(camera);
+        }
+        let exactly = [format.format()];
+        let exactly = RequestedFormat::with_formats(RequestedFormatType::Exact(format), &exactly);
+        match camera.set_camera_requset(exactly) {
+            Ok(_) => return Ok(camera),
+            Err(error) => refused = Some(DeviceError::new(&node.name, &error)),
         }
     }
+    Err(refused.unwrap_or_else(|| lost(&node.name, "it offers no format that is understood")))
+}
+
+/// What a camera offers, the best for `mode` first.
+fn nearest(mut offered: Vec<CameraFormat>, mode: VideoMode) -> Vec<CameraFormat> {
+    let cost = |f: &CameraFormat| {
+        let pixels = f64::from(f.width()) * f64::from(f.height());
+        let wanted = f64::from(mode.width) * f64::from(mode.height);
+        let size = (pixels / wanted).max(wanted / pixels.max(1.0)) - 1.0;
+        let shape = (f64::from(f.width()) / f64::from(f.height().max(1))
+            - f64::from(mode.width) / f64::from(mode.height.max(1)))
+        .abs();
+        let rate = f64::from(f.frame_rate()) / f64::from(mode.fps.max(1));
+        // Too slow is bad, too fast only wastes a little.
+        let rate = if rate < 1.0 { 2.0 * (1.0 - rate) } else { 0.1 * (rate - 1.0) };
+        let format = match f.format() {
+            FrameFormat::NV12 | FrameFormat::YUYV => 0.0,
+            // Costs decoding, but a camera on a slow bus has nothing else at full rate.
+            FrameFormat::MJPEG => 0.1,
+            FrameFormat::RAWRGB | FrameFormat::RAWBGR => 0.15,
+            FrameFormat::GRAY => 3.0,
+        };
+        size + shape + rate + format
+    };
+    offered.retain(|f| FORMATS.contains(&f.format()) && f.width() >= 2 && f.height() >= 2);
+    offered.sort_by(|a, b| cost(a).total_cmp(&cost(b)));
+    offered.dedup();
+    offered
 }
 
 /// What a reader thread reports.
@@ -241,7 +292,7 @@ impl Reader {
             Ok(_) => Ok(Self { stop, reports }),
             Err(error) => {
                 stuck.fetch_sub(1, Ordering::SeqCst);
-                Err(DeviceError { key: "dev.cam_lost", device: node.name.clone(), detail: error.to_string() })
+                Err(lost(&node.name, error.to_string()))
             }
         }
     }
@@ -317,7 +368,7 @@ impl ReaderJob {
                     bad += 1;
                     tracing::debug!(%detail, "a camera picture was not understood");
                     if bad > 60 {
-                        return Err(DeviceError { key: "dev.cam_lost", device: self.node.name.clone(), detail });
+                        return Err(lost(&self.node.name, detail));
                     }
                 }
             }
@@ -428,8 +479,7 @@ impl Watch<'_> {
                 Err(mpsc::RecvTimeoutError::Disconnected) => {
                     self.reader = None;
                     if !self.opened {
-                        let detail = "the driver ended without a word".to_owned();
-                        return Err(DeviceError { key: "dev.cam_lost", device: self.node.name.clone(), detail });
+                        return Err(lost(&self.node.name, "the driver ended without a word"));
                     }
                     self.lose(Instant::now());
                 }
@@ -437,7 +487,7 @@ impl Watch<'_> {
             }
             if !self.opened && started.elapsed() > OPEN_TIMEOUT {
                 let detail = format!("it does not open within {} s", OPEN_TIMEOUT.as_secs());
-                return Err(DeviceError { key: "dev.cam_lost", device: self.node.name.clone(), detail });
+                return Err(lost(&self.node.name, detail));
             }
             self.look();
         }
@@ -462,8 +512,9 @@ impl Watch<'_> {
         if self.lost.is_none() {
             self.lost = Some((since, false));
             self.next_try = Instant::now() + RETRY;
-            self.tell_stalled(since);
+            // No frozen face is left standing, and none is sent.
             self.outlet.blank();
+            self.tell_stalled(since);
         }
     }
 
@@ -500,12 +551,48 @@ impl Watch<'_> {
         if let Ok(reader) = Reader::start(&node, self.mode, self.outlet, &self.alive) {
             self.node = node;
             self.reader = Some(reader);
-            self.last_picture = now_after_open();
         }
     }
 }
 
-/// A camera that is opened again gets the same time as at first.
-fn now_after_open() -> Instant {
-    Instant::now()
+#[cfg(test)]
+mod tests {
+    use nokhwa::utils::Resolution;
+
+    use super::*;
+
+    fn format(width: u32, height: u32, format: FrameFormat, fps: u32) -> CameraFormat {
+        CameraFormat::new(Resolution::new(width, height), format, fps)
+    }
+
+    #[test]
+    fn the_format_is_chosen_by_what_a_person_sees() {
+        let slow = format(1280, 720, FrameFormat::YUYV, 10);
+        let packed = format(1280, 720, FrameFormat::MJPEG, 30);
+        let small = format(640, 480, FrameFormat::YUYV, 30);
+        let raw = format(1280, 720, FrameFormat::YUYV, 30);
+        let huge = format(3840, 2160, FrameFormat::NV12, 30);
+        let grey = format(1280, 720, FrameFormat::GRAY, 30);
+        let first = |offered: &[CameraFormat]| nearest(offered.to_vec(), VideoMode::DEFAULT).first().copied();
+        assert_eq!(first(&[slow, packed, small, huge, grey]), Some(packed));
+        assert_eq!(first(&[slow, packed, raw]), Some(raw));
+        assert_eq!(first(&[slow, small]), Some(slow), "the asked for size, if slow, before a quarter of it");
+        assert_eq!(first(&[small, huge]), Some(small));
+        assert_eq!(first(&[grey]), Some(grey));
+        assert_eq!(first(&[]), None);
+    }
+
+    #[test]
+    fn the_systems_words_become_keys() {
+        let error = |text: &str| nokhwa::NokhwaError::OpenDeviceError("0".into(), text.into());
+        for (text, key) in [
+            ("V4L2 Error: Device or resource busy (os error 16)", "dev.cam_busy"),
+            ("V4L2 Error: Permission denied (os error 13)", "dev.cam_denied"),
+            ("No such device (os error 19)", "dev.cam_none"),
+            ("No such file or directory (os error 2)", "dev.cam_none"),
+            ("Input/output error (os error 5)", "dev.cam_lost"),
+        ] {
+            assert_eq!(DeviceError::new("Cam", &error(text)).key, key, "{text}");
+        }
+    }
 }

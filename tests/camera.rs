@@ -1,0 +1,279 @@
+//! The real camera path (`nokhwa`, V4L2) against the fake camera of `tests/fakecam`: every pixel format, unplugging,
+//! stalling, busy, denied and missing cameras, and that a closed camera really is closed.
+//!
+//! Each test runs itself again with the fake camera preloaded; no root, no kernel module and no device is needed.
+#![cfg(target_os = "linux")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{OnceLock, mpsc};
+use std::time::{Duration, Instant};
+
+use tertulia::media::video::capture::{Capture, CaptureEvent};
+use tertulia::media::video::device::{CameraInfo, CameraState, list_cameras};
+use tertulia::media::video::frame::FrameSlot;
+use tertulia::media::video::pattern::{PatternReport, PatternStats};
+use tertulia::media::video::source::CameraSource;
+
+/// Tells a test that it is the inner one.
+const INNER: &str = "TERTULIA_CAMERA_TEST";
+
+/// Builds the fake camera once.
+fn fakecam() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fakecam/fakecam.c");
+        let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("libfakecam-{}.so", std::process::id()));
+        let status = Command::new("cc")
+            .args(["-O2", "-shared", "-fPIC", "-o"])
+            .arg(&library)
+            .arg(source)
+            .args(["-ldl", "-lpthread"])
+            .status()
+            .expect("a C compiler, which linking needs anyway");
+        assert!(status.success(), "the fake camera does not compile");
+        library
+    })
+}
+
+/// Runs `body` in a process of its own with the fake camera and these settings.
+fn with_fakecam(test: &str, settings: &[(&str, &str)], body: impl FnOnce()) {
+    if std::env::var_os(INNER).is_some() {
+        return body();
+    }
+    let output = Command::new(std::env::current_exe().expect("own path"))
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env(INNER, "1")
+        .env("LD_PRELOAD", fakecam())
+        .envs(settings.iter().copied())
+        .output()
+        .expect("the test itself");
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
+struct Open {
+    capture: Capture,
+    slot: FrameSlot,
+    events: mpsc::Receiver<CaptureEvent>,
+}
+
+fn open(source: &str) -> Open {
+    let slot = FrameSlot::new();
+    let (sender, events) = mpsc::sync_channel(100);
+    let source = CameraSource::parse(source).expect("source");
+    let tell = Box::new(move |event| sender.try_send(event).unwrap_or(()));
+    Open { capture: Capture::open(&source, slot.clone(), tell), slot, events }
+}
+
+impl Open {
+    fn event(&self) -> CaptureEvent {
+        self.events.recv_timeout(Duration::from_secs(10)).expect("an event")
+    }
+
+    /// Reads the strips for this long.
+    fn watch(&self, time: Duration) -> PatternReport {
+        let stats = PatternStats::new();
+        let (started, mut seen) = (Instant::now(), self.slot.version());
+        while started.elapsed() < time {
+            let version = self.slot.wait(seen, Duration::from_millis(100));
+            if version != seen
+                && let Some(frame) = self.slot.latest()
+            {
+                stats.observe(&frame);
+            }
+            seen = version;
+        }
+        stats.report().expect("pictures with a strip")
+    }
+}
+
+fn opened(name: &str, width: u32, height: u32, fps: u32) -> CaptureEvent {
+    CaptureEvent::Opened { name: name.into(), width, height, fps }
+}
+
+fn check_format(source: &str, size: (u32, u32, u32)) {
+    let camera = open(source);
+    assert_eq!(camera.event(), opened("Fakecam 0", size.0, size.1, size.2));
+    let report = camera.watch(Duration::from_secs(2));
+    assert_eq!((report.id, report.crc_errors), (Some(7), 0), "{report:?}");
+    let most = u64::from(size.2) * 2;
+    assert!((most / 2..=most + 3).contains(&report.frames_read), "{report:?}");
+    assert!(report.latency_ms_p50.expect("latency") < 100.0, "{report:?}");
+    let frame = camera.slot.latest().expect("picture");
+    assert_eq!((frame.width, frame.height), (size.0, size.1));
+    // The colour is the same in every format: U 140, V 116, give or take the JPEG's detour over RGB.
+    for (plane, wanted) in [(&frame.u, 140u8), (&frame.v, 116)] {
+        let middle = plane.get(plane.len() / 2).copied().expect("chroma");
+        assert!(middle.abs_diff(wanted) <= 6, "{middle} instead of {wanted}");
+    }
+}
+
+#[test]
+fn yuyv() {
+    with_fakecam("yuyv", &[("FAKECAM_FORMATS", "YUYV")], || check_format("device", (1280, 720, 30)));
+}
+
+#[test]
+fn nv12() {
+    with_fakecam("nv12", &[("FAKECAM_FORMATS", "NV12")], || check_format("device:0:640x360@15", (640, 360, 15)));
+}
+
+#[test]
+fn mjpeg() {
+    with_fakecam("mjpeg", &[("FAKECAM_FORMATS", "MJPG")], || check_format("device:Fake:1280x720@30", (1280, 720, 30)));
+}
+
+#[test]
+fn a_size_that_is_not_offered_gives_the_nearest() {
+    with_fakecam("a_size_that_is_not_offered_gives_the_nearest", &[], || {
+        check_format("device:0:1200x700@30", (1280, 720, 30));
+    });
+}
+
+#[test]
+fn closing_closes_the_device_and_opening_again_works() {
+    let log = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fakecam-close.log");
+    if std::env::var_os(INNER).is_none() {
+        let _ = std::fs::remove_file(&log);
+    }
+    let path = log.display().to_string();
+    let test = "closing_closes_the_device_and_opening_again_works";
+    with_fakecam(test, &[("FAKECAM_LOG", &path)], || {
+        for round in 0..3 {
+            let camera = open("device");
+            assert_eq!(camera.event(), opened("Fakecam 0", 1280, 720, 30));
+            camera.watch(Duration::from_millis(200));
+            let started = Instant::now();
+            camera.capture.close();
+            assert!(started.elapsed() < Duration::from_millis(500), "{:?}", started.elapsed());
+            assert!(camera.slot.latest().is_none());
+            let lines = std::fs::read_to_string(&log).expect("log");
+            let last: Vec<&str> = lines.lines().rev().take(2).collect();
+            assert_eq!(last, ["close 0", "streamoff 0"], "round {round}: {lines}");
+            let version = camera.slot.version();
+            std::thread::sleep(Duration::from_millis(100));
+            assert_eq!(camera.slot.version(), version, "a closed camera gives nothing");
+        }
+    });
+}
+
+#[test]
+fn two_cameras_at_once_and_the_list_does_not_disturb_them() {
+    let test = "two_cameras_at_once_and_the_list_does_not_disturb_them";
+    with_fakecam(test, &[("FAKECAM_COUNT", "2"), ("FAKECAM_ID", "100")], || {
+        let first = open("device:0:320x180@30");
+        let second = open("device:Fakecam 1:640x360@15");
+        assert_eq!(first.event(), opened("Fakecam 0", 320, 180, 30));
+        assert_eq!(second.event(), opened("Fakecam 1", 640, 360, 15));
+        let usable = |index, name: &str| CameraInfo { index, name: name.into(), state: CameraState::Usable };
+        assert_eq!(list_cameras(), [usable(0, "Fakecam 0"), usable(1, "Fakecam 1")]);
+        let report = first.watch(Duration::from_secs(1));
+        assert_eq!((report.id, report.crc_errors), (Some(100), 0));
+        assert!(report.frames_read > 20, "{report:?}");
+        assert_eq!(second.watch(Duration::from_millis(500)).id, Some(101));
+    });
+}
+
+#[test]
+fn metadata_nodes_are_no_cameras() {
+    with_fakecam("metadata_nodes_are_no_cameras", &[("FAKECAM_META", "1")], || {
+        let cameras = list_cameras();
+        assert_eq!(cameras.len(), 1, "{cameras:?}");
+        let camera = open("device:0");
+        assert_eq!(camera.event(), opened("Fakecam 1", 1280, 720, 30));
+    });
+}
+
+fn failure(source: &str) -> (&'static str, String) {
+    let camera = open(source);
+    let CaptureEvent::Failed { key, device, detail } = camera.event() else { panic!("no failure") };
+    assert!(!detail.is_empty());
+    assert!(camera.slot.latest().is_none());
+    (key, device)
+}
+
+#[test]
+fn no_camera() {
+    with_fakecam("no_camera", &[("FAKECAM_COUNT", "0")], || {
+        assert_eq!(list_cameras(), []);
+        assert_eq!(failure("device").0, "dev.cam_none");
+        assert_eq!(failure("device:3").0, "dev.cam_none");
+        assert_eq!(failure("device:Logitech").0, "dev.cam_none");
+    });
+}
+
+#[test]
+fn a_busy_camera_is_told_apart_and_a_free_one_taken_instead() {
+    let test = "a_busy_camera_is_told_apart_and_a_free_one_taken_instead";
+    with_fakecam(test, &[("FAKECAM_COUNT", "2"), ("FAKECAM_BUSY", "0")], || {
+        assert_eq!(failure("device:Fakecam 0"), ("dev.cam_busy", "Fakecam 0".into()));
+        assert_eq!(failure("device:0").0, "dev.cam_busy");
+        let states: Vec<_> = list_cameras().into_iter().map(|c| c.state).collect();
+        assert_eq!(states, [CameraState::Busy, CameraState::Usable]);
+        assert_eq!(open("device").event(), opened("Fakecam 1", 1280, 720, 30));
+    });
+}
+
+#[test]
+fn a_forbidden_camera() {
+    with_fakecam("a_forbidden_camera", &[("FAKECAM_DENIED", "0")], || {
+        assert_eq!(failure("device"), ("dev.cam_denied", "Fakecam 0".into()));
+    });
+}
+
+#[test]
+fn unplugged_and_plugged_in_again() {
+    let settings = [("FAKECAM_UNPLUG_AFTER", "20"), ("FAKECAM_REPLUG_MS", "1500")];
+    with_fakecam("unplugged_and_plugged_in_again", &settings, || {
+        let camera = open("device:0:320x180@30");
+        assert_eq!(camera.event(), opened("Fakecam 0", 320, 180, 30));
+        let CaptureEvent::Stalled { device, .. } = camera.event() else { panic!("not told") };
+        assert_eq!(device, "Fakecam 0");
+        assert!(camera.slot.latest().is_none(), "no frozen face is left standing");
+        assert_eq!(camera.event(), CaptureEvent::Recovered);
+        let report = camera.watch(Duration::from_millis(700));
+        assert!(report.frames_read > 10, "{report:?}");
+    });
+}
+
+#[test]
+fn unplugged_for_good_is_told_twice_and_closes_at_once() {
+    let test = "unplugged_for_good_is_told_twice_and_closes_at_once";
+    with_fakecam(test, &[("FAKECAM_UNPLUG_AFTER", "10")], || {
+        let camera = open("device:0:320x180@30");
+        camera.event();
+        assert!(matches!(camera.event(), CaptureEvent::Stalled { for_ms, .. } if for_ms < 1_000));
+        assert!(matches!(camera.event(), CaptureEvent::Stalled { for_ms, .. } if for_ms >= 5_000));
+        let started = Instant::now();
+        camera.capture.close();
+        assert!(started.elapsed() < Duration::from_millis(500));
+    });
+}
+
+#[test]
+fn a_stall_is_noticed_within_2_s_and_its_end_too() {
+    let settings = [("FAKECAM_STALL_AFTER", "20"), ("FAKECAM_STALL_MS", "3500")];
+    with_fakecam("a_stall_is_noticed_within_2_s_and_its_end_too", &settings, || {
+        let camera = open("device:0:320x180@30");
+        assert_eq!(camera.event(), opened("Fakecam 0", 320, 180, 30));
+        let CaptureEvent::Stalled { for_ms, .. } = camera.event() else { panic!("not told") };
+        assert!((2_000..2_500).contains(&for_ms), "{for_ms}");
+        assert_eq!(camera.event(), CaptureEvent::Recovered);
+        assert!(camera.watch(Duration::from_millis(500)).frames_read > 5);
+    });
+}
+
+#[test]
+fn a_camera_that_hangs_for_good_does_not_hang_us() {
+    with_fakecam("a_camera_that_hangs_for_good_does_not_hang_us", &[("FAKECAM_STALL_AFTER", "5")], || {
+        let camera = open("device:0:320x180@30");
+        camera.event();
+        assert!(matches!(camera.event(), CaptureEvent::Stalled { .. }));
+        assert!(matches!(camera.event(), CaptureEvent::Stalled { for_ms, .. } if for_ms >= 5_000));
+        let started = Instant::now();
+        camera.capture.close();
+        assert!(started.elapsed() < Duration::from_millis(1_500), "{:?}", started.elapsed());
+        assert!(camera.slot.latest().is_none());
+    });
+}

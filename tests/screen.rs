@@ -1,0 +1,164 @@
+//! Monitors and windows of an X11 display as sources, against a display of our own (Xvfb).
+//!
+//! The test runs itself again with `DISPLAY` set to that display.
+#![cfg(target_os = "linux")]
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use tertulia::media::video::capture::{Capture, CaptureEvent};
+use tertulia::media::video::frame::{FrameSlot, VideoFrame};
+use tertulia::media::video::source::ScreenSource;
+use x11rb::COPY_DEPTH_FROM_PARENT;
+use x11rb::connection::Connection;
+use x11rb::protocol::xproto::{AtomEnum, ConnectionExt as _, CreateWindowAux, PropMode, Window, WindowClass};
+use x11rb::rust_connection::RustConnection;
+use x11rb::wrapper::ConnectionExt as _;
+
+/// Tells a test that it is the inner one.
+const INNER: &str = "TERTULIA_SCREEN_TEST";
+
+struct Xvfb(Child);
+
+impl Drop for Xvfb {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn with_display(test: &str, body: impl FnOnce()) {
+    if std::env::var_os(INNER).is_some() {
+        return body();
+    }
+    let mut server = Command::new("Xvfb")
+        .args(["-displayfd", "1", "-screen", "0", "800x600x24", "-nolisten", "tcp"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("Xvfb (package xvfb) must be installed");
+    let mut number = String::new();
+    let mut output = BufReader::new(server.stdout.take().expect("its output"));
+    let server = Xvfb(server);
+    output.read_line(&mut number).expect("a display number");
+    let result = Command::new(std::env::current_exe().expect("own path"))
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env(INNER, "1")
+        .env("DISPLAY", format!(":{}", number.trim()))
+        .output()
+        .expect("the test itself");
+    drop(server);
+    let text = format!("{}{}", String::from_utf8_lossy(&result.stdout), String::from_utf8_lossy(&result.stderr));
+    assert!(result.status.success() && text.contains("1 passed"), "{text}");
+}
+
+/// A window of one colour, not bothered by any window manager.
+fn window(connection: &RustConnection, title: &str, area: (i16, i16, u16, u16), rgb: u32) -> Window {
+    let root = connection.setup().roots.first().expect("screen").root;
+    let id = connection.generate_id().expect("id");
+    let aux = CreateWindowAux::new().background_pixel(rgb).override_redirect(1);
+    let (x, y, width, height) = area;
+    connection
+        .create_window(COPY_DEPTH_FROM_PARENT, id, root, x, y, width, height, 0, WindowClass::INPUT_OUTPUT, 0, &aux)
+        .expect("window");
+    connection
+        .change_property8(PropMode::REPLACE, id, AtomEnum::WM_NAME, AtomEnum::STRING, title.as_bytes())
+        .expect("title");
+    connection.map_window(id).expect("mapped");
+    connection.sync().expect("done");
+    id
+}
+
+struct Open {
+    _capture: Capture,
+    slot: FrameSlot,
+    events: mpsc::Receiver<CaptureEvent>,
+}
+
+fn open(source: &str) -> Open {
+    let slot = FrameSlot::new();
+    let (sender, events) = mpsc::sync_channel(100);
+    let source = ScreenSource::parse(source).expect("source");
+    let tell = Box::new(move |event| sender.try_send(event).unwrap_or(()));
+    Open { _capture: Capture::open_screen(&source, slot.clone(), tell), slot, events }
+}
+
+impl Open {
+    fn event(&self) -> CaptureEvent {
+        self.events.recv_timeout(Duration::from_secs(10)).expect("an event")
+    }
+
+    fn picture(&self, fits: impl Fn(&VideoFrame) -> bool) -> Arc<VideoFrame> {
+        let started = Instant::now();
+        let mut seen = 0;
+        loop {
+            seen = self.slot.wait(seen, Duration::from_millis(500));
+            if let Some(frame) = self.slot.latest()
+                && fits(&frame)
+            {
+                return frame;
+            }
+            assert!(started.elapsed() < Duration::from_secs(10), "no such picture");
+        }
+    }
+}
+
+/// Y, U, V at a pixel.
+fn pixel(frame: &VideoFrame, x: usize, y: usize) -> (u8, u8, u8) {
+    let chroma = y / 2 * (frame.width as usize / 2) + x / 2;
+    (frame.y[y * frame.width as usize + x], frame.u[chroma], frame.v[chroma])
+}
+
+fn near(a: (u8, u8, u8), b: (u8, u8, u8)) -> bool {
+    a.0.abs_diff(b.0) < 5 && a.1.abs_diff(b.1) < 5 && a.2.abs_diff(b.2) < 5
+}
+
+const RED: (u8, u8, u8) = (82, 90, 240);
+const BLUE: (u8, u8, u8) = (41, 240, 110);
+
+#[test]
+fn a_monitor_shows_what_is_on_it() {
+    with_display("a_monitor_shows_what_is_on_it", || {
+        let (connection, _) = x11rb::connect(None).expect("display");
+        window(&connection, "red", (100, 100, 200, 100), 0x00ff_0000);
+        let screen = open("monitor");
+        let CaptureEvent::Opened { name, width, height, .. } = screen.event() else { panic!("not opened") };
+        assert_eq!((name.as_str(), width, height), ("monitor 0", 800, 600));
+        let frame = screen.picture(|_| true);
+        assert!(near(pixel(&frame, 150, 150), RED), "{:?}", pixel(&frame, 150, 150));
+        assert!(near(pixel(&frame, 50, 50), (16, 128, 128)), "{:?}", pixel(&frame, 50, 50));
+        window(&connection, "blue", (40, 40, 40, 40), 0x0000_00ff);
+        screen.picture(|frame| near(pixel(frame, 50, 50), BLUE));
+    });
+}
+
+#[test]
+fn a_window_alone_is_shown_and_its_end_is_told() {
+    with_display("a_window_alone_is_shown_and_its_end_is_told", || {
+        let (connection, _) = x11rb::connect(None).expect("display");
+        let id = window(&connection, "My Slides - red", (100, 100, 201, 101), 0x00ff_0000);
+        let screen = open("window:slides");
+        let CaptureEvent::Opened { name, width, height, .. } = screen.event() else { panic!("not opened") };
+        assert_eq!((name.as_str(), width, height), ("My Slides - red", 201, 101));
+        let frame = screen.picture(|_| true);
+        assert_eq!((frame.width, frame.height), (200, 100));
+        assert!(near(pixel(&frame, 5, 5), RED) && near(pixel(&frame, 195, 95), RED));
+        connection.destroy_window(id).expect("destroyed");
+        connection.sync().expect("done");
+        assert_eq!(screen.event(), CaptureEvent::Ended);
+        assert!(screen.slot.latest().is_none());
+    });
+}
+
+#[test]
+fn what_is_not_there_is_told_in_words() {
+    with_display("what_is_not_there_is_told_in_words", || {
+        for (source, hint) in [("monitor:7", "no monitor 7"), ("window:nothing like this", "nothing like this")] {
+            let CaptureEvent::Failed { key, detail, .. } = open(source).event() else { panic!("no failure") };
+            assert_eq!(key, "err.portal");
+            assert!(detail.contains(hint), "{detail}");
+        }
+    });
+}
