@@ -81,7 +81,6 @@ struct Shared {
     stop: AtomicBool,
     target_bps: AtomicU32,
     key_frame_wanted: AtomicBool,
-    /// Rises with every request, so that one that comes during an encode is not lost.
     codec: Mutex<VideoCodec>,
     max_size: AtomicU64,
     max_fps: AtomicU32,
@@ -207,6 +206,7 @@ struct Worker {
     last_ticks: Option<u64>,
     last_key_frame: Option<Instant>,
     next_due: Option<Instant>,
+    failures_in_a_row: u64,
     window: Window,
 }
 
@@ -234,6 +234,7 @@ impl Worker {
             last_ticks: None,
             last_key_frame: None,
             next_due: None,
+            failures_in_a_row: 0,
             window: Window { since: Instant::now(), frames: 0, bytes: 0 },
         }
     }
@@ -305,12 +306,17 @@ impl Worker {
         let started = Instant::now();
         match self.try_encode(frame, at) {
             Ok(()) => {
+                self.failures_in_a_row = 0;
                 let took = started.elapsed().as_secs_f32() * 1000.0;
                 self.stats(|s| s.encode_ms = if s.encode_ms == 0.0 { took } else { s.encode_ms * 0.9 + took * 0.1 });
             }
             Err(error) => {
-                tracing::warn!(%error, "the video encoder failed and is started again");
                 self.encoder = None;
+                self.failures_in_a_row += 1;
+                // Once, twice, four times …: a source that can never be encoded must not fill the log at 30 lines a second.
+                if self.failures_in_a_row.is_power_of_two() {
+                    tracing::warn!(%error, times = self.failures_in_a_row, "the video encoder failed and is started again");
+                }
                 self.shared.key_frame_wanted.store(true, Ordering::SeqCst);
                 self.stats(|s| {
                     s.failures += 1;

@@ -154,3 +154,16 @@ fn a_fast_source_is_thinned_out_evenly() {
     let times: Vec<_> = frames.try_iter().map(|f| f.at - first).filter(|t| *t < Duration::from_secs(2)).collect();
     assert!((15..=21).contains(&times.len()), "{} in 2 s", times.len());
 }
+
+#[test]
+fn a_source_that_cannot_be_encoded_is_survived() {
+    let slot = FrameSlot::new();
+    let (encoder, frames) = encoder(&slot, EncoderConfig::default());
+    for _ in 0..3 {
+        slot.put(Arc::new(VideoFrame::black(8, 8)));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(encoder.stats().failures >= 1);
+    slot.put(picture(320, 180, 1));
+    assert!(next(&frames).key_frame);
+}
