@@ -27,6 +27,15 @@ pub const IGNORED_MEMBERS: &[(&str, &str)] = &[
     ("data:top", "artefact of the original's asynchronous errors"),
 ];
 
+/// Members of a client's frames that only the replay of the client leaves out.
+pub const CLIENT_MEMBERS: &[(&str, &str)] = &[("id", "request ids: the machine counts its own pings in between")];
+
+/// What the client machine may send at any time and in any number; it is answered generically.
+pub const CLIENT_UNSOLICITED: &[(&str, &str)] = &[
+    ("ping", "when and how often is a matter of clocks; form and place of the first one on a socket are asserted"),
+    ("videoData:0x0", "the question whether the participant still exists, which openvidu-browser does not put"),
+];
+
 /// Arrays whose order is arbitrary: they are sorted by the id of their elements.
 pub const UNORDERED: &[&str] = &["value", "content"];
 
