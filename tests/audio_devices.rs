@@ -4,6 +4,8 @@
 //! says so, unless TERTULIA_SKIP_DEVICES=1. The sound server's address is an environment variable, so what touches devices
 //! runs in a child process of this test: the functions marked `ignore`, which do nothing when started by hand.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;

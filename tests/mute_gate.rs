@@ -1,6 +1,8 @@
 //! Mute is provable: through 10 000 random transitions the encoder gets no sample while the gate is closed, and later none
 //! that was captured while it was closed. With the feature `mute-gate-off`, which compiles the gate out, this test fails.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 use std::sync::{Arc, Mutex};
 use tertulia::media::audio::codec::{EncoderSettings, PacketEncoder};
 use tertulia::media::audio::processing::{CaptureProcessor, PassThrough, Stages, VoiceProcessor};

@@ -16,6 +16,17 @@ const WILD_SHIFT_US: i64 = 3_000_000;
 const WILD_SEQUENCE: i64 = 3_000;
 /// Share of packets that shall be in time.
 const QUANTILE: f32 = 0.97;
+/// Packets out of order, mostly lost ones sent again, are too rare for the quantile above and yet worth waiting for when
+/// they are more than this share ...
+const REORDERED_SHARE: f32 = 0.008;
+/// ... as long as this share of them then comes in time ...
+const REORDERED_QUANTILE: f32 = 0.85;
+/// ... and it does not take longer than this, in ms.
+const REORDERED_LIMIT_MS: f32 = 400.0;
+/// Weight of one packet in that share: half is forgotten after 1.7 s.
+const REORDERED_WEIGHT: f32 = 0.008;
+/// Ceiling of that share, so that it is forgotten within 5 s after any amount of reordering.
+const REORDERED_CEILING: f32 = 0.05;
 /// On top of the histogram: one pull, in ms.
 const MARGIN_MS: f32 = 10.0;
 /// Bounds of the target, in ms.
@@ -38,7 +49,7 @@ pub(crate) enum Arrival {
 }
 
 /// Follows one sender.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct ArrivalTracker {
     newest: Option<Newest>,
     /// Sequence number that would confirm a restart.
@@ -46,7 +57,23 @@ pub(crate) struct ArrivalTracker {
     /// Minima of (arrival − timestamp), oldest first, rising: the front is the minimum of the window.
     minima: VecDeque<(i64, i64)>,
     histogram: DelayHistogram,
+    reordered: DelayHistogram,
+    reordered_share: f32,
     jitter_us: f64,
+}
+
+impl Default for ArrivalTracker {
+    fn default() -> Self {
+        Self {
+            newest: None,
+            suspect: None,
+            minima: VecDeque::new(),
+            histogram: DelayHistogram::new(),
+            reordered: DelayHistogram::with_forgetting(0.95),
+            reordered_share: 0.0,
+            jitter_us: 0.0,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -70,7 +97,9 @@ impl ArrivalTracker {
         let shift = elapsed - ts_us(dt);
         // A burst after an outage is late by its length, which is no reason to start anew; running ahead is.
         let late_burst = ds >= 0 && dt >= 0 && shift > 0 && ds < WILD_SEQUENCE;
-        let wild = ds.abs() > WILD_SEQUENCE || (shift.abs() > WILD_SHIFT_US && !late_burst && elapsed < 30_000_000) || ts_us(dt).abs() > 60_000_000 + elapsed;
+        let wild = ds.abs() > WILD_SEQUENCE
+            || (shift.abs() > WILD_SHIFT_US && !late_burst && elapsed < 30_000_000)
+            || ts_us(dt).abs() > 60_000_000 + elapsed;
         if wild {
             if self.suspect != Some(sequence) {
                 self.suspect = Some(sequence.wrapping_add(1));
@@ -95,6 +124,7 @@ impl ArrivalTracker {
     }
 
     fn accept(&mut self, sequence: i64, timestamp: i64, arrival_us: i64) {
+        let reordered = self.newest.is_some_and(|n| sequence < n.sequence);
         if self.newest.is_none_or(|n| sequence > n.sequence) {
             self.newest = Some(Newest { sequence, timestamp, arrival_us });
         }
@@ -108,7 +138,13 @@ impl ArrivalTracker {
             self.minima.pop_front();
         }
         let relative = offset - self.base_us();
-        self.histogram.add(relative as f32 / 1_000.0);
+        let relative_ms = relative as f32 / 1_000.0;
+        self.histogram.add(relative_ms);
+        self.reordered_share *= 1.0 - REORDERED_WEIGHT;
+        if reordered && relative_ms < REORDERED_LIMIT_MS {
+            self.reordered_share = (self.reordered_share + REORDERED_WEIGHT).min(REORDERED_CEILING);
+            self.reordered.add(relative_ms);
+        }
     }
 
     /// Offset of the fastest packet of late: arrival minus timestamp, in µs.
@@ -118,7 +154,11 @@ impl ArrivalTracker {
 
     /// Delay to aim at, in ms.
     pub(crate) fn target_ms(&self) -> f32 {
-        (self.histogram.quantile_ms(QUANTILE) + MARGIN_MS).clamp(TARGET_MS.0, TARGET_MS.1)
+        let mut needed = self.histogram.quantile_ms(QUANTILE);
+        if self.reordered_share > REORDERED_SHARE {
+            needed = needed.max(self.reordered.quantile_ms(REORDERED_QUANTILE));
+        }
+        (needed + MARGIN_MS).clamp(TARGET_MS.0, TARGET_MS.1)
     }
 
     /// Inter-arrival jitter in ms.

@@ -4,13 +4,14 @@
 const BUCKET_MS: f32 = 5.0;
 /// Number of buckets; later packets fall into the last.
 const BUCKETS: usize = 120;
-/// What remains of the past after each packet: half is forgotten after about 50 packets (1 s).
+/// What remains of the past after each packet by default: half is forgotten after about 50 packets (1 s).
 const FORGETTING: f32 = 0.986;
 
 /// Distribution of the relative arrival delay (0 = as fast as the fastest of late), with forgetting.
 #[derive(Debug, Clone)]
 pub struct DelayHistogram {
     weights: Vec<f32>,
+    forgetting: f32,
 }
 
 impl Default for DelayHistogram {
@@ -22,21 +23,26 @@ impl Default for DelayHistogram {
 impl DelayHistogram {
     /// Starts from a cautious guess of up to 20 ms.
     pub fn new() -> Self {
+        Self::with_forgetting(FORGETTING)
+    }
+
+    /// As [`Self::new`], keeping `forgetting` (0 to 1) of the past at each packet.
+    pub fn with_forgetting(forgetting: f32) -> Self {
         let mut weights = vec![0.0; BUCKETS];
         if let Some(w) = weights.get_mut(3) {
             *w = 1.0;
         }
-        Self { weights }
+        Self { weights, forgetting: forgetting.clamp(0.0, 1.0) }
     }
 
     /// Notes one packet's relative delay.
     pub fn add(&mut self, delay_ms: f32) {
         let bucket = ((delay_ms.max(0.0) / BUCKET_MS) as usize).min(BUCKETS - 1);
         for w in &mut self.weights {
-            *w *= FORGETTING;
+            *w *= self.forgetting;
         }
         if let Some(w) = self.weights.get_mut(bucket) {
-            *w += 1.0 - FORGETTING;
+            *w += 1.0 - self.forgetting;
         }
     }
 
@@ -68,11 +74,7 @@ mod tests {
         for i in 0..200 {
             h.add((i * 37 % 100) as f32);
         }
-        assert!(
-            (90.0..=105.0).contains(&h.quantile_ms(0.97)),
-            "{}",
-            h.quantile_ms(0.97)
-        );
+        assert!((90.0..=105.0).contains(&h.quantile_ms(0.97)), "{}", h.quantile_ms(0.97));
         for _ in 0..300 {
             h.add(1.0);
         }

@@ -6,7 +6,7 @@
 //! missing when its time has come is taken from the next packet's forward error correction, else concealed.
 
 use super::arrival::{Arrival, ArrivalTracker, ts_us};
-use super::codec::{PacketDecoder, SILENT_PACKET};
+use super::codec::PacketDecoder;
 use super::stretch::{self, Urgency};
 use super::{BLOCK_SAMPLES, Block};
 use std::collections::{BTreeMap, VecDeque};
@@ -63,6 +63,11 @@ pub struct JitterStats {
 struct Packet {
     timestamp: i64,
     data: bytes::Bytes,
+}
+
+/// What Opus makes of zeros (see [`super::codec::SILENT_PACKET`]), mono or stereo, of any CELT duration.
+fn is_digital_silence(packet: &[u8]) -> bool {
+    matches!(packet, [toc, 0xff, 0xfe] if toc & 0x80 != 0)
 }
 
 /// See the module's text.
@@ -191,12 +196,7 @@ impl JitterBuffer {
 
     /// Figures so far.
     pub fn stats(&self) -> JitterStats {
-        JitterStats {
-            jitter_ms: self.arrivals.jitter_ms(),
-            playout_delay_ms: self.delay_ms.unwrap_or(0.0),
-            target_delay_ms: self.target_ms(),
-            ..self.stats
-        }
+        JitterStats { jitter_ms: self.arrivals.jitter_ms(), target_delay_ms: self.target_ms(), ..self.stats }
     }
 
     /// Gives the next 10 ms, to be heard from `now` on (same origin as arrivals).
@@ -272,6 +272,8 @@ impl JitterBuffer {
             }
         }
         self.delay_ms = Some(delay);
+        // Stays readable through pauses.
+        self.stats.playout_delay_ms = delay;
         1.0 + f64::from((delay - target) * 5e-5).clamp(-8e-4, 8e-4)
     }
 
@@ -459,7 +461,8 @@ impl JitterBuffer {
         let overlap = (self.next_timestamp - packet.timestamp).clamp(0, 5_760) as usize;
         self.next_sequence = Some(sequence + 1);
         self.scratch.clear();
-        let spurt_ends = packet.data.len() <= 2 || packet.data.as_ref() == SILENT_PACKET;
+        let silence = is_digital_silence(&packet.data);
+        let spurt_ends = packet.data.len() <= 2 || silence;
         let decoded = if packet.data.is_empty() {
             self.decoder.conceal(960, &mut self.scratch);
             960
@@ -480,7 +483,7 @@ impl JitterBuffer {
         self.next_timestamp = self.next_timestamp.max(packet.timestamp + decoded as i64);
         self.expanded = 0;
         if spurt_ends {
-            self.digital_silence = packet.data.as_ref() == SILENT_PACKET;
+            self.digital_silence = silence;
             if !self.quiet {
                 self.quiet_pulls = 0;
                 self.delay_ms = None;

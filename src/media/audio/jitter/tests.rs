@@ -1,7 +1,7 @@
 //! Virtual-time tests against arrival traces; no clock, no sleeping.
 
 use super::*;
-use crate::media::audio::codec::{EncoderSettings, OpusPacketDecoder, OpusPacketEncoder, PacketEncoder};
+use crate::media::audio::codec::{EncoderSettings, OpusPacketDecoder, OpusPacketEncoder, PacketEncoder, SILENT_PACKET};
 use crate::media::audio::dsp::rms;
 use crate::media::audio::meter::ToneMeter;
 use crate::media::audio::source::ToneGenerator;
@@ -122,6 +122,22 @@ fn single_losses_are_recovered_by_forward_error_correction_or_concealed() {
 
 fn has_fec(packet: &[u8]) -> bool {
     OpusPacketDecoder::new().unwrap().has_fec(packet)
+}
+
+#[test]
+fn lost_packets_that_are_sent_again_are_waited_for() {
+    let packets = tone_packets(440.0, 1_500);
+    let mut rng = Rng(5);
+    // 5 % lost on a path of 45 ms each way; a NACK after the next packet brings it again 20 + 90 ms later.
+    let r = run(&packets, 1.0, |_| {
+        let again = rng.unit() < 0.05;
+        let twice = again && rng.unit() < 0.05;
+        Some(45.0 + rng.unit() * 3.0 + if again { 110.0 } else { 0.0 } + if twice { 110.0 } else { 0.0 })
+    });
+    let s = r.buffer.stats();
+    let made_up = s.concealed_samples as f64 / (1_500.0 * 960.0);
+    assert!(made_up < 0.02, "{made_up} {s:?}");
+    assert!(s.playout_delay_ms < 160.0, "{s:?}");
 }
 
 #[test]
