@@ -230,6 +230,11 @@ impl VideoReceiver {
             }
         }
         self.advance(now);
+        // A key frame behind a gap that has lasted too long is what was asked for: go on with it at once.
+        let overdue = self.blocked.is_some_and(|(_, since)| now.saturating_duration_since(since) >= self.wait());
+        if overdue && self.key_frame_around(sequence).is_some() {
+            self.skip_to_key_frame(now);
+        }
         if self.waiting.is_none() && self.slots.len() > self.config.max_packets {
             self.give_up(now);
         }

@@ -304,6 +304,39 @@ fn a_stream_without_key_frame_is_not_shown_and_asks_again_and_again() {
 }
 
 #[test]
+fn a_key_frame_behind_an_overdue_gap_is_shown_as_soon_as_it_is_there() {
+    let start = Instant::now();
+    let mut sender = Sender::new(VideoCodec::Vp8, Start::default(), 0);
+    let mut receiver = VideoReceiver::new(ReceiverConfig::standard(VideoCodec::Vp8));
+    for packet in sender.frame(start) {
+        receiver.push(packet, start);
+    }
+    assert!(receiver.poll_frame().is_some());
+    // A packet is lost for good; what comes behind it waits.
+    let mut lost = sender.frame(start);
+    lost.remove(1);
+    for packet in lost.into_iter().chain(sender.frame(start)) {
+        receiver.push(packet, start + 33 * MS);
+    }
+    assert!(receiver.poll_frame().is_none());
+    // Before the wait is over, even a key frame does not end it: the repair may still come.
+    sender.key_frame_wanted = true;
+    for packet in sender.frame(start) {
+        receiver.push(packet, start + 60 * MS);
+    }
+    assert!(receiver.poll_frame().is_none());
+    let late = start + 400 * MS;
+    assert!(receiver.poll_feedback(start + 360 * MS).pli || receiver.poll_frame().is_some());
+    sender.key_frame_wanted = true;
+    for packet in sender.frame(late) {
+        receiver.push(packet, late);
+    }
+    let shown: Vec<EncodedFrame> = std::iter::from_fn(|| receiver.poll_frame()).collect();
+    assert!(shown.iter().all(|frame| frame.key_frame) && !shown.is_empty(), "{shown:?}");
+    assert_eq!(shown.last().map(|frame| frame.rtp_timestamp), Some(4 * 3_000));
+}
+
+#[test]
 fn padding_and_missing_markers_do_no_harm() {
     let now = Instant::now();
     let mut receiver = VideoReceiver::new(ReceiverConfig::standard(VideoCodec::Vp8));
