@@ -559,10 +559,13 @@ fn play(file: &str, conn: &str, lines: &[Value], evicted_while_away: Option<Dura
         Some(reason) if state != State::Ended(EndReason::Evicted { reason: reason.clone() }) => {
             r.differ(format!("{state:?} after an eviction ({reason})"));
         }
-        None if complete && left && r.evicted_while_away.is_none() && file != "reconnect-after-window" => {
-            if state != State::Ended(EndReason::Left) {
-                r.differ(format!("{state:?} after leaving"));
-            }
+        None if complete
+            && left
+            && r.evicted_while_away.is_none()
+            && file != "reconnect-after-window"
+            && state != State::Ended(EndReason::Left) =>
+        {
+            r.differ(format!("{state:?} after leaving"));
         }
         _ => {}
     }

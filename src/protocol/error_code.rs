@@ -3,10 +3,7 @@
 /// A code in an error answer. The numeric value is what travels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(i64)]
-#[allow(
-    missing_docs,
-    reason = "the variants carry the names of the protocol's own table"
-)]
+#[allow(missing_docs, reason = "the variants carry the names of the protocol's own table")]
 pub enum ErrorCode {
     /// Uncaught exception of the original server: missing parameter, wrong type.
     Internal = -1,
@@ -166,9 +163,6 @@ mod tests {
             ErrorCode::UserNotStreaming.message("Participant 'con_A' is not streaming media"),
             "Participant 'con_A' is not streaming media. Code: 105"
         );
-        assert_eq!(
-            ErrorCode::ReconnectionError.message("reconnection error"),
-            "reconnection error"
-        );
+        assert_eq!(ErrorCode::ReconnectionError.message("reconnection error"), "reconnection error");
     }
 }

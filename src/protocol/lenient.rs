@@ -20,9 +20,7 @@ pub fn to_i64(value: &Value) -> Option<i64> {
         Value::Number(n) => n.as_i64().or_else(|| n.as_f64().and_then(f64_to_i64)),
         Value::String(s) => {
             let s = s.trim();
-            s.parse::<i64>()
-                .ok()
-                .or_else(|| s.parse::<f64>().ok().and_then(f64_to_i64))
+            s.parse::<i64>().ok().or_else(|| s.parse::<f64>().ok().and_then(f64_to_i64))
         }
         _ => None,
     }
@@ -54,12 +52,9 @@ pub fn to_text(value: &Value) -> Option<String> {
 /// `value` without any `null` member, at any depth, since RPC messages carry none. Elements of arrays stay.
 pub fn drop_nulls(value: Value) -> Value {
     match value {
-        Value::Object(map) => Value::Object(
-            map.into_iter()
-                .filter(|(_, v)| !v.is_null())
-                .map(|(k, v)| (k, drop_nulls(v)))
-                .collect(),
-        ),
+        Value::Object(map) => {
+            Value::Object(map.into_iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k, drop_nulls(v))).collect())
+        }
         Value::Array(list) => Value::Array(list.into_iter().map(drop_nulls).collect()),
         other => other,
     }
@@ -112,14 +107,9 @@ pub fn opt_i32<'de, D: Deserializer<'de>>(d: D) -> Result<Option<i32>, D::Error>
 }
 
 /// Serde helper: the readable elements of an array, nothing for anything else.
-pub fn list<'de, D: Deserializer<'de>, T: serde::de::DeserializeOwned>(
-    d: D,
-) -> Result<Vec<T>, D::Error> {
+pub fn list<'de, D: Deserializer<'de>, T: serde::de::DeserializeOwned>(d: D) -> Result<Vec<T>, D::Error> {
     Ok(match Value::deserialize(d)? {
-        Value::Array(list) => list
-            .into_iter()
-            .filter_map(|v| serde_json::from_value(v).ok())
-            .collect(),
+        Value::Array(list) => list.into_iter().filter_map(|v| serde_json::from_value(v).ok()).collect(),
         _ => Vec::new(),
     })
 }
@@ -144,9 +134,6 @@ mod tests {
 
     #[test]
     fn nulls_vanish_at_any_depth() {
-        assert_eq!(
-            drop_nulls(json!({"a":null,"b":{"c":null,"d":[null,{"e":null}]}})),
-            json!({"b":{"d":[null,{}]}})
-        );
+        assert_eq!(drop_nulls(json!({"a":null,"b":{"c":null,"d":[null,{"e":null}]}})), json!({"b":{"d":[null,{}]}}));
     }
 }

@@ -25,20 +25,12 @@ pub struct ClientMetadata {
 impl ClientMetadata {
     /// Metadata of a camera connection.
     pub fn camera(name: &str, participant_id: &str) -> Self {
-        Self {
-            client_data: name.to_owned(),
-            participant_id: participant_id.to_owned(),
-            kind: "CAMERA".into(),
-        }
+        Self { client_data: name.to_owned(), participant_id: participant_id.to_owned(), kind: "CAMERA".into() }
     }
 
     /// Metadata of a screen connection; the name gets the suffix that openvidu-call expects.
     pub fn screen(name: &str, participant_id: &str) -> Self {
-        Self {
-            client_data: format!("{name}_SCREEN"),
-            participant_id: participant_id.to_owned(),
-            kind: "SCREEN".into(),
-        }
+        Self { client_data: format!("{name}_SCREEN"), participant_id: participant_id.to_owned(), kind: "SCREEN".into() }
     }
 
     /// The text for `joinRoom.metadata`.
@@ -69,27 +61,18 @@ impl Persona {
         if own.name.is_some() || own.participant_id.is_some() {
             return own;
         }
-        Self {
-            screen: own.screen,
-            ..Self::parse_part(server)
-        }
+        Self { screen: own.screen, ..Self::parse_part(server) }
     }
 
     fn parse_part(part: &str) -> Self {
         let part = part.trim();
         match serde_json::from_str::<Value>(part) {
             Ok(Value::Object(map)) => {
-                let text = |name: &str| {
-                    map.get(name)
-                        .and_then(super::lenient::to_text)
-                        .filter(|t| !t.trim().is_empty())
-                };
-                let nick = text("clientData")
-                    .or_else(|| text("nickname"))
-                    .or_else(|| text("serverData"));
+                let text =
+                    |name: &str| map.get(name).and_then(super::lenient::to_text).filter(|t| !t.trim().is_empty());
+                let nick = text("clientData").or_else(|| text("nickname")).or_else(|| text("serverData"));
                 let kind = text("type");
-                let (name, suffixed) = match nick.as_deref().and_then(|n| n.strip_suffix("_SCREEN"))
-                {
+                let (name, suffixed) = match nick.as_deref().and_then(|n| n.strip_suffix("_SCREEN")) {
                     Some(stripped) => (Some(stripped.to_owned()), true),
                     None => (nick, false),
                 };
@@ -100,15 +83,9 @@ impl Persona {
                     screen: kind.map_or(suffixed, |k| k == "SCREEN"),
                 }
             }
-            Ok(Value::String(text)) => Self {
-                name: clean_name(&text),
-                ..Self::default()
-            },
+            Ok(Value::String(text)) => Self { name: clean_name(&text), ..Self::default() },
             Ok(Value::Null | Value::Array(_)) => Self::default(),
-            _ => Self {
-                name: clean_name(part),
-                ..Self::default()
-            },
+            _ => Self { name: clean_name(part), ..Self::default() },
         }
     }
 }
@@ -116,16 +93,9 @@ impl Persona {
 /// A name fit for the screen: no control characters, no characters that turn the direction of the text, one line, blanks folded, at most
 /// [`MAX_NAME_CHARS`] characters. `None` if nothing is left.
 pub fn clean_name(text: &str) -> Option<String> {
-    let visible: String = text
-        .chars()
-        .map(|c| if c.is_whitespace() { ' ' } else { c })
-        .filter(|c| !is_unsafe(*c))
-        .collect();
-    let folded = visible
-        .split(' ')
-        .filter(|w| !w.is_empty())
-        .collect::<Vec<_>>()
-        .join(" ");
+    let visible: String =
+        text.chars().map(|c| if c.is_whitespace() { ' ' } else { c }).filter(|c| !is_unsafe(*c)).collect();
+    let folded = visible.split(' ').filter(|w| !w.is_empty()).collect::<Vec<_>>().join(" ");
     let cut: String = folded.chars().take(MAX_NAME_CHARS).collect();
     let cut = cut.trim_end().to_owned();
     (!cut.is_empty()).then_some(cut)
@@ -154,37 +124,17 @@ mod tests {
     #[test]
     fn openvidu_call_style_goes_round() {
         let m = ClientMetadata::camera("Alice", "id-1").to_json();
-        assert_eq!(
-            m,
-            r#"{"clientData":"Alice","participantId":"id-1","type":"CAMERA"}"#
-        );
+        assert_eq!(m, r#"{"clientData":"Alice","participantId":"id-1","type":"CAMERA"}"#);
         let p = Persona::parse(&m);
-        assert_eq!(
-            p,
-            Persona {
-                name: Some("Alice".into()),
-                participant_id: Some("id-1".into()),
-                screen: false
-            }
-        );
+        assert_eq!(p, Persona { name: Some("Alice".into()), participant_id: Some("id-1".into()), screen: false });
         let p = Persona::parse(&ClientMetadata::screen("Alice", "id-1").to_json());
-        assert_eq!(
-            p,
-            Persona {
-                name: Some("Alice".into()),
-                participant_id: Some("id-1".into()),
-                screen: true
-            }
-        );
+        assert_eq!(p, Persona { name: Some("Alice".into()), participant_id: Some("id-1".into()), screen: true });
     }
 
     #[test]
     fn what_others_write_is_read() {
         let name = |m: &str| Persona::parse(m).name;
-        assert_eq!(
-            name(r#"{"clientData":"Bob"}%/%{"serverData":"user"}"#).as_deref(),
-            Some("Bob")
-        );
+        assert_eq!(name(r#"{"clientData":"Bob"}%/%{"serverData":"user"}"#).as_deref(), Some("Bob"));
         assert_eq!(name(r#"{"clientData":"Bob"}%/%{}"#).as_deref(), Some("Bob"));
         assert_eq!(name("plain name").as_deref(), Some("plain name"));
         assert_eq!(name("\"quoted\"").as_deref(), Some("quoted"));
@@ -193,14 +143,7 @@ mod tests {
         assert_eq!(name("{}%/%Porch").as_deref(), Some("Porch"));
         assert_eq!(name("007").as_deref(), Some("007"));
         assert_eq!(name(r#"{"clientData":5}"#).as_deref(), Some("5"));
-        for empty in [
-            "",
-            "{}",
-            "null",
-            "[1]",
-            r#"{"clientData":""}"#,
-            r#"{"clientData":{"a":1}}"#,
-        ] {
+        for empty in ["", "{}", "null", "[1]", r#"{"clientData":""}"#, r#"{"clientData":{"a":1}}"#] {
             assert_eq!(name(empty), None, "{empty}");
         }
         assert!(Persona::parse(r#"{"clientData":"Bob_SCREEN"}"#).screen);
@@ -208,15 +151,9 @@ mod tests {
 
     #[test]
     fn names_cannot_turn_or_break_the_line() {
-        assert_eq!(
-            clean_name("a\u{202E}b\u{2066}\n\tc\u{0}").as_deref(),
-            Some("ab c")
-        );
+        assert_eq!(clean_name("a\u{202E}b\u{2066}\n\tc\u{0}").as_deref(), Some("ab c"));
         assert_eq!(clean_name("\u{200F}\u{200B}"), None);
-        assert_eq!(
-            clean_name(&"x".repeat(200)).map(|n| n.chars().count()),
-            Some(MAX_NAME_CHARS)
-        );
+        assert_eq!(clean_name(&"x".repeat(200)).map(|n| n.chars().count()), Some(MAX_NAME_CHARS));
         assert_eq!(clean_name("مرحبا").as_deref(), Some("مرحبا"));
     }
 

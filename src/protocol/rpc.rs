@@ -25,10 +25,7 @@ pub struct ClientFrame {
 
 impl fmt::Debug for ClientFrame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientFrame")
-            .field("id", &self.id)
-            .field("method", &self.method)
-            .finish_non_exhaustive()
+        f.debug_struct("ClientFrame").field("id", &self.id).field("method", &self.method).finish_non_exhaustive()
     }
 }
 
@@ -72,16 +69,10 @@ impl ClientFrame {
         };
         let id = match map.remove("id") {
             None | Some(Value::Null) => None,
-            Some(Value::Number(n)) => {
-                Some(lenient::to_i64(&Value::Number(n)).ok_or(FrameError::BadId)?)
-            }
+            Some(Value::Number(n)) => Some(lenient::to_i64(&Value::Number(n)).ok_or(FrameError::BadId)?),
             Some(_) => return Err(FrameError::BadId),
         };
-        Ok(Self {
-            id,
-            method,
-            params: map.remove("params").filter(|p| !p.is_null()),
-        })
+        Ok(Self { id, method, params: map.remove("params").filter(|p| !p.is_null()) })
     }
 }
 
@@ -103,10 +94,7 @@ impl fmt::Debug for RpcError {
 impl RpcError {
     /// An error with a known code; the suffix `. Code: n` is added to `text`.
     pub fn new(code: ErrorCode, text: &str) -> Self {
-        Self {
-            code: code.code(),
-            message: code.message(text),
-        }
+        Self { code: code.code(), message: code.message(text) }
     }
 
     /// The known code, if it is one.
@@ -165,31 +153,19 @@ impl ServerFrame {
             let Value::String(method) = method else {
                 return Err(FrameError::Neither);
             };
-            return Ok(Self::Notification {
-                method,
-                params: map.remove("params").unwrap_or(Value::Null),
-            });
+            return Ok(Self::Notification { method, params: map.remove("params").unwrap_or(Value::Null) });
         }
         let id = match map.remove("id") {
             None | Some(Value::Null) => None,
             Some(id) => Some(lenient::to_i64(&id).ok_or(FrameError::BadId)?),
         };
         match (map.remove("result"), map.remove("error")) {
-            (Some(result), None) => Ok(Self::Success {
-                id: id.ok_or(FrameError::BadId)?,
-                result,
-            }),
+            (Some(result), None) => Ok(Self::Success { id: id.ok_or(FrameError::BadId)?, result }),
             (None, Some(error)) => Ok(Self::Error {
                 id,
                 error: RpcError {
-                    code: error
-                        .get("code")
-                        .and_then(lenient::to_i64)
-                        .unwrap_or(ErrorCode::Internal.code()),
-                    message: error
-                        .get("message")
-                        .and_then(lenient::to_text)
-                        .unwrap_or_default(),
+                    code: error.get("code").and_then(lenient::to_i64).unwrap_or(ErrorCode::Internal.code()),
+                    message: error.get("message").and_then(lenient::to_text).unwrap_or_default(),
                 },
             }),
             _ => Err(FrameError::Neither),
@@ -212,12 +188,7 @@ pub fn request(id: i64, request: &Request) -> String {
         params: Option<&'a Request>,
         id: i64,
     }
-    write(&Frame {
-        jsonrpc: "2.0",
-        method: request.method(),
-        params: request.has_params().then_some(request),
-        id,
-    })
+    write(&Frame { jsonrpc: "2.0", method: request.method(), params: request.has_params().then_some(request), id })
 }
 
 /// A success: `id`, `result` with `sessionId` added as its last member, `jsonrpc`.
@@ -231,13 +202,7 @@ pub fn success(id: i64, result: &impl Serialize, rpc_session_id: &str) -> String
         #[serde(rename = "sessionId")]
         session_id: &'a str,
     }
-    success_plain(
-        id,
-        &WithSession {
-            result,
-            session_id: rpc_session_id,
-        },
-    )
+    success_plain(id, &WithSession { result, session_id: rpc_session_id })
 }
 
 /// A success whose result goes out as it is: `ping` (`{"value":"pong"}`) and `closeSession` (`"bye"`).
@@ -248,11 +213,7 @@ pub fn success_plain(id: i64, result: &impl Serialize) -> String {
         result: &'a T,
         jsonrpc: &'static str,
     }
-    write(&Frame {
-        id,
-        result,
-        jsonrpc: "2.0",
-    })
+    write(&Frame { id, result, jsonrpc: "2.0" })
 }
 
 /// An error: `id` (left out when the request had none), `error`, `jsonrpc`.
@@ -269,14 +230,7 @@ pub fn error(id: Option<i64>, error: &RpcError) -> String {
         error: Body<'a>,
         jsonrpc: &'static str,
     }
-    write(&Frame {
-        id,
-        error: Body {
-            code: error.code,
-            message: &error.message,
-        },
-        jsonrpc: "2.0",
-    })
+    write(&Frame { id, error: Body { code: error.code, message: &error.message }, jsonrpc: "2.0" })
 }
 
 /// A notification: `method`, `params`, `jsonrpc`.
@@ -287,11 +241,7 @@ pub fn notification(notification: &Notification) -> String {
         params: &'a Notification,
         jsonrpc: &'static str,
     }
-    write(&Frame {
-        method: notification.method(),
-        params: notification,
-        jsonrpc: "2.0",
-    })
+    write(&Frame { method: notification.method(), params: notification, jsonrpc: "2.0" })
 }
 
 #[cfg(test)]
@@ -302,49 +252,23 @@ mod tests {
     #[test]
     fn frames_are_written_in_the_order_of_the_original() {
         assert_eq!(
-            request(
-                0,
-                &Request::Ping(Ping {
-                    interval: Some(5000)
-                })
-            ),
+            request(0, &Request::Ping(Ping { interval: Some(5000) })),
             r#"{"jsonrpc":"2.0","method":"ping","params":{"interval":5000},"id":0}"#
         );
-        assert_eq!(
-            request(2, &Request::Ping(Ping { interval: None })),
-            r#"{"jsonrpc":"2.0","method":"ping","id":2}"#
-        );
+        assert_eq!(request(2, &Request::Ping(Ping { interval: None })), r#"{"jsonrpc":"2.0","method":"ping","id":2}"#);
         assert_eq!(
             request(50, &Request::LeaveRoom(Empty {})),
             r#"{"jsonrpc":"2.0","method":"leaveRoom","params":{},"id":50}"#
         );
+        assert_eq!(success(5, &Empty {}, "5bd1"), r#"{"id":5,"result":{"sessionId":"5bd1"},"jsonrpc":"2.0"}"#);
         assert_eq!(
-            success(5, &Empty {}, "5bd1"),
-            r#"{"id":5,"result":{"sessionId":"5bd1"},"jsonrpc":"2.0"}"#
-        );
-        assert_eq!(
-            success(
-                5,
-                &ReceiveResult {
-                    sdp_answer: Some("v=0".into())
-                },
-                "5bd1"
-            ),
+            success(5, &ReceiveResult { sdp_answer: Some("v=0".into()) }, "5bd1"),
             r#"{"id":5,"result":{"sdpAnswer":"v=0","sessionId":"5bd1"},"jsonrpc":"2.0"}"#
         );
+        assert_eq!(success_plain(0, &PingResult::default()), r#"{"id":0,"result":{"value":"pong"},"jsonrpc":"2.0"}"#);
+        assert_eq!(success_plain(0, &"bye"), r#"{"id":0,"result":"bye","jsonrpc":"2.0"}"#);
         assert_eq!(
-            success_plain(0, &PingResult::default()),
-            r#"{"id":0,"result":{"value":"pong"},"jsonrpc":"2.0"}"#
-        );
-        assert_eq!(
-            success_plain(0, &"bye"),
-            r#"{"id":0,"result":"bye","jsonrpc":"2.0"}"#
-        );
-        assert_eq!(
-            error(
-                Some(37),
-                &RpcError::new(ErrorCode::ReconnectionError, "reconnection error")
-            ),
+            error(Some(37), &RpcError::new(ErrorCode::ReconnectionError, "reconnection error")),
             r#"{"id":37,"error":{"code":40007,"message":"reconnection error"},"jsonrpc":"2.0"}"#
         );
         let joined = Notification::ParticipantJoined(ParticipantInfo {
@@ -391,20 +315,11 @@ mod tests {
             ServerFrame::parse(
                 r#"{"id":11,"error":{"code":105,"message":"m","sessionId":"s"},"data":{},"jsonrpc":"2.0"}"#
             ),
-            Ok(ServerFrame::Error {
-                id: Some(11),
-                error: RpcError {
-                    code: 105,
-                    message: "m".into()
-                }
-            })
+            Ok(ServerFrame::Error { id: Some(11), error: RpcError { code: 105, message: "m".into() } })
         );
         assert_eq!(
             ServerFrame::parse(r#"{"id":1,"result":null,"jsonrpc":"2.0"}"#),
-            Ok(ServerFrame::Success {
-                id: 1,
-                result: Value::Null
-            })
+            Ok(ServerFrame::Success { id: 1, result: Value::Null })
         );
     }
 }

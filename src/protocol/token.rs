@@ -68,9 +68,7 @@ impl Token {
                 (parts.next() == Some(name)).then(|| parts.next().unwrap_or_default().to_owned())
             })
         };
-        let session = param("sessionId")
-            .filter(|s| !s.is_empty())
-            .ok_or(TokenError::Session)?;
+        let session = param("sessionId").filter(|s| !s.is_empty()).ok_or(TokenError::Session)?;
         let secret = Secret::from(param("secret").unwrap_or_default());
         if secret.is_empty() && param("token").is_none_or(|t| t.is_empty()) {
             return Err(TokenError::Key);
@@ -139,9 +137,7 @@ impl Token {
     /// Port, 443 or 80 when the token names none.
     pub fn port(&self) -> u16 {
         let after_host = self.authority.rsplit(']').next().unwrap_or_default();
-        let port = after_host
-            .rsplit_once(':')
-            .and_then(|(_, p)| p.parse().ok());
+        let port = after_host.rsplit_once(':').and_then(|(_, p)| p.parse().ok());
         port.unwrap_or(if self.tls { 443 } else { 80 })
     }
 
@@ -149,28 +145,18 @@ impl Token {
     pub fn socket_url(&self, reconnect: bool) -> String {
         let scheme = if self.tls { "wss" } else { "ws" };
         let tail = if reconnect { "&reconnect=true" } else { "" };
-        format!(
-            "{scheme}://{}/openvidu?sessionId={}{tail}",
-            self.authority,
-            encode_component(&self.session)
-        )
+        format!("{scheme}://{}/openvidu?sessionId={}{tail}", self.authority, encode_component(&self.session))
     }
 
     /// `http` or `https` and host, for REST calls to the same server.
     pub fn http_url(&self) -> String {
-        format!(
-            "{}://{}",
-            if self.tls { "https" } else { "http" },
-            self.authority
-        )
+        format!("{}://{}", if self.tls { "https" } else { "http" }, self.authority)
     }
 }
 
 fn strip_scheme<'a>(text: &'a str, scheme: &str) -> Option<&'a str> {
     let head = text.get(..scheme.len())?;
-    head.eq_ignore_ascii_case(scheme)
-        .then(|| text.get(scheme.len()..))
-        .flatten()
+    head.eq_ignore_ascii_case(scheme).then(|| text.get(scheme.len()..)).flatten()
 }
 
 /// `host`, `host:port` or `[v6]:port`.
@@ -186,10 +172,7 @@ fn is_authority(text: &str) -> bool {
             None => (!text.is_empty(), ""),
         }
     };
-    let port_ok = rest.is_empty()
-        || rest
-            .strip_prefix(':')
-            .is_some_and(|p| p.parse::<u16>().is_ok_and(|p| p > 0));
+    let port_ok = rest.is_empty() || rest.strip_prefix(':').is_some_and(|p| p.parse::<u16>().is_ok_and(|p| p > 0));
     host_ok && port_ok && !text.contains('@')
 }
 
@@ -237,25 +220,11 @@ mod tests {
 
     #[test]
     fn the_token_of_a_ce_server() {
-        let t =
-            Token::parse("  wss://localhost:4443?sessionId=SessionA&token=tok_Jc3aB9xYk0PqLm2Z\n")
-                .unwrap();
-        assert_eq!(
-            t.raw().expose(),
-            "wss://localhost:4443?sessionId=SessionA&token=tok_Jc3aB9xYk0PqLm2Z"
-        );
-        assert_eq!(
-            (t.session(), t.host(), t.port(), t.tls()),
-            ("SessionA", "localhost", 4443, true)
-        );
-        assert_eq!(
-            t.socket_url(false),
-            "wss://localhost:4443/openvidu?sessionId=SessionA"
-        );
-        assert_eq!(
-            t.socket_url(true),
-            "wss://localhost:4443/openvidu?sessionId=SessionA&reconnect=true"
-        );
+        let t = Token::parse("  wss://localhost:4443?sessionId=SessionA&token=tok_Jc3aB9xYk0PqLm2Z\n").unwrap();
+        assert_eq!(t.raw().expose(), "wss://localhost:4443?sessionId=SessionA&token=tok_Jc3aB9xYk0PqLm2Z");
+        assert_eq!((t.session(), t.host(), t.port(), t.tls()), ("SessionA", "localhost", 4443, true));
+        assert_eq!(t.socket_url(false), "wss://localhost:4443/openvidu?sessionId=SessionA");
+        assert_eq!(t.socket_url(true), "wss://localhost:4443/openvidu?sessionId=SessionA&reconnect=true");
         assert_eq!(t.http_url(), "https://localhost:4443");
         assert!(t.secret().is_empty() && !t.recorder() && !t.is_pro());
         assert!(!format!("{t:?}").contains("tok_"));
@@ -263,17 +232,11 @@ mod tests {
 
     #[test]
     fn other_shapes() {
-        let t = Token::parse(
-            "ws://[::1]:4443/some/path?sessionId=a&token=tok_x&role=PUBLISHER&edition=pro",
-        )
-        .unwrap();
+        let t = Token::parse("ws://[::1]:4443/some/path?sessionId=a&token=tok_x&role=PUBLISHER&edition=pro").unwrap();
         assert_eq!((t.host(), t.port(), t.is_pro()), ("::1", 4443, true));
         assert_eq!(t.socket_url(false), "ws://[::1]:4443/openvidu?sessionId=a");
         let t = Token::parse("wss://h?sessionId=a%20b&secret=S&recorder=true").unwrap();
-        assert_eq!(
-            (t.session(), t.port(), t.recorder(), t.secret().expose()),
-            ("a b", 443, true, "S")
-        );
+        assert_eq!((t.session(), t.port(), t.recorder(), t.secret().expose()), ("a b", 443, true, "S"));
         assert_eq!(t.socket_url(false), "wss://h/openvidu?sessionId=a%20b");
     }
 

@@ -5,26 +5,24 @@
 
 mod notification;
 mod request;
+mod request_parse;
 mod result;
+mod signal;
 mod stream;
 
 pub use notification::{
-    BroadcastEvent, ConnectionPropertyChanged, FilterEvent, ForciblyReconnectSubscriber,
-    IceCandidateFromServer, MediaErrorEvent, NetworkQualityLevelChanged, Notification,
-    NotificationError, ParticipantGone, ParticipantPublished, PropertyValue, RecordingEvent,
-    SignalEvent, SpeechToTextDisconnected, SpeechToTextMessage, StreamPropertyChangedEvent,
-    UnknownNotification,
+    BroadcastEvent, ConnectionPropertyChanged, FilterEvent, ForciblyReconnectSubscriber, IceCandidateFromServer,
+    MediaErrorEvent, NetworkQualityLevelChanged, Notification, NotificationError, ParticipantGone,
+    ParticipantPublished, PropertyValue, RecordingEvent, SignalEvent, SpeechToTextDisconnected, SpeechToTextMessage,
+    StreamPropertyChangedEvent, UnknownNotification,
 };
 pub use request::{
-    ApplyFilter, Connect, Empty, ExecFilterMethod, FilterEventListener, FilterWish,
-    ForceDisconnect, ForceUnpublish, IceCandidateToServer, JoinRoom, Ping, PrepareReceiveVideoFrom,
-    PublishVideo, ReceiveVideoFrom, ReconnectStream, RemoveFilter, Request, RequestError,
-    SendMessage, SessionStatus, SignalMessage, SignalMessageError, SpeechToText,
-    StreamPropertyChanged, UnsubscribeFromVideo, VideoData,
+    ApplyFilter, Connect, Empty, ExecFilterMethod, FilterEventListener, FilterWish, ForceDisconnect, ForceUnpublish,
+    IceCandidateToServer, JoinRoom, Ping, PrepareReceiveVideoFrom, PublishVideo, ReceiveVideoFrom, ReconnectStream,
+    RemoveFilter, Request, SendMessage, SessionStatus, SpeechToText, StreamPropertyChanged, UnsubscribeFromVideo,
+    VideoData,
 };
-pub use result::{
-    ConnectResult, JoinResult, PingResult, PrepareResult, PublishResult, ReceiveResult,
-};
-pub use stream::{
-    IceServer, MediaServer, ParticipantInfo, Role, StreamInfo, TypeOfVideo, VideoDimensions,
-};
+pub use request_parse::RequestError;
+pub use result::{ConnectResult, JoinResult, PingResult, PrepareResult, PublishResult, ReceiveResult};
+pub use signal::{SignalMessage, SignalMessageError};
+pub use stream::{IceServer, MediaServer, ParticipantInfo, Role, StreamInfo, TypeOfVideo, VideoDimensions};

@@ -10,10 +10,7 @@ use serde_json::Value;
 /// One notification. Serialises as its `params`; [`crate::protocol::rpc::notification`] writes the whole frame.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
-#[allow(
-    missing_docs,
-    reason = "each variant is the method of the same name; the fields are documented at their types"
-)]
+#[allow(missing_docs, reason = "each variant is the method of the same name; the fields are documented at their types")]
 pub enum Notification {
     ParticipantJoined(ParticipantInfo),
     ParticipantPublished(ParticipantPublished),
@@ -88,23 +85,13 @@ pub struct IceCandidateFromServer {
 #[serde(default)]
 pub struct SignalEvent {
     /// Content.
-    #[serde(
-        deserialize_with = "lenient::opt_string",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(deserialize_with = "lenient::opt_string", skip_serializing_if = "Option::is_none")]
     pub data: Option<String>,
     /// `signal:chat` and the like, as the sender wrote it.
-    #[serde(
-        rename = "type",
-        deserialize_with = "lenient::opt_string",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "type", deserialize_with = "lenient::opt_string", skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
     /// Connection id of the sender; absent when the signal came over REST.
-    #[serde(
-        deserialize_with = "lenient::opt_string",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(deserialize_with = "lenient::opt_string", skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
 }
 
@@ -254,10 +241,7 @@ pub struct RecordingEvent {
     #[serde(deserialize_with = "lenient::string")]
     pub name: String,
     /// Why it stopped.
-    #[serde(
-        deserialize_with = "lenient::opt_string",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(deserialize_with = "lenient::opt_string", skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
@@ -351,8 +335,7 @@ pub enum NotificationError {
 }
 
 fn read<T: DeserializeOwned>(method: &str, params: Value) -> Result<T, NotificationError> {
-    serde_json::from_value(params)
-        .map_err(|_| NotificationError::ParamsNotAnObject(method.to_owned()))
+    serde_json::from_value(params).map_err(|_| NotificationError::ParamsNotAnObject(method.to_owned()))
 }
 
 impl Notification {
@@ -368,10 +351,7 @@ impl Notification {
                 return if Self::METHODS.contains(&method) {
                     Err(NotificationError::ParamsNotAnObject(method.to_owned()))
                 } else {
-                    Ok(Self::Unknown(UnknownNotification {
-                        method: method.to_owned(),
-                        params: other,
-                    }))
+                    Ok(Self::Unknown(UnknownNotification { method: method.to_owned(), params: other }))
                 };
             }
         };
@@ -392,19 +372,12 @@ impl Notification {
             "recordingStopped" => Self::RecordingStopped(read(method, params)?),
             "broadcastStarted" => Self::BroadcastStarted(BroadcastEvent {}),
             "broadcastStopped" => Self::BroadcastStopped(BroadcastEvent {}),
-            "forciblyReconnectSubscriber" => {
-                Self::ForciblyReconnectSubscriber(read(method, params)?)
-            }
+            "forciblyReconnectSubscriber" => Self::ForciblyReconnectSubscriber(read(method, params)?),
             "speechToTextMessage" => Self::SpeechToTextMessage(read(method, params)?),
             "speechToTextDisconnected" => Self::SpeechToTextDisconnected(read(method, params)?),
-            "masterNodeCrashedNotification" => {
-                Self::MasterNodeCrashedNotification(BroadcastEvent {})
-            }
+            "masterNodeCrashedNotification" => Self::MasterNodeCrashedNotification(BroadcastEvent {}),
             _ => {
-                return Ok(Self::Unknown(UnknownNotification {
-                    method: method.to_owned(),
-                    params,
-                }));
+                return Ok(Self::Unknown(UnknownNotification { method: method.to_owned(), params }));
             }
         };
         n.check()?;
@@ -415,30 +388,18 @@ impl Notification {
     fn check(&self) -> Result<(), NotificationError> {
         let missing = match self {
             Self::ParticipantJoined(p) if p.id.is_empty() => Some(("participantJoined", "id")),
-            Self::ParticipantPublished(p) if p.id.is_empty() => {
-                Some(("participantPublished", "id"))
-            }
+            Self::ParticipantPublished(p) if p.id.is_empty() => Some(("participantPublished", "id")),
             Self::ParticipantPublished(p) if p.streams.iter().all(|s| s.id.is_empty()) => {
                 Some(("participantPublished", "streams"))
             }
             Self::ParticipantUnpublished(p) if p.connection_id.is_empty() => {
                 Some(("participantUnpublished", "connectionId"))
             }
-            Self::ParticipantLeft(p) if p.connection_id.is_empty() => {
-                Some(("participantLeft", "connectionId"))
-            }
-            Self::ParticipantEvicted(p) if p.connection_id.is_empty() => {
-                Some(("participantEvicted", "connectionId"))
-            }
-            Self::IceCandidate(c) if c.sender_connection_id.is_empty() => {
-                Some(("iceCandidate", "senderConnectionId"))
-            }
-            Self::StreamPropertyChanged(e) if e.property.is_empty() => {
-                Some(("streamPropertyChanged", "property"))
-            }
-            Self::StreamPropertyChanged(e) if e.stream_id.is_empty() => {
-                Some(("streamPropertyChanged", "streamId"))
-            }
+            Self::ParticipantLeft(p) if p.connection_id.is_empty() => Some(("participantLeft", "connectionId")),
+            Self::ParticipantEvicted(p) if p.connection_id.is_empty() => Some(("participantEvicted", "connectionId")),
+            Self::IceCandidate(c) if c.sender_connection_id.is_empty() => Some(("iceCandidate", "senderConnectionId")),
+            Self::StreamPropertyChanged(e) if e.property.is_empty() => Some(("streamPropertyChanged", "property")),
+            Self::StreamPropertyChanged(e) if e.stream_id.is_empty() => Some(("streamPropertyChanged", "streamId")),
             Self::ForciblyReconnectSubscriber(e) if e.stream_id.is_empty() => {
                 Some(("forciblyReconnectSubscriber", "streamId"))
             }
@@ -447,9 +408,7 @@ impl Notification {
             }
             _ => None,
         };
-        missing.map_or(Ok(()), |(method, element)| {
-            Err(NotificationError::Missing { method, element })
-        })
+        missing.map_or(Ok(()), |(method, element)| Err(NotificationError::Missing { method, element }))
     }
 
     /// Name of the method on the wire.
@@ -512,23 +471,11 @@ mod tests {
     #[test]
     fn unknown_ones_are_kept_and_broken_ones_named() {
         let n = Notification::parse("brandNew", json!({"a":1})).unwrap();
-        assert_eq!(
-            n,
-            Notification::Unknown(UnknownNotification {
-                method: "brandNew".into(),
-                params: json!({"a":1})
-            })
-        );
-        assert!(matches!(
-            Notification::parse("brandNew", json!([1])),
-            Ok(Notification::Unknown(_))
-        ));
+        assert_eq!(n, Notification::Unknown(UnknownNotification { method: "brandNew".into(), params: json!({"a":1}) }));
+        assert!(matches!(Notification::parse("brandNew", json!([1])), Ok(Notification::Unknown(_))));
         assert_eq!(
             Notification::parse("participantLeft", json!({"reason":"x"})),
-            Err(NotificationError::Missing {
-                method: "participantLeft",
-                element: "connectionId"
-            })
+            Err(NotificationError::Missing { method: "participantLeft", element: "connectionId" })
         );
         assert!(matches!(
             Notification::parse("participantLeft", json!([])),
@@ -557,36 +504,24 @@ mod tests {
             reason: String::new(),
         };
         let forwarded = StreamPropertyChangedEvent::forwarded_value;
-        assert_eq!(
-            ev("videoActive", forwarded(&json!(false))).value(),
-            PropertyValue::VideoActive(false)
-        );
+        assert_eq!(ev("videoActive", forwarded(&json!(false))).value(), PropertyValue::VideoActive(false));
         assert_eq!(
             ev("audioActive", forwarded(&json!("true"))).value(),
             PropertyValue::AudioActive(false),
             "encoded twice is not `true`"
         );
-        assert_eq!(
-            ev("audioActive", json!("true")).value(),
-            PropertyValue::AudioActive(true)
-        );
+        assert_eq!(ev("audioActive", json!("true")).value(), PropertyValue::AudioActive(true));
         let dims = forwarded(&json!("{\"width\":1000,\"height\":700}"));
         assert_eq!(dims, json!("\"{\\\"width\\\":1000,\\\"height\\\":700}\""));
         assert_eq!(
             ev("videoDimensions", dims).value(),
-            PropertyValue::VideoDimensions(VideoDimensions {
-                width: 1000,
-                height: 700
-            })
+            PropertyValue::VideoDimensions(VideoDimensions { width: 1000, height: 700 })
         );
         assert_eq!(
             ev("videoTrack", forwarded(&json!({"label":"USB"}))).value(),
             PropertyValue::VideoTrack("USB".into())
         );
-        assert_eq!(
-            ev("filter", json!({})).value(),
-            PropertyValue::Filter(json!({}))
-        );
+        assert_eq!(ev("filter", json!({})).value(), PropertyValue::Filter(json!({})));
         assert_eq!(ev("new", json!(1)).value(), PropertyValue::Other);
     }
 }

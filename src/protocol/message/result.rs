@@ -14,10 +14,7 @@ pub struct JoinResult {
     #[serde(deserialize_with = "lenient::string")]
     pub id: String,
     /// The same for every socket of one browser.
-    #[serde(
-        deserialize_with = "lenient::opt_string",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(deserialize_with = "lenient::opt_string", skip_serializing_if = "Option::is_none")]
     pub final_user_id: Option<String>,
     /// When the connection became active, UTC milliseconds.
     #[serde(deserialize_with = "lenient::u64")]
@@ -41,31 +38,19 @@ pub struct JoinResult {
     #[serde(deserialize_with = "lenient::boolean")]
     pub video_simulcast: bool,
     /// Whether the connection's streams are recorded.
-    #[serde(
-        deserialize_with = "lenient::opt_bool",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(deserialize_with = "lenient::opt_bool", skip_serializing_if = "Option::is_none")]
     pub record: Option<bool>,
     /// Role text, see [`Role`]. Never empty: the browser recognises its own connection by it.
     #[serde(deserialize_with = "lenient::string")]
     pub role: String,
     /// Informational.
-    #[serde(
-        deserialize_with = "lenient::opt_string",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(deserialize_with = "lenient::opt_string", skip_serializing_if = "Option::is_none")]
     pub coturn_ip: Option<String>,
     /// Informational.
-    #[serde(
-        deserialize_with = "lenient::opt_u16",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(deserialize_with = "lenient::opt_u16", skip_serializing_if = "Option::is_none")]
     pub coturn_port: Option<u16>,
     /// Informational.
-    #[serde(
-        deserialize_with = "lenient::opt_string",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(deserialize_with = "lenient::opt_string", skip_serializing_if = "Option::is_none")]
     pub turn_username: Option<String>,
     /// Informational.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -74,22 +59,13 @@ pub struct JoinResult {
     #[serde(deserialize_with = "lenient::list")]
     pub custom_ice_servers: Vec<IceServer>,
     /// Recording in progress.
-    #[serde(
-        deserialize_with = "lenient::opt_string",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(deserialize_with = "lenient::opt_string", skip_serializing_if = "Option::is_none")]
     pub recording_id: Option<String>,
     /// Name of the recording in progress.
-    #[serde(
-        deserialize_with = "lenient::opt_string",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(deserialize_with = "lenient::opt_string", skip_serializing_if = "Option::is_none")]
     pub recording_name: Option<String>,
     /// Life number of a multi-master deployment.
-    #[serde(
-        deserialize_with = "lenient::opt_i64",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(deserialize_with = "lenient::opt_i64", skip_serializing_if = "Option::is_none")]
     pub life: Option<i64>,
     /// What a Tertulia host offers beyond OpenVidu; other servers leave it out and other clients ignore it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -154,9 +130,7 @@ pub struct ConnectResult {
 impl ConnectResult {
     /// The old JSON-RPC session goes on.
     pub fn resumed() -> Self {
-        Self {
-            value: "reconnection successful".into(),
-        }
+        Self { value: "reconnection successful".into() }
     }
 
     /// A JSON-RPC session was made or found.
@@ -176,8 +150,6 @@ pub struct PingResult {
 
 impl Default for PingResult {
     fn default() -> Self {
-        Self {
-            value: "pong".into(),
-        }
+        Self { value: "pong".into() }
     }
 }

@@ -22,34 +22,19 @@ pub struct StreamInfo {
     #[serde(deserialize_with = "lenient::boolean")]
     pub has_video: bool,
     /// The microphone is on; absent if the publisher said nothing.
-    #[serde(
-        deserialize_with = "lenient::opt_bool",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(deserialize_with = "lenient::opt_bool", skip_serializing_if = "Option::is_none")]
     pub audio_active: Option<bool>,
     /// The camera is on; absent if the publisher said nothing.
-    #[serde(
-        deserialize_with = "lenient::opt_bool",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(deserialize_with = "lenient::opt_bool", skip_serializing_if = "Option::is_none")]
     pub video_active: Option<bool>,
     /// `CAMERA`, `SCREEN`, `CUSTOM`, `IPCAM`; absent for audio-only.
-    #[serde(
-        deserialize_with = "lenient::opt_string",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(deserialize_with = "lenient::opt_string", skip_serializing_if = "Option::is_none")]
     pub type_of_video: Option<String>,
     /// Frames per second, −1 is unspecified.
-    #[serde(
-        deserialize_with = "lenient::opt_i32",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(deserialize_with = "lenient::opt_i32", skip_serializing_if = "Option::is_none")]
     pub frame_rate: Option<i32>,
     /// JSON text `{"width":…,"height":…}`, see [`VideoDimensions`].
-    #[serde(
-        deserialize_with = "lenient::opt_string",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(deserialize_with = "lenient::opt_string", skip_serializing_if = "Option::is_none")]
     pub video_dimensions: Option<String>,
     /// `{}` when there is none, else `{type, options, lastExecMethod}`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -64,9 +49,7 @@ impl StreamInfo {
 
     /// Picture size, if the publisher gave one that can be read.
     pub fn dimensions(&self) -> Option<VideoDimensions> {
-        self.video_dimensions
-            .as_deref()
-            .and_then(VideoDimensions::parse)
+        self.video_dimensions.as_deref().and_then(VideoDimensions::parse)
     }
 
     /// Kind of picture; audio-only streams have none.
@@ -91,10 +74,7 @@ impl VideoDimensions {
         if let Value::String(inner) = &value {
             value = serde_json::from_str(inner).ok()?;
         }
-        Some(Self {
-            width: lenient::to_u32(value.get("width")?)?,
-            height: lenient::to_u32(value.get("height")?)?,
-        })
+        Some(Self { width: lenient::to_u32(value.get("width")?)?, height: lenient::to_u32(value.get("height")?)? })
     }
 
     /// The text for `videoDimensions`.
@@ -156,10 +136,7 @@ pub struct ParticipantInfo {
     #[serde(deserialize_with = "lenient::string")]
     pub metadata: String,
     /// Streams, at most one; never written when empty.
-    #[serde(
-        deserialize_with = "lenient::list",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(deserialize_with = "lenient::list", skip_serializing_if = "Vec::is_empty")]
     pub streams: Vec<StreamInfo>,
 }
 
@@ -171,10 +148,7 @@ pub struct IceServer {
     #[serde(deserialize_with = "lenient::string")]
     pub url: String,
     /// TURN user.
-    #[serde(
-        deserialize_with = "lenient::opt_string",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(deserialize_with = "lenient::opt_string", skip_serializing_if = "Option::is_none")]
     pub username: Option<String>,
     /// TURN password.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -194,18 +168,12 @@ pub enum MediaServer {
 impl MediaServer {
     /// Reads `joinRoom.mediaServer`.
     pub fn parse(text: &str) -> Self {
-        if text.eq_ignore_ascii_case("mediasoup") {
-            Self::Mediasoup
-        } else {
-            Self::Kurento
-        }
+        if text.eq_ignore_ascii_case("mediasoup") { Self::Mediasoup } else { Self::Kurento }
     }
 }
 
 /// What a connection may do.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Role {
     /// Receive and signal.
@@ -260,48 +228,25 @@ mod tests {
         }))
         .unwrap();
         assert!(s.has_audio && !s.has_video);
-        assert_eq!(
-            (s.created_at, s.frame_rate, s.type_of_video.clone()),
-            (17, Some(30), None)
-        );
+        assert_eq!((s.created_at, s.frame_rate, s.type_of_video.clone()), (17, Some(30), None));
         assert_eq!(s.connection_id(), Some("con_B"));
         assert!(!serde_json::to_string(&s).unwrap().contains("null"));
     }
 
     #[test]
     fn dimensions_are_read_once_and_twice_encoded() {
-        let want = Some(VideoDimensions {
-            width: 1000,
-            height: 700,
-        });
-        assert_eq!(
-            VideoDimensions::parse("{\"width\":1000,\"height\":700}"),
-            want
-        );
-        assert_eq!(
-            VideoDimensions::parse("\"{\\\"width\\\":1000,\\\"height\\\":700}\""),
-            want
-        );
+        let want = Some(VideoDimensions { width: 1000, height: 700 });
+        assert_eq!(VideoDimensions::parse("{\"width\":1000,\"height\":700}"), want);
+        assert_eq!(VideoDimensions::parse("\"{\\\"width\\\":1000,\\\"height\\\":700}\""), want);
         assert_eq!(VideoDimensions::parse("{}"), None);
-        assert_eq!(
-            VideoDimensions {
-                width: 1000,
-                height: 700
-            }
-            .to_json(),
-            "{\"width\":1000,\"height\":700}"
-        );
+        assert_eq!(VideoDimensions { width: 1000, height: 700 }.to_json(), "{\"width\":1000,\"height\":700}");
     }
 
     #[test]
     fn credentials_stay_out_of_debug() {
         let s: IceServer =
-            serde_json::from_value(json!({"url":"turn:h:1","username":"u","credential":"hush"}))
-                .unwrap();
+            serde_json::from_value(json!({"url":"turn:h:1","username":"u","credential":"hush"})).unwrap();
         assert!(!format!("{s:?}").contains("hush"));
-        assert_eq!(
-            serde_json::to_value(&s).unwrap(),
-            json!({"url":"turn:h:1","username":"u","credential":"hush"})
-        );
+        assert_eq!(serde_json::to_value(&s).unwrap(), json!({"url":"turn:h:1","username":"u","credential":"hush"}));
     }
 }
