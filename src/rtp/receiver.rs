@@ -294,6 +294,12 @@ impl VideoReceiver {
         self.waiting.is_some() || self.ssrc.is_none()
     }
 
+    /// Since when only a key frame helps; `None` while frames come out, or before the first packet. With a server that
+    /// ignores key frame requests, a stream that waits for seconds has to be made anew.
+    pub fn waiting_since(&self) -> Option<Instant> {
+        self.waiting
+    }
+
     /// Counters so far.
     pub fn stats(&self) -> ReceiverStats {
         let (lost, recovered, requested) = self.before;

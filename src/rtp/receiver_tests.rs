@@ -291,6 +291,7 @@ fn a_stream_without_key_frame_is_not_shown_and_asks_again_and_again() {
         assert!(receiver.poll_frame().is_none());
     }
     assert!(receiver.needs_key_frame());
+    assert_eq!(receiver.waiting_since(), Some(origin));
     assert_eq!(asked, [100, 600, 1_100, 1_600, 2_100, 2_600]);
     // As soon as one comes, it is shown.
     sender.key_frame_wanted = true;
@@ -300,7 +301,7 @@ fn a_stream_without_key_frame_is_not_shown_and_asks_again_and_again() {
     }
     assert!(receiver.poll_frame().is_some_and(|frame| frame.key_frame));
     assert!(!receiver.needs_key_frame());
-    assert_eq!(receiver.poll_timeout(), None);
+    assert_eq!((receiver.waiting_since(), receiver.poll_timeout()), (None, None));
 }
 
 #[test]

@@ -381,3 +381,39 @@ fn round_trip_time_and_clocks_come_from_the_reports() {
     assert_eq!(handle.sender_clock(43), None);
     assert_eq!(read_all(&mut stamp).len(), 1, "the report goes on to the others");
 }
+
+proptest::proptest! {
+    /// Whatever RTCP and RTP comes in, nothing panics, and only whole facts leave.
+    #[test]
+    fn any_packets_pass_or_are_dropped(
+        datagrams in proptest::collection::vec((proptest::bool::ANY, 192u8..=207, 0u8..32, proptest::collection::vec(proptest::num::u8::ANY, 0..40)), 0..20),
+    ) {
+        let now = Instant::now();
+        let handle = WireHandle::new();
+        let mut map = RtxMap::default();
+        map.add_payload_type(97, 96);
+        map.add_ssrc(RTX, VIDEO);
+        handle.add_rtx(map);
+        let mut chain = receiving(&handle).build();
+        chain.bind_remote_stream(&stream(&[(TRANSPORT_CC_URI, 3), (RID_URI, 10), (RRID_URI, 11)]));
+        for (control, kind, count, mut body) in datagrams {
+            if control {
+                body.resize(body.len().next_multiple_of(4), 0);
+                let mut bytes = BytesMut::from(&[0x80 | count, kind, 0, (body.len() / 4) as u8][..]);
+                bytes.extend_from_slice(&body);
+                if let Ok(compound) = rtc::rtcp::packet::unmarshal(&mut bytes.freeze()) {
+                    chain.handle_read(tagged(Packet::Rtcp(compound), now)).unwrap();
+                }
+            } else {
+                let mut packet = from_rtp(RtpPacket { payload_type: kind & 0x7f, payload: body.into(), ..media(u16::from(count)) });
+                packet.header.set_extension(11, Bytes::from_static(b"q")).unwrap();
+                chain.handle_read(tagged(Packet::Rtp(packet), now)).unwrap();
+            }
+        }
+        for message in read_all(&mut chain) {
+            if let Packet::Rtcp(list) = &message.message.packet {
+                proptest::prop_assert!(list.len() == 1 && list[0].destination_ssrc().len() <= 2);
+            }
+        }
+    }
+}

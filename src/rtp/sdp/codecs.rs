@@ -13,13 +13,13 @@ pub struct CodecMissing {
 }
 
 /// Reduces every video m-line to the payload types of `codec` (compared without case) and the RTX payload types that
-/// repair them, in the order of the m-line.
+/// repair them, in the order of the m-line. A refused m-line (port 0) is left alone.
 ///
 /// # Errors
 /// [`CodecMissing`] when a video m-line does not list the codec.
 pub fn force_video_codec(sdp: &str, codec: &str) -> Result<String, CodecMissing> {
     let mut description = Description::parse(sdp);
-    for section in description.media.iter_mut().filter(|section| section.kind() == "video") {
+    for section in description.media.iter_mut().filter(|section| section.kind() == "video" && !section.is_refused()) {
         let kept = payload_types_of(section, codec);
         if kept.is_empty() {
             return Err(CodecMissing { codec: codec.to_owned() });

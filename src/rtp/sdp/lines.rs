@@ -77,6 +77,11 @@ impl Section {
         self.m_fields().first().copied().unwrap_or_default()
     }
 
+    /// Whether the m-line is refused: its port is 0 (RFC 3264 §6).
+    pub fn is_refused(&self) -> bool {
+        self.m_fields().get(1) == Some(&"0")
+    }
+
     /// The payload types of the m-line that are numbers.
     pub fn payload_types(&self) -> Vec<u8> {
         self.m_fields().iter().skip(3).filter_map(|field| field.parse().ok()).collect()

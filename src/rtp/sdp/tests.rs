@@ -198,6 +198,8 @@ fn forced_codecs_leave_that_codec_and_its_repair() {
     assert_eq!(missing, CodecMissing { codec: "VP9".to_owned() });
     let audio = one("chromium-publish-audio-only-offer");
     assert_eq!(force_video_codec(&audio, "VP9").unwrap(), audio);
+    let refused = "m=video 0 UDP/TLS/RTP/SAVPF 98\r\na=rtpmap:98 VP9/90000\r\n";
+    assert_eq!(force_video_codec(refused, "VP8").unwrap(), refused);
     let preferred = prefer_video_codec(&text, "H264");
     assert_eq!(types(&preferred).first(), Some(&102));
     let (before, after): (HashSet<u8>, HashSet<u8>) =
