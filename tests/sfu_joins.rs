@@ -39,10 +39,17 @@ async fn every_join_connects_at_ten_percent_loss() {
                         subscriber(&sfu, leg, "one", 96).await
                     };
                     let connected = client.connected(Duration::from_secs(14)).await;
-                    let took = begin.elapsed();
                     // Our side must agree: keys on one end only would be no call.
-                    let ours = sfu.stats().await.unwrap();
-                    let ours = ours.legs.iter().any(|l| l.leg == LegId(leg) && l.connected);
+                    let mut ours = false;
+                    for _ in 0..100 {
+                        let stats = sfu.stats().await.unwrap();
+                        ours = stats.legs.iter().any(|l| l.leg == LegId(leg) && l.connected);
+                        if ours {
+                            break;
+                        }
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                    let took = begin.elapsed();
                     client.pc.close().await.unwrap();
                     let _ = sfu.close(LegId(leg)).await;
                     (leg, index % 5 == 4, connected.is_some() && ours, took)

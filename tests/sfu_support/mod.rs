@@ -170,6 +170,8 @@ impl Client {
             .with_include_loopback_candidate(true)
             .with_multicast_dns_mode(rtc::ice::mdns::MulticastDnsMode::Disabled)
             .with_ice_connection_attempts(Some(Duration::from_millis(20)), Some(1_000))
+            // A repeat on the same SSRC must still be new to SRTP when it comes a second late.
+            .with_srtp_replay_protection_window(2_048)
             .with_ice_timeouts(None, None, Some(Duration::from_millis(500)))
             .build();
         let (state_tx, state) = watch::channel(RTCPeerConnectionState::New);
