@@ -278,3 +278,18 @@ fn a_camera_that_hangs_for_good_does_not_hang_us() {
         assert!(camera.slot.latest().is_none());
     });
 }
+
+#[test]
+fn muting_and_unmuting_at_once_finds_the_camera_free() {
+    with_fakecam("muting_and_unmuting_at_once_finds_the_camera_free", &[], || {
+        let mut camera = open("device:0:320x180@15");
+        camera.event();
+        for _ in 0..5 {
+            // The new one is opened before the old one has let go of the device.
+            let again = open("device:0:320x180@15");
+            drop(std::mem::replace(&mut camera, again));
+            assert_eq!(camera.event(), opened("Fakecam 0", 320, 180, 15));
+        }
+        assert!(camera.watch(Duration::from_millis(300)).frames_read > 1);
+    });
+}

@@ -83,6 +83,7 @@ pub(crate) struct Outlet {
 #[derive(Default)]
 struct OutletState {
     closed: bool,
+    nudges: u64,
     done: bool,
     stats: CaptureStats,
 }
@@ -145,6 +146,25 @@ impl Outlet {
             }
             state = self.changed.wait_timeout(state, deadline - now).unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// Ends a [`Outlet::rest`] that runs or comes next.
+    pub(crate) fn nudge(&self) {
+        self.lock().nudges += 1;
+        self.changed.notify_all();
+    }
+
+    /// Rests until `deadline`, a nudge since the last rest with this `seen`, or the end of the capture.
+    pub(crate) fn rest(&self, seen: &mut u64, deadline: Instant) {
+        let mut state = self.lock();
+        while !state.closed && state.nudges == *seen {
+            let now = Instant::now();
+            if now >= deadline {
+                break;
+            }
+            state = self.changed.wait_timeout(state, deadline - now).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        *seen = state.nudges;
     }
 
     fn close(&self) {

@@ -1,33 +1,27 @@
 //! Real cameras by `nokhwa`: raw pictures in a thread of its own, and a watchdog beside it.
 //!
 //! `nokhwa` waits for ever when a camera stalls and may panic when a broken stream is dropped. So the thread that talks to
-//! it is never joined, only watched: when it has given nothing for 2 s, another one tries to open the camera again.
+//! it is never joined, only watched. A reader that hangs is kept, since only it will hear the camera go on; one that has
+//! ended (unplugged) is followed by attempts to open the camera again, under whatever number it comes back.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nokhwa::Camera;
 use nokhwa::utils::{ApiBackend, CameraFormat, CameraIndex, FrameFormat, RequestedFormat, RequestedFormatType};
 
-use super::capture::{CaptureEvent, Outlet};
 use super::convert::{self, PixelFormat};
 use super::file::decode_jpeg;
 use super::frame::{FramePool, VideoFrame};
 use super::source::{CameraChoice, VideoMode};
 
-/// A camera that has given nothing for this long has stalled.
-pub const STALL_AFTER: Duration = Duration::from_secs(2);
-/// After this long the user is told that it does not come back by itself.
-pub const GIVEN_UP_AFTER: Duration = Duration::from_secs(5);
-/// Opening takes at most this long before it counts as failed.
-pub const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
-/// Pause between attempts to open a lost camera again.
-const RETRY: Duration = Duration::from_secs(1);
-/// Threads that hang in the driver at once, at most; then nothing more is tried until one comes back.
-const MAX_STUCK: u32 = 2;
-/// How often the watchdog looks.
-const LOOK: Duration = Duration::from_millis(100);
+pub(crate) use watch::run;
+pub use watch::{GIVEN_UP_AFTER, OPEN_TIMEOUT, STALL_AFTER};
+
+mod watch;
+
+/// How long a camera that we are closing may take before it is tried all the same.
+const CLAIM_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Formats that are understood, best first for equal sizes: uncompressed before compressed.
 const FORMATS: [FrameFormat; 6] = [
@@ -94,6 +88,7 @@ impl DeviceError {
 /// Cameras that this program has open: probing one would disturb its stream.
 static OURS: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
+#[derive(Clone)]
 struct Node {
     /// Number that the system gives it (`/dev/videoN`).
     number: u32,
@@ -254,71 +249,22 @@ fn nearest(mut offered: Vec<CameraFormat>, mode: VideoMode) -> Vec<CameraFormat>
     offered
 }
 
-/// What a reader thread reports.
-enum Report {
-    Opened(VideoMode),
-    Picture,
-    Failed(DeviceError),
-}
-
-/// A thread that reads one camera until told to end, or until the driver fails.
-struct Reader {
-    stop: Arc<AtomicBool>,
-    reports: mpsc::Receiver<Report>,
-}
-
-impl Reader {
-    fn start(node: &Node, mode: VideoMode, outlet: &Arc<Outlet>, stuck: &Arc<AtomicU32>) -> Result<Self, DeviceError> {
-        let stop = Arc::new(AtomicBool::new(false));
-        // Pictures go to the slot themselves; these are signs of life, of which one is as good as a hundred.
-        let (sender, reports) = mpsc::sync_channel(8);
-        let job = ReaderJob {
-            node: Node { number: node.number, name: node.name.clone() },
-            mode,
-            outlet: Arc::clone(outlet),
-            stop: Arc::clone(&stop),
-            sender,
-        };
-        let alive = Arc::clone(stuck);
-        alive.fetch_add(1, Ordering::SeqCst);
-        let spawned = std::thread::Builder::new().name("camera".into()).spawn(move || {
-            let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job.run())).is_err();
-            if panicked {
-                tracing::warn!("the camera's driver panicked");
-            }
-            alive.fetch_sub(1, Ordering::SeqCst);
-        });
-        match spawned {
-            Ok(_) => Ok(Self { stop, reports }),
-            Err(error) => {
-                stuck.fetch_sub(1, Ordering::SeqCst);
-                Err(lost(&node.name, error.to_string()))
-            }
-        }
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
-    }
-}
-
-struct ReaderJob {
-    node: Node,
-    mode: VideoMode,
-    outlet: Arc<Outlet>,
-    stop: Arc<AtomicBool>,
-    sender: mpsc::SyncSender<Report>,
-}
-
 /// Registers a camera as ours for as long as it lives.
 struct Claim(u32);
 
 impl Claim {
+    /// Waits for a camera that we are just closing ourselves: muting and unmuting at once must not find it busy.
     fn new(number: u32) -> Self {
-        OURS.lock().unwrap_or_else(PoisonError::into_inner).push(number);
-        Self(number)
+        let deadline = Instant::now() + CLAIM_TIMEOUT;
+        loop {
+            let mut ours = OURS.lock().unwrap_or_else(PoisonError::into_inner);
+            if !ours.contains(&number) || Instant::now() >= deadline {
+                ours.push(number);
+                return Self(number);
+            }
+            drop(ours);
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 
@@ -328,54 +274,6 @@ impl Drop for Claim {
         if let Some(at) = ours.iter().position(|n| *n == self.0) {
             ours.swap_remove(at);
         }
-    }
-}
-
-impl ReaderJob {
-    fn run(self) {
-        if let Err(error) = self.read() {
-            // The watchdog reads this; when its queue is full it has signs of life enough and will see the silence.
-            let _ = self.sender.send(Report::Failed(error));
-        }
-    }
-
-    fn read(&self) -> Result<(), DeviceError> {
-        let fail = |error: &nokhwa::NokhwaError| DeviceError::new(&self.node.name, error);
-        let _claim = Claim::new(self.node.number);
-        let mut camera = open(&self.node, self.mode)?;
-        camera.open_stream().map_err(|e| fail(&e))?;
-        let format = camera.camera_format();
-        let mode = VideoMode { width: format.width(), height: format.height(), fps: format.frame_rate() };
-        let _ = self.sender.try_send(Report::Opened(mode));
-        let mut pool = FramePool::new(5);
-        let mut bad = 0;
-        while !self.stop.load(Ordering::SeqCst) {
-            let raw = camera.frame_raw().map_err(|e| fail(&e))?;
-            let at = Instant::now();
-            if self.stop.load(Ordering::SeqCst) {
-                break;
-            }
-            match convert(&raw, format.format(), mode, &mut pool, at) {
-                Ok(frame) => {
-                    bad = 0;
-                    if !self.outlet.put(frame) {
-                        break;
-                    }
-                    let _ = self.sender.try_send(Report::Picture);
-                }
-                Err(detail) => {
-                    // Cameras give a broken picture or two when they start.
-                    bad += 1;
-                    tracing::debug!(%detail, "a camera picture was not understood");
-                    if bad > 60 {
-                        return Err(lost(&self.node.name, detail));
-                    }
-                }
-            }
-        }
-        // Stops the stream and closes the device.
-        let _ = camera.stop_stream();
-        Ok(())
     }
 }
 
@@ -399,160 +297,6 @@ fn convert(
         frame.rtp_timestamp = 0;
         convert::to_i420(frame, pixels, mode.width, mode.height, raw).map_err(|e| e.to_string())
     })
-}
-
-fn failed(error: DeviceError) -> CaptureEvent {
-    CaptureEvent::Failed { key: error.key, device: error.device, detail: error.detail }
-}
-
-/// Opens a camera and watches over it until the capture is closed.
-pub(crate) fn run(outlet: &Arc<Outlet>, choice: &CameraChoice, mode: VideoMode) {
-    let node = match choose(choice) {
-        Ok(node) => node,
-        Err(error) => return outlet.tell(failed(error)),
-    };
-    let alive = Arc::new(AtomicU32::new(0));
-    let reader = match Reader::start(&node, mode, outlet, &alive) {
-        Ok(reader) => reader,
-        Err(error) => return outlet.tell(failed(error)),
-    };
-    let mut watch = Watch {
-        outlet,
-        node,
-        mode,
-        alive,
-        reader: Some(reader),
-        opened: false,
-        last_picture: Instant::now(),
-        lost: None,
-        next_try: Instant::now(),
-    };
-    let ended = watch.watch();
-    // The reader sees the closed outlet with its next picture; a muted camera's light must go out before we say so.
-    watch.reader = None;
-    let deadline = Instant::now() + Duration::from_millis(500);
-    while watch.alive.load(Ordering::SeqCst) > 0 && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    if let Err(error) = ended {
-        outlet.tell(failed(error));
-    }
-}
-
-struct Watch<'a> {
-    outlet: &'a Arc<Outlet>,
-    node: Node,
-    mode: VideoMode,
-    /// Reader threads that exist.
-    alive: Arc<AtomicU32>,
-    reader: Option<Reader>,
-    opened: bool,
-    last_picture: Instant,
-    /// Since when it is lost, and whether the second notice was given.
-    lost: Option<(Instant, bool)>,
-    next_try: Instant,
-}
-
-impl Watch<'_> {
-    fn watch(&mut self) -> Result<(), DeviceError> {
-        let started = Instant::now();
-        loop {
-            if self.outlet.closed() {
-                return Ok(());
-            }
-            let report = match &self.reader {
-                Some(reader) => reader.reports.recv_timeout(LOOK),
-                None => {
-                    self.outlet.sleep_until(Instant::now() + LOOK);
-                    Err(mpsc::RecvTimeoutError::Timeout)
-                }
-            };
-            match report {
-                Ok(Report::Opened(mode)) => self.has_opened(mode),
-                Ok(Report::Picture) => self.has_picture(),
-                Ok(Report::Failed(error)) if !self.opened => return Err(error),
-                Ok(Report::Failed(error)) => {
-                    tracing::info!(%error, "the camera is lost");
-                    self.reader = None;
-                    self.lose(Instant::now());
-                }
-                Err(mpsc::RecvTimeoutError::Disconnected) => {
-                    self.reader = None;
-                    if !self.opened {
-                        return Err(lost(&self.node.name, "the driver ended without a word"));
-                    }
-                    self.lose(Instant::now());
-                }
-                Err(mpsc::RecvTimeoutError::Timeout) => {}
-            }
-            if !self.opened && started.elapsed() > OPEN_TIMEOUT {
-                let detail = format!("it does not open within {} s", OPEN_TIMEOUT.as_secs());
-                return Err(lost(&self.node.name, detail));
-            }
-            self.look();
-        }
-    }
-
-    fn has_opened(&mut self, mode: VideoMode) {
-        if !std::mem::replace(&mut self.opened, true) {
-            let VideoMode { width, height, fps } = mode;
-            self.outlet.tell(CaptureEvent::Opened { name: self.node.name.clone(), width, height, fps });
-        }
-        self.last_picture = Instant::now();
-    }
-
-    fn has_picture(&mut self) {
-        self.last_picture = Instant::now();
-        if self.lost.take().is_some() {
-            self.outlet.tell(CaptureEvent::Recovered);
-        }
-    }
-
-    fn lose(&mut self, since: Instant) {
-        if self.lost.is_none() {
-            self.lost = Some((since, false));
-            self.next_try = Instant::now() + RETRY;
-            // No frozen face is left standing, and none is sent.
-            self.outlet.blank();
-            self.tell_stalled(since);
-        }
-    }
-
-    fn tell_stalled(&self, since: Instant) {
-        let for_ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.outlet.tell(CaptureEvent::Stalled { device: self.node.name.clone(), for_ms });
-    }
-
-    fn look(&mut self) {
-        if self.opened && self.lost.is_none() && self.last_picture.elapsed() >= STALL_AFTER {
-            self.lose(self.last_picture);
-        }
-        let Some((since, told)) = self.lost else { return };
-        if !told && since.elapsed() >= GIVEN_UP_AFTER {
-            self.lost = Some((since, true));
-            self.tell_stalled(since);
-        }
-        let now = Instant::now();
-        if now < self.next_try {
-            return;
-        }
-        self.next_try = now + RETRY;
-        self.try_again();
-    }
-
-    fn try_again(&mut self) {
-        // A reader that hangs in the driver is kept: it is the one that hears it when the camera goes on. Only a camera
-        // that is gone (unplugged: its reader has ended) is opened anew.
-        if self.reader.is_some() || self.alive.load(Ordering::SeqCst) >= MAX_STUCK {
-            return;
-        }
-        // It may come back under another number.
-        let Some(node) = nodes().into_iter().find(|n| n.name == self.node.name) else { return };
-        if let Ok(reader) = Reader::start(&node, self.mode, self.outlet, &self.alive) {
-            self.node = node;
-            self.reader = Some(reader);
-        }
-    }
 }
 
 #[cfg(test)]
