@@ -112,6 +112,8 @@ pub enum MediaOp {
         leg: LegId,
         /// The stream.
         stream: StreamSpec,
+        /// The leg the stream comes in on until now, if it is being reconnected.
+        previous: Option<LegId>,
         /// The client's offer.
         offer: Sdp,
     },

@@ -165,7 +165,7 @@ impl Server {
             leg,
         };
         let spec = spec(&c.session_id, &c.connection_id, &stream, codec);
-        let request = MediaOp::Publish { leg, stream: spec, offer: p.sdp_offer };
+        let request = MediaOp::Publish { leg, stream: spec, previous: None, offer: p.sdp_offer };
         self.media_op(c, request, Pending::Publish { stream: Box::new(stream), previous: None }, now);
         self.flush_early(c, &c.connection_id, leg);
         Ok(())
@@ -342,7 +342,7 @@ impl Server {
             let mut stream = Stream { leg, ..stream };
             stream.info.created_at = now.unix_ms;
             let request =
-                MediaOp::Publish { leg, stream: spec(&c.session_id, &c.connection_id, &stream, codec), offer };
+                MediaOp::Publish { leg, stream: spec(&c.session_id, &c.connection_id, &stream, codec), previous: Some(previous), offer };
             self.media_op(c, request, Pending::Publish { stream: Box::new(stream), previous: Some(previous) }, now);
             self.flush_early(c, &c.connection_id, leg);
             return Ok(());
