@@ -347,8 +347,15 @@ fn joining_fails_by_name() {
     assert_eq!(*rig.client.state(), State::Ended(EndReason::JoinInterrupted { code: 1011 }));
     let mut rig = start();
     rig.open();
-    rig.refuse_request("joinRoom", 401);
-    assert!(matches!(rig.client.state(), State::Ended(EndReason::Refused(e)) if e.code == 401));
+    let id = rig.last("joinRoom")["id"].clone();
+    let token = rig.last("joinRoom")["params"]["token"].as_str().unwrap().to_owned();
+    let message = format!("Unable to join session SessionA. Token {token} is not valid. Code: 401");
+    rig.say(json!({"id":id,"error":{"code":401,"message":message},"jsonrpc":"2.0"}));
+    let State::Ended(EndReason::Refused(error)) = rig.client.state() else { panic!("{:?}", rig.client.state()) };
+    assert_eq!(
+        (error.code, error.message.as_str()),
+        (401, "Unable to join session SessionA. Token [token] is not valid. Code: 401")
+    );
     let mut rig = start();
     rig.open();
     rig.answer("joinRoom", json!({}));

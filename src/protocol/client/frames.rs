@@ -100,8 +100,10 @@ impl Client {
         let mut result: JoinResult = match outcome {
             Ok(result) => read(result),
             Err(_) if rejoined => return self.rejoin_failed(now),
-            Err(error) => {
+            Err(mut error) => {
                 self.close_socket(CLOSE_LEFT);
+                // The original server repeats the token in its refusal.
+                error.message = error.message.replace(self.config.token.raw().expose(), "[token]");
                 return self.end(EndReason::Refused(error));
             }
         };
@@ -111,7 +113,7 @@ impl Client {
         let people = result.value.clone();
         result.value.retain(|p| !p.id.is_empty() && p.id != result.id);
         self.session = Some(Session::new(&result));
-        self.reconnect = None;
+        self.forget_loss();
         self.place_lost = None;
         self.set_state(State::Joined);
         self.emit(ClientEvent::Joined { result: Box::new(result), rejoined });

@@ -188,11 +188,16 @@ impl Client {
         self.send(&probe, Purpose::Verify, VERIFY_TIMEOUT, now);
     }
 
-    /// The participant still exists.
-    pub(super) fn resumed(&mut self, now: Duration) {
+    /// The loss is over; its successor goes on with other random numbers.
+    pub(super) fn forget_loss(&mut self) {
         if let Some(reconnect) = self.reconnect.take() {
             self.config.seed = reconnect.seed();
         }
+    }
+
+    /// The participant still exists.
+    pub(super) fn resumed(&mut self, now: Duration) {
+        self.forget_loss();
         self.deadline = None;
         self.set_state(State::Joined);
         let own_stream = self.own_stream().map(str::to_owned);
