@@ -46,11 +46,6 @@ impl Sequence {
         self.gaps.clear();
     }
 
-    /// Whether the next packet is the first of its source.
-    pub(super) fn at_source_start(&self) -> bool {
-        self.first_in.is_none()
-    }
-
     /// A source had been forwarded before the present one.
     pub(super) fn begun(&self) -> bool {
         self.begun
@@ -151,7 +146,6 @@ mod tests {
         let (a, t) = s.map(70_000, 5_000, 0).unwrap();
         s.map(70_001, 8_000, 33_000).unwrap();
         s.new_source();
-        assert!(s.at_source_start());
         let (b, u) = s.map(9, 999_999, 133_000).unwrap();
         assert_eq!(b, a + 2);
         assert_eq!(u, t + 3_000 + 9_000);

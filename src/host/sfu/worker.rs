@@ -167,7 +167,7 @@ fn advertised(config: &SfuConfig, bound: SocketAddr) -> Vec<SocketAddr> {
     found
 }
 
-fn random_text(length: usize) -> String {
+pub(super) fn random_text(length: usize) -> String {
     let mut random = rand::rng();
     (0..length)
         .map(|_| char::from(random.sample(rand::distr::Alphanumeric)))
@@ -224,11 +224,34 @@ impl Worker {
             let now = Instant::now();
             let now_us = now.saturating_duration_since(self.origin).as_micros() as u64;
             buffers.each(count, |from, local, data| {
-                self.datagram(from, local, data, now, now_us);
+                self.guarded(from, local, data, now, now_us);
             });
             self.flush();
             if count < quinn_udp::BATCH_SIZE {
                 break;
+            }
+        }
+    }
+
+    /// A panic in a parser of somebody else's must cost its sender the leg, not everybody the call.
+    fn guarded(
+        &mut self,
+        from: SocketAddr,
+        local: Option<IpAddr>,
+        data: &[u8],
+        now: Instant,
+        now_us: u64,
+    ) {
+        let work = std::panic::AssertUnwindSafe(|| self.datagram(from, local, data, now, now_us));
+        if std::panic::catch_unwind(work).is_err() {
+            self.stats.rejected += 1;
+            let key = self.demux.bound_to(from).or_else(|| self.demux.by_username(data));
+            let id = key.and_then(|key| self.legs.get(key)?.as_ref()).map(|leg| leg.id);
+            if let (Some(key), Some(leg)) = (key, id) {
+                tracing::error!(leg = leg.0, "a datagram could not be processed, the leg is closed");
+                self.close_leg(key, false);
+                let reason = "a datagram could not be processed".to_owned();
+                self.emit(SfuEvent::LegFailed { leg, reason });
             }
         }
     }
