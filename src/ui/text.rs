@@ -117,12 +117,21 @@ mod tests {
         let dir = if dir.exists() { dir } else { std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ui") };
         let mut missing = Vec::new();
         let mut seen = 0;
-        for entry in std::fs::read_dir(dir).expect("sources") {
-            let source = std::fs::read_to_string(entry.expect("entry").path()).expect("readable");
+        let mut folders = vec![dir];
+        let mut files = Vec::new();
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).expect("sources") {
+                let path = entry.expect("entry").path();
+                if path.is_dir() { folders.push(path) } else { files.push(path) }
+            }
+        }
+        for file in files {
+            let source = std::fs::read_to_string(file).expect("readable");
             for (call, plural) in [("t(\"", false), ("tv(\"", false), ("tn(\"", true)] {
                 for part in source.split(call).skip(1) {
                     let Some(key) = part.split('"').next() else { continue };
                     if !key.contains('.')
+                        || key.contains(':')
                         || key.contains(' ')
                         || key.contains('{')
                         || key.starts_with("assets")
