@@ -177,3 +177,34 @@ async fn wrong_commands_are_refused_and_nothing_leaks() {
     sfu.shutdown().await.unwrap();
     assert!(matches!(sfu.stats().await, Err(SfuError::Closed | SfuError::TimedOut)));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leg_that_never_connects_is_given_up_and_its_stream_can_still_be_ended() {
+    let (sfu, mut events) = sfu::start(config()).unwrap();
+    let offer = include_str!("fixtures/sdp/chromium-publish-offer.sdp");
+    sfu.publish(LegId(1), spec("a"), offer).await.unwrap();
+    let event = tokio::time::timeout(Duration::from_secs(17), events.recv()).await;
+    let Ok(Some(SfuEvent::LegFailed { leg, reason })) = event else {
+        panic!("{event:?}");
+    };
+    assert_eq!(leg, LegId(1));
+    assert!(reason.contains("15 s"), "{reason}");
+    let stats = sfu.stats().await.unwrap();
+    assert_eq!((stats.legs.len(), stats.streams.len()), (0, 1), "the publisher may still reconnect");
+    sfu.close(LegId(1)).await.unwrap();
+    assert!(sfu.stats().await.unwrap().streams.is_empty());
+    assert!(matches!(sfu.close(LegId(1)).await, Err(SfuError::UnknownLeg(_))));
+    sfu.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_publisher_that_asks_for_loopback_gets_its_own_media_back() {
+    let (sfu, _events) = sfu::start(config()).unwrap();
+    let publisher = Publisher::publish_loopback(&sfu, 1, "one").await;
+    publisher.send(100, 0, 500, 10_000).await;
+    let got = || publisher.client.got("video").len();
+    assert!(wait_for(Duration::from_secs(5), || got() >= 300).await, "{}", got());
+    assert_eq!(unbroken(&publisher.client.got("video")), (0..300).collect::<Vec<_>>());
+    assert_eq!(unbroken(&publisher.client.got("audio")), (0..100).collect::<Vec<_>>());
+    sfu.shutdown().await.unwrap();
+}

@@ -259,13 +259,13 @@ fn track(kind: RtpCodecKind, codec: RTCRtpCodec, ssrc: u32) -> Arc<TrackLocalSta
 }
 
 impl Publisher {
-    async fn build(ssrc: u32) -> Self {
+    async fn build(ssrc: u32, direction: RTCRtpTransceiverDirection) -> Self {
         let client = Client::new(96).await;
         let audio = track(RtpCodecKind::Audio, opus(), ssrc);
         let video = track(RtpCodecKind::Video, vp8(), ssrc + 1);
         for track in [&audio, &video] {
             let init = RTCRtpTransceiverInit {
-                direction: RTCRtpTransceiverDirection::Sendonly,
+                direction,
                 ..Default::default()
             };
             client
@@ -286,7 +286,7 @@ impl Publisher {
     }
 
     pub async fn publish(sfu: &Sfu, leg: u64, stream: &str) -> Self {
-        let mut publisher = Self::build(1_000_000 + leg as u32 * 10).await;
+        let mut publisher = Self::build(1_000_000 + leg as u32 * 10, RTCRtpTransceiverDirection::Sendonly).await;
         let offer = publisher.client.offer().await;
         let answer = sfu.publish(LegId(leg), spec(stream), &offer).await.unwrap();
         publisher.client.answered(answer.sdp).await;
@@ -294,8 +294,20 @@ impl Publisher {
         publisher
     }
 
+    /// As [`Publisher::publish`], sending and receiving (`doLoopback`).
+    pub async fn publish_loopback(sfu: &Sfu, leg: u64, stream: &str) -> Self {
+        let mut publisher = Self::build(1_000_000, RTCRtpTransceiverDirection::Sendrecv).await;
+        let offer = publisher.client.offer().await;
+        let mut spec = spec(stream);
+        spec.loopback = true;
+        let answer = sfu.publish(LegId(leg), spec, &offer).await.unwrap();
+        publisher.client.answered(answer.sdp).await;
+        assert!(publisher.client.connected(Duration::from_secs(15)).await.is_some());
+        publisher
+    }
+
     pub async fn reconnect(sfu: &Sfu, leg: u64, stream: &str) -> Self {
-        let mut publisher = Self::build(1_000_000 + leg as u32 * 10).await;
+        let mut publisher = Self::build(1_000_000 + leg as u32 * 10, RTCRtpTransceiverDirection::Sendonly).await;
         let offer = publisher.client.offer().await;
         let answer = sfu.reconnect_publisher(LegId(leg), stream, &offer).await.unwrap();
         publisher.client.answered(answer.sdp).await;

@@ -25,6 +25,8 @@ pub(super) struct Wire {
     socket: UdpSocket,
     state: UdpSocketState,
     ipv6: bool,
+    /// Bound to every address: the source of a datagram matters.
+    wildcard: bool,
     joined: Vec<u8>,
     pub(super) datagrams_out: u64,
     pub(super) bytes_out: u64,
@@ -38,11 +40,13 @@ impl Wire {
         // Smaller buffers are slower, not wrong.
         let _ = state.set_recv_buffer_size((&socket).into(), SOCKET_BUFFER);
         let _ = state.set_send_buffer_size((&socket).into(), SOCKET_BUFFER);
-        let ipv6 = socket.local_addr()?.is_ipv6();
+        let bound = socket.local_addr()?;
+        let (ipv6, wildcard) = (bound.is_ipv6(), bound.ip().is_unspecified());
         Ok(Self {
             socket,
             state,
             ipv6,
+            wildcard,
             joined: Vec::with_capacity(JOINED_BYTES),
             datagrams_out: 0,
             bytes_out: 0,
@@ -68,9 +72,10 @@ impl Wire {
         })
     }
 
-    fn transmit(&mut self, to: SocketAddr, from: IpAddr, data: &[u8], segment: Option<usize>) {
+    fn transmit(&mut self, to: SocketAddr, from: Option<IpAddr>, data: &[u8], segment: Option<usize>) {
+        let from = from.filter(|_| self.wildcard);
         let (destination, source) = if self.ipv6 {
-            (to_v6(to), ip_to_v6(from))
+            (to_v6(to), from.map(ip_to_v6))
         } else {
             (to, from)
         };
@@ -79,7 +84,7 @@ impl Wire {
             ecn: None,
             contents: data,
             segment_size: segment,
-            src_ip: Some(source),
+            src_ip: source,
         };
         let count = segment.map_or(1, |segment| data.len().div_ceil(segment.max(1)));
         self.send_calls += 1;
@@ -98,12 +103,12 @@ impl Wire {
     }
 
     /// Sends one datagram.
-    pub(super) fn send(&mut self, to: SocketAddr, from: IpAddr, data: &[u8]) {
+    pub(super) fn send(&mut self, to: SocketAddr, from: Option<IpAddr>, data: &[u8]) {
         self.transmit(to, from, data, None);
     }
 
     /// Sends datagrams to one destination, in order; equal sizes are joined.
-    pub(super) fn send_all(&mut self, to: SocketAddr, from: IpAddr, queue: &mut Vec<BytesMut>) {
+    pub(super) fn send_all(&mut self, to: SocketAddr, from: Option<IpAddr>, queue: &mut Vec<BytesMut>) {
         let most = self.state.max_gso_segments().min(SEGMENTS);
         let mut joined = std::mem::take(&mut self.joined);
         let mut rest = queue.as_slice();

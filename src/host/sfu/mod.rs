@@ -22,6 +22,8 @@ mod sequence;
 mod stats;
 mod transport;
 mod twcc;
+#[cfg(test)]
+mod hostile;
 mod worker;
 
 use std::net::{IpAddr, SocketAddr};
@@ -420,7 +422,8 @@ impl Sfu {
         .await
     }
 
-    /// Closes a leg. Closing a publisher ends its publication; subscribers' legs stay until closed.
+    /// Closes a leg. Closing a publisher ends its publication, also when its transport had failed by itself before;
+    /// subscribers' legs stay until closed.
     ///
     /// # Errors
     /// [`SfuError::UnknownLeg`].

@@ -1,5 +1,6 @@
 //! A publication: its tracks, its subscribers, and what is asked of its publisher on their behalf.
 
+use super::LegId;
 use super::answer::{Codec, Plan, TrackPlan};
 use super::demux::LegKey;
 use super::inbound::{Accepted, TrackIn};
@@ -35,6 +36,8 @@ pub(super) struct Publication {
     pub(super) stream_id: String,
     pub(super) session: String,
     pub(super) publisher: Option<LegKey>,
+    /// Name of the present or last publisher's leg.
+    pub(super) publisher_id: LegId,
     pub(super) subscribers: Vec<LegKey>,
     pub(super) audio: Option<TrackIn>,
     pub(super) video: Option<TrackIn>,
@@ -77,6 +80,7 @@ impl Publication {
             stream_id,
             session,
             publisher: None,
+            publisher_id: LegId(0),
             subscribers: Vec::new(),
             audio: None,
             video: None,
@@ -105,8 +109,15 @@ impl Publication {
     }
 
     /// A (new) publisher transport with its negotiated tracks.
-    pub(super) fn attach(&mut self, leg: LegKey, plan: &Plan, random: &mut impl FnMut() -> u32) {
+    pub(super) fn attach(
+        &mut self,
+        leg: LegKey,
+        id: LegId,
+        plan: &Plan,
+        random: &mut impl FnMut() -> u32,
+    ) {
         self.publisher = Some(leg);
+        self.publisher_id = id;
         self.announced = false;
         self.twcc = TwccRecorder::default();
         self.twcc_next_us = None;

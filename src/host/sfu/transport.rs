@@ -120,7 +120,8 @@ pub(super) enum TransportEvent {
 #[derive(Debug)]
 pub(super) struct Outgoing {
     pub(super) to: SocketAddr,
-    pub(super) from_ip: IpAddr,
+    /// Source address, where it was learned from a datagram; else the system chooses.
+    pub(super) from_ip: Option<IpAddr>,
     pub(super) data: BytesMut,
 }
 
@@ -128,7 +129,7 @@ pub(super) struct Outgoing {
 #[derive(Debug, Clone, Copy)]
 struct Path {
     remote: SocketAddr,
-    local_ip: IpAddr,
+    local_ip: Option<IpAddr>,
     heard: Instant,
 }
 
@@ -156,6 +157,8 @@ pub(super) struct Transport {
     /// Addresses the agent believes in once a pair is selected: (local, remote).
     canonical: Option<(SocketAddr, SocketAddr)>,
     path: Option<Path>,
+    /// Destination of the last STUN datagram.
+    arrived_at: Option<IpAddr>,
     flight: Vec<Vec<u8>>,
     flight_next: Option<Instant>,
     flight_copies: u32,
@@ -224,6 +227,7 @@ impl Transport {
             srtp_out: None,
             canonical: None,
             path: None,
+            arrived_at: None,
             flight: Vec::new(),
             flight_next: None,
             flight_copies: 0,
@@ -292,7 +296,7 @@ impl Transport {
         self.connected
     }
 
-    pub(super) fn path(&self) -> Option<(SocketAddr, IpAddr)> {
+    pub(super) fn path(&self) -> Option<(SocketAddr, Option<IpAddr>)> {
         self.path.map(|path| (path.remote, path.local_ip))
     }
 
@@ -334,7 +338,7 @@ impl Transport {
             return outcome;
         };
         let local = self.local_for(local_ip, from);
-        let source_ip = local_ip.unwrap_or(local.ip());
+        self.arrived_at = local_ip;
         let (agent_local, agent_remote) = self.canonical.unwrap_or((local, from));
         let message = TaggedBytesMut {
             now,
@@ -354,7 +358,7 @@ impl Transport {
                 outcome.answered = true;
                 self.out.push(Outgoing {
                     to: from,
-                    from_ip: source_ip,
+                    from_ip: local_ip,
                     data: written.message,
                 });
             } else {
@@ -362,7 +366,7 @@ impl Transport {
             }
         }
         if outcome.answered {
-            self.note_check(from, source_ip, uses_candidate(data), now, &mut outcome);
+            self.note_check(from, local_ip, uses_candidate(data), now, &mut outcome);
         }
         self.drive(now);
         outcome
@@ -371,7 +375,7 @@ impl Transport {
     fn note_check(
         &mut self,
         from: SocketAddr,
-        source_ip: IpAddr,
+        local_ip: Option<IpAddr>,
         nominates: bool,
         now: Instant,
         outcome: &mut StunOutcome,
@@ -381,11 +385,11 @@ impl Transport {
         };
         if path.remote == from {
             path.heard = now;
-            path.local_ip = source_ip;
+            path.local_ip = local_ip;
         } else if nominates || now.saturating_duration_since(path.heard) > PATH_SILENCE {
             *path = Path {
                 remote: from,
-                local_ip: source_ip,
+                local_ip,
                 heard: now,
             };
             outcome.moved = true;
@@ -402,10 +406,8 @@ impl Transport {
     }
 
     fn send_from_agent(&mut self, written: TaggedBytesMut) {
-        let (mut to, mut from_ip) = (
-            written.transport.peer_addr,
-            written.transport.local_addr.ip(),
-        );
+        // The agent's local address may be one in front of a NAT, which no socket here can send from.
+        let (mut to, mut from_ip) = (written.transport.peer_addr, None);
         if let (Some((_, remote)), Some(path)) = (self.canonical, self.path) {
             if remote == to {
                 to = path.remote;
@@ -608,7 +610,7 @@ impl Transport {
                         self.canonical = Some((local.addr(), remote.addr()));
                         self.path = Some(Path {
                             remote: remote.addr(),
-                            local_ip: local.addr().ip(),
+                            local_ip: self.arrived_at,
                             heard: now,
                         });
                     }

@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use rand::Rng;
 use tokio::sync::mpsc;
 
-use crate::rtp::sdp::{CandidateLine, Summary, force_video_codec};
+use crate::rtp::sdp::{CandidateLine, Direction, MediaKind, Summary, force_video_codec};
 
 use super::answer::{LocalTransport, Plan, VideoChoice, Wanted, remote};
 use super::demux::{BINDING_REQUEST, Demux, LegKey, stun_head};
@@ -701,7 +701,7 @@ impl Worker {
                         self.close_leg(key, true);
                         Ok(())
                     }
-                    None => Err(SfuError::UnknownLeg(leg)),
+                    None => self.close_abandoned(leg),
                 };
                 let _ = reply.send(result);
             }
@@ -872,19 +872,21 @@ impl Worker {
             audio: spec.audio,
             video: spec.video.then_some(VideoChoice::Offered(spec.forced_video)),
         };
-        let plan = Plan::answer(&summary, &wanted, true, spec.loopback, &mut random_ssrc)?;
+        // Sending back needs an offer that is ready to receive.
+        let loopback = spec.loopback && all_send_and_receive(&summary);
+        let plan = Plan::answer(&summary, &wanted, true, loopback, &mut random_ssrc)?;
         let stream = self.streams.iter().position(Option::is_none).unwrap_or(self.streams.len());
         let mut leg = self.new_leg(id, stream, true, false)?;
         let setup = self.connect(&mut leg, &summary, false)?;
         let negotiated = self.describe(&leg, &plan, setup, &spec.stream_id);
-        if spec.loopback {
+        if loopback {
             attach_senders(&mut leg, &plan);
         }
         let key = self.insert(leg);
         let mut publication =
             Publication::new(spec.stream_id.clone(), spec.session, &mut random_ssrc);
-        publication.attach(key, &plan, &mut random_ssrc);
-        if spec.loopback {
+        publication.attach(key, id, &plan, &mut random_ssrc);
+        if loopback {
             publication.subscribers.push(key);
         }
         self.by_stream.insert(spec.stream_id, stream);
@@ -900,13 +902,14 @@ impl Worker {
         let (stream, publication) = self.stream(stream_id)?;
         let codec = publication.video_codec();
         let old = publication.publisher;
-        let loopback = old.is_some_and(|key| publication.subscribers.contains(&key));
+        let looped = old.is_some_and(|key| publication.subscribers.contains(&key));
         // Subscribers have negotiated the old codec; the new transport must bring the same.
         let wanted = Wanted {
             audio: publication.audio.is_some(),
             video: codec.map(VideoChoice::Exactly),
         };
         let summary = Summary::parse(offer);
+        let loopback = looped && all_send_and_receive(&summary);
         let plan = Plan::answer(&summary, &wanted, true, loopback, &mut random_ssrc)?;
         let mut leg = self.new_leg(id, stream, true, false)?;
         let setup = self.connect(&mut leg, &summary, false)?;
@@ -923,7 +926,7 @@ impl Worker {
         }
         let key = self.insert(leg);
         if let Some(publication) = self.streams.get_mut(stream).and_then(Option::as_mut) {
-            publication.attach(key, &plan, &mut random_ssrc);
+            publication.attach(key, id, &plan, &mut random_ssrc);
             if loopback {
                 publication.subscribers.push(key);
             }
@@ -1044,27 +1047,44 @@ impl Worker {
                 self.wire.send(datagram.to, datagram.from_ip, &datagram.data);
             }
         }
-        let Some(slot) = self.streams.get_mut(leg.stream) else {
+        let Some(publication) = self.streams.get_mut(leg.stream).and_then(Option::as_mut) else {
             return;
         };
-        if let Some(publication) = slot {
-            publication.subscribers.retain(|other| *other != key);
-            publication.forget_estimate(key);
-            if publication.publisher == Some(key) {
-                publication.publisher = None;
-                // A failed transport may be replaced; only a close by the host ends the publication.
-                if polite {
-                    let stream_id = publication.stream_id.clone();
-                    let orphans = std::mem::take(&mut publication.subscribers);
-                    self.by_stream.remove(&stream_id);
-                    *slot = None;
-                    // Their index must not lead to whatever publication takes the slot next.
-                    for orphan in orphans {
-                        if let Some(leg) = self.legs.get_mut(orphan).and_then(Option::as_mut) {
-                            leg.stream = NO_STREAM;
-                        }
-                    }
-                }
+        publication.subscribers.retain(|other| *other != key);
+        publication.forget_estimate(key);
+        if publication.publisher == Some(key) {
+            publication.publisher = None;
+            // A failed transport may be replaced; only a close by the host ends the publication.
+            if polite {
+                self.end_stream(leg.stream);
+            }
+        }
+    }
+
+    /// The host closes a publisher whose transport had failed before: its publication ends now.
+    fn close_abandoned(&mut self, id: LegId) -> Result<(), SfuError> {
+        let stream = self
+            .streams
+            .iter()
+            .position(|slot| {
+                slot.as_ref().is_some_and(|publication| {
+                    publication.publisher.is_none() && publication.publisher_id == id
+                })
+            })
+            .ok_or(SfuError::UnknownLeg(id))?;
+        self.end_stream(stream);
+        Ok(())
+    }
+
+    fn end_stream(&mut self, stream: usize) {
+        let Some(publication) = self.streams.get_mut(stream).and_then(Option::take) else {
+            return;
+        };
+        self.by_stream.remove(&publication.stream_id);
+        // The subscribers' index must not lead to whatever publication takes the slot next.
+        for key in publication.subscribers {
+            if let Some(leg) = self.legs.get_mut(key).and_then(Option::as_mut) {
+                leg.stream = NO_STREAM;
             }
         }
     }
@@ -1100,6 +1120,14 @@ impl Worker {
         stats.streams = self.streams.iter().flatten().map(Publication::stats).collect();
         stats
     }
+}
+
+fn all_send_and_receive(summary: &Summary) -> bool {
+    summary
+        .media
+        .iter()
+        .filter(|media| matches!(media.kind, MediaKind::Audio | MediaKind::Video))
+        .all(|media| media.direction == Direction::SendRecv)
 }
 
 fn attach_senders(leg: &mut Leg, plan: &Plan) {
