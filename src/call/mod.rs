@@ -1,9 +1,18 @@
 //! The engine of one call: one actor per call, [`Command`]s in, [`Event`]s and a [`View`] out.
 
 pub mod command;
+pub mod config;
+mod engine;
 pub mod event;
+mod handle;
+mod leg;
+pub mod process;
+pub mod report;
+mod sync;
 pub mod view;
 
 pub use command::Command;
+pub use config::{CallConfig, MediaChoice, Repaint, VideoInput};
 pub use event::Event;
+pub use handle::{CallHandle, SendError, start};
 pub use view::View;

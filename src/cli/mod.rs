@@ -1,6 +1,82 @@
 //! Composition: which rooms are lit for which command.
 
+mod args;
+mod bench;
+mod common;
+mod control;
+mod demo;
+mod doctor;
+mod host;
+mod join;
+mod window;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser as _;
+use clap::error::ErrorKind;
+
+use args::{Cli, CommandLine};
+
+/// Exit code for "failed".
+const FAILED: u8 = 1;
+/// Exit code for "bad usage".
+const USAGE: u8 = 2;
+
+/// Why a command ended badly.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The command line cannot be carried out.
+    #[error("{0}")]
+    Usage(String),
+    /// It was tried and failed; the text says why and what to do.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Failure {
+    fn failed(error: impl std::fmt::Display) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
 /// Entry point of the binary.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+pub fn main() -> ExitCode {
+    let started = Instant::now();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors, though the parser reports them as such.
+            let fine = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            drop(error.print());
+            return ExitCode::from(if fine { 0 } else { USAGE });
+        }
+    };
+    common::start_logging(cli.common.verbose, cli.common.quiet);
+    crate::signaling::tls::install_crypto_provider();
+    match run(cli, started) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("tertulia: {failure}");
+            ExitCode::from(match failure {
+                Failure::Usage(_) => USAGE,
+                Failure::Failed(_) => FAILED,
+            })
+        }
+    }
+}
+
+fn run(cli: Cli, started: Instant) -> Result<(), Failure> {
+    let common = cli.common;
+    match cli.command {
+        None => window::app(&common, cli.link, started),
+        Some(CommandLine::Join(args)) => join::run(&common, args, started),
+        Some(CommandLine::Host(args)) => host::run(&common, &args),
+        Some(CommandLine::Demo(args)) => demo::run(&common, &args, started),
+        Some(CommandLine::Doctor(args)) => doctor::run(&args),
+        Some(CommandLine::Bench(args)) => bench::run(&args),
+        Some(CommandLine::Available(_) | CommandLine::Call(_) | CommandLine::Lan(_)) => Err(Failure::Failed(
+            "calls without a room come with a later version; start a room with `tertulia host --session NAME` and send its invitation".to_owned(),
+        )),
+    }
 }

@@ -1,1 +1,3 @@
-//! Calls on the local network (discovery and ringing come with a later slice).
+//! Invitations, and with a later slice discovery and ringing on the local network. Knows protocol only.
+
+pub mod invitation;

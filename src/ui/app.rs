@@ -57,6 +57,9 @@ impl App {
 
     /// Draws one frame.
     pub fn show(&mut self, ui: &mut egui::Ui) {
+        if self.backend.wants_close() {
+            ui.ctx().send_viewport_cmd(egui::ViewportCommand::Close);
+        }
         let before = self.prefs.clone();
         self.zoom(ui.ctx());
         self.window_closing(ui.ctx());

@@ -253,6 +253,11 @@ pub trait Backend {
     /// Enters a room. The lobby's devices are taken over; progress and refusal are in the call's view.
     fn join(&mut self, request: JoinRequest) -> Box<dyn Call>;
 
+    /// Whether the window is to close by itself (a limited run is over).
+    fn wants_close(&self) -> bool {
+        false
+    }
+
     /// Whether a screen can be shared here.
     fn can_share(&self) -> bool {
         false

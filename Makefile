@@ -1,0 +1,56 @@
+# The README's two commands are `make demo` and `make test`; both do all the set-up on a bare Debian 12 with Rust and Node.
+CARGO ?= cargo
+SECONDS_SHOWN ?= 30
+export CARGO_TERM_COLOR ?= never
+
+.PHONY: demo test run lint bench figures pictures deps deps-test browser-tests clean
+
+deps:
+	@sh packaging/deps.sh build
+
+deps-test:
+	@sh packaging/deps.sh build test
+
+demo: deps
+	$(CARGO) build --release --locked
+	@if [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ]; then \
+	  target/release/tertulia demo --participants 4; \
+	else \
+	  mkdir -p artefacts; \
+	  target/release/tertulia demo --participants 4 --headless --seconds $(SECONDS_SHOWN) --stats-json artefacts/demo.json --snapshot artefacts/demo.png \
+	  && echo "The picture of the grid: artefacts/demo.png, the report: artefacts/demo.json"; \
+	fi
+
+run: deps
+	$(CARGO) run --release --locked
+
+lint: deps
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+	@sh packaging/deny.sh
+
+test: deps-test lint
+	$(CARGO) test --locked
+	$(MAKE) browser-tests
+
+browser-tests: deps-test
+	$(CARGO) build --locked
+	cd tests/browser && npm ci --no-audit --no-fund --ignore-scripts && TERTULIA_BIN=$(CURDIR)/target/debug/tertulia node --test --test-concurrency=1 call.test.mjs reconnect.test.mjs
+
+bench: deps
+	$(CARGO) build --release --locked
+	target/release/tertulia bench sfu
+	target/release/tertulia bench join
+
+figures: deps
+	$(CARGO) build --release --locked
+	sh packaging/figures.sh
+
+pictures: deps-test
+	$(CARGO) build --locked
+	sh tests/pictures.sh
+
+clean:
+	$(CARGO) clean
+	rm -rf artefacts tests/browser/node_modules

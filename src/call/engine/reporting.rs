@@ -1,0 +1,309 @@
+//! What is shown and what is reported.
+
+use super::Engine;
+use super::people::{Person, Stream};
+use crate::call::report::{
+    AudioReport, ConnectionReport, DevicesReport, PatternReport, Report, SCHEMA, SessionReport, StreamReport, VideoReport,
+};
+use crate::call::view::{Connection, DeviceState, Me, Person as PersonView, Tile, TileKind, View};
+use crate::peer::{ReceiveStats, SendStats};
+use crate::signaling::tls::Trust;
+
+/// Whom the report calls by which number: in order of appearance, ourselves first.
+const OURSELVES: &str = "participant-1";
+
+impl Engine {
+    pub(super) fn build_view(&self) -> View {
+        let joined = self.place.joined.as_ref();
+        let mut tiles: Vec<Tile> = self.people.iter().filter(|p| !p.ours && !self.config.media.publish_only).map(tile).collect();
+        tiles.push(self.own_tile());
+        View {
+            session: joined.map_or_else(String::new, |j| j.session.clone()),
+            server: joined.map_or_else(String::new, |j| j.host.clone()),
+            connection: self.connection.clone(),
+            me: Me {
+                name: self.config.name.clone(),
+                connection_id: joined.map_or_else(String::new, |j| j.connection_id.clone()),
+                may_publish: joined.is_some_and(|j| j.role.may_publish()) && !self.config.media.subscribe_only,
+                moderator: joined.is_some_and(|j| j.role.may_moderate()),
+                microphone: self.own.microphone_state.clone(),
+                camera: self.own.camera_state.clone(),
+                sharing: self.sharing(),
+                level: self.own.level.clone(),
+            },
+            people: self
+                .people
+                .iter()
+                .filter(|p| !p.ours && !p.screen)
+                .map(|p| PersonView { key: p.key.clone(), name: p.name.clone(), connection_id: p.connection_id.clone(), gain: p.gain })
+                .collect(),
+            tiles,
+            chat: self.chat.clone(),
+            notices: self.standing.clone(),
+            joined_at: self.joined_at,
+            rtt_ms: self.rtt_ms().map(|ms| ms as f32),
+        }
+    }
+
+    fn own_tile(&self) -> Tile {
+        Tile {
+            key: "me/camera".to_owned(),
+            person: "me".to_owned(),
+            stream_id: self.own.publishing.as_ref().and_then(|p| p.stream_id.clone()).unwrap_or_default(),
+            connection_id: self.place.joined.as_ref().map_or_else(String::new, |j| j.connection_id.clone()),
+            name: self.config.name.clone(),
+            own: true,
+            kind: if self.own.source_word() == "screen" { TileKind::Screen } else { TileKind::Camera },
+            audio_active: !self.own.audio_muted && self.own.microphone_state == DeviceState::On,
+            video_active: !self.own.video_muted && self.own.camera_state == DeviceState::On,
+            pinned: false,
+            frames: self.own.slot.clone(),
+            level: self.own.level.clone(),
+            stalled_ms: None,
+            bars: 4,
+            failure: match &self.own.camera_state {
+                DeviceState::Failed(failure) => Some(failure.clone()),
+                _ => None,
+            },
+        }
+    }
+
+    fn rtt_ms(&self) -> Option<f64> {
+        let own = self.own.publishing.as_ref().and_then(|p| p.current.load_full()).and_then(|p| p.stats().transport.rtt_ms);
+        own.or_else(|| self.people.iter().find_map(|p| p.stream.as_ref()?.subscribed.as_ref()?.current.load_full()?.stats().transport.rtt_ms))
+    }
+
+    fn candidate(&self) -> Option<String> {
+        let own = self.own.publishing.as_ref().and_then(|p| p.current.load_full()).and_then(|p| p.stats().transport.candidate);
+        own.or_else(|| self.people.iter().find_map(|p| p.stream.as_ref()?.subscribed.as_ref()?.current.load_full()?.stats().transport.candidate))
+    }
+
+    pub(super) fn report(&self) -> Report {
+        let joined = self.place.joined.as_ref();
+        let mut streams: Vec<StreamReport> = self.ended_streams.clone();
+        streams.extend(self.own_stream_report());
+        streams.extend(self.people.iter().filter(|p| !p.ours).filter_map(|p| Some(self.stream_report(p, p.stream.as_ref()?))));
+        Report {
+            schema: SCHEMA,
+            version: env!("CARGO_PKG_VERSION"),
+            command: self.config.command,
+            ok: self.error.is_none(),
+            error: self.error.clone(),
+            session: SessionReport {
+                id: joined.map(|j| j.session.clone()),
+                server: joined.map(|j| j.server.name()),
+                dialect: joined.map(|_| "openvidu2"),
+                connection_id: joined.map(|j| j.connection_id.clone()),
+                role: joined.map(|j| j.role.as_str().to_owned()),
+                insecure: self.config.target.trust == Trust::Anything,
+            },
+            timeline_ms: self.timeline.clone(),
+            connection: ConnectionReport {
+                state: state_word(&self.connection).to_owned(),
+                reconnects: self.place.reconnects,
+                reconnect_ms: self.place.reconnect_ms.clone(),
+                rtt_ms: self.rtt_ms(),
+                candidate: self.candidate(),
+            },
+            streams,
+            events: self.log.clone(),
+            devices: DevicesReport {
+                camera: self.own.camera_name.clone(),
+                microphone: self.own.microphone_name.clone(),
+                speaker: self.own.speaker_name.clone(),
+            },
+            process: self.config.meter.report(),
+        }
+    }
+
+    fn report_name(&self, key: &str, name: &str) -> String {
+        if self.config.report_names {
+            return name.to_owned();
+        }
+        let number = self.people.iter().position(|p| p.key == key).map_or(self.people.len(), |i| i) + 2;
+        format!("participant-{number}")
+    }
+
+    pub(super) fn collect_own_stream(&mut self) {
+        if let Some(report) = self.own_stream_report() {
+            self.push_ended(report);
+        }
+    }
+
+    /// At the end: everything that still runs is reported as it stood.
+    pub(super) fn collect_all_streams(&mut self) {
+        self.collect_own_stream();
+        let reports: Vec<StreamReport> =
+            self.people.iter().filter(|p| !p.ours).filter_map(|p| Some(self.stream_report(p, p.stream.as_ref()?))).collect();
+        for report in reports {
+            self.push_ended(report);
+        }
+        self.own.close();
+        self.people.clear();
+    }
+
+    fn own_stream_report(&self) -> Option<StreamReport> {
+        let publishing = self.own.publishing.as_ref()?;
+        let stream_id = publishing.stream_id.clone()?;
+        let stats = publishing.current.load_full().map(|p| p.stats()).unwrap_or_default();
+        let encoder = self.own.encoder.as_ref().map(|e| e.stats());
+        let live_s = self.own.encoded_since.map(|at| at.elapsed().as_secs_f64()).filter(|s| *s > 0.5);
+        let video = publishing.has_video.then(|| {
+            let send = stats.video.clone().unwrap_or_default();
+            VideoReport {
+                codec: send.codec.map(str::to_owned),
+                width: encoder.as_ref().map(|e| e.width).filter(|w| *w > 0),
+                height: encoder.as_ref().map(|e| e.height).filter(|h| *h > 0),
+                fps: encoder.as_ref().zip(live_s).map(|(e, s)| e.frames as f64 / s),
+                frames: encoder.as_ref().map(|e| e.frames),
+                key_frames: encoder.as_ref().map(|e| e.key_frames),
+                frames_dropped: encoder.as_ref().map(|e| e.dropped + send.frames_dropped),
+                bitrate_bps: Some(send.bitrate_bps),
+                target_bitrate_bps: self.own.target_bps.or_else(|| encoder.as_ref().map(|e| u64::from(e.target_bitrate_bps))),
+                time_to_720p_ms: self.own.sent_720p_after_ms,
+                ..sent_packets(&send)
+            }
+        });
+        let audio = publishing.has_audio.then(|| {
+            let send = stats.audio.clone().unwrap_or_default();
+            AudioReport {
+                codec: send.codec.map(str::to_owned),
+                packets: Some(send.packets),
+                packets_lost: send.packets_lost,
+                bitrate_bps: Some(send.bitrate_bps),
+                jitter_ms: send.jitter_ms,
+                muted: Some(self.own.audio_muted),
+                level_dbfs: self.audio.as_ref().map(|a| f64::from(a.levels().processed_dbfs)),
+                ..AudioReport::default()
+            }
+        });
+        Some(StreamReport {
+            stream_id,
+            connection_id: self.place.joined.as_ref().map_or_else(String::new, |j| j.connection_id.clone()),
+            name: if self.config.report_names { self.config.name.clone() } else { OURSELVES.to_owned() },
+            direction: "send",
+            source: self.own.source_word().to_owned(),
+            video,
+            audio,
+        })
+    }
+
+    pub(super) fn stream_report(&self, person: &Person, stream: &Stream) -> StreamReport {
+        let subscribed = stream.subscribed.as_ref();
+        let stats = subscribed.and_then(|s| s.current.load_full()).map(|s| s.stats()).unwrap_or_default();
+        let video = stream.has_video.then(|| {
+            let receive = stats.video.clone().unwrap_or_default();
+            let decoder = subscribed.map(|s| s.decoder.stats()).unwrap_or_default();
+            let span_s = subscribed.map(|s| s.times.span().as_secs_f64()).filter(|s| *s > 0.5);
+            VideoReport {
+                codec: receive.codec.map(str::to_owned),
+                width: Some(decoder.width).filter(|w| *w > 0),
+                height: Some(decoder.height).filter(|h| *h > 0),
+                fps: span_s.map(|s| decoder.shown.saturating_sub(1) as f64 / s),
+                frames: Some(decoder.decoded),
+                key_frames: Some(decoder.key_frames),
+                frames_dropped: Some(decoder.dropped + receive.frames_dropped),
+                freezes: Some(decoder.freezes),
+                freeze_ms: Some(decoder.freeze_ms),
+                playout_delay_ms: (decoder.decoded > 0).then(|| f64::from(decoder.decode_ms)),
+                time_to_720p_ms: subscribed.and_then(|s| s.times.to_720p_ms()),
+                pattern: subscribed.and_then(|s| s.pattern.report()).map(|p| PatternReport {
+                    id: p.id.unwrap_or(0),
+                    frames_read: p.frames_read,
+                    crc_errors: p.crc_errors,
+                    latency_ms_p50: p.latency_ms_p50,
+                    latency_ms_p95: p.latency_ms_p95,
+                    skipped: p.skipped,
+                }),
+                ..received_packets(&receive)
+            }
+        });
+        let audio = stream.has_audio.then(|| {
+            let receive = stats.audio.clone().unwrap_or_default();
+            let playout = subscribed.and_then(|s| s.playout.as_ref()).map(|p| p.stats());
+            let figure = |f: fn(&crate::media::audio::PlayoutStats) -> f32| playout.as_ref().map(|p| f64::from(f(p)));
+            AudioReport {
+                codec: receive.codec.map(str::to_owned),
+                packets: playout.as_ref().map(|p| p.packets),
+                packets_lost: playout.as_ref().map(|p| p.packets_lost),
+                bitrate_bps: Some(receive.bitrate_bps),
+                jitter_ms: figure(|p| p.jitter_ms),
+                playout_delay_ms: figure(|p| p.playout_delay_ms),
+                concealed_ms: playout.as_ref().map(|p| p.concealed_ms),
+                accelerated_ms: playout.as_ref().map(|p| p.accelerated_ms),
+                muted: Some(!stream.audio_active),
+                level_dbfs: playout.as_ref().and_then(|p| p.level_dbfs).map(f64::from),
+                tone_hz: playout.as_ref().and_then(|p| p.tone_hz).map(f64::from),
+                av_offset_ms: subscribed.and_then(|s| s.lips.offset_ms()),
+            }
+        });
+        StreamReport {
+            stream_id: stream.id.clone(),
+            connection_id: person.connection_id.clone(),
+            name: self.report_name(&person.key, &person.name),
+            direction: "recv",
+            source: if stream.screen { "screen".to_owned() } else { stream.source.clone() },
+            video,
+            audio,
+        }
+    }
+}
+
+fn sent_packets(send: &SendStats) -> VideoReport {
+    VideoReport {
+        packets: Some(send.packets),
+        packets_lost: send.packets_lost,
+        nacks: Some(send.nacks),
+        plis: Some(send.plis),
+        jitter_ms: send.jitter_ms,
+        ..VideoReport::default()
+    }
+}
+
+fn received_packets(receive: &ReceiveStats) -> VideoReport {
+    VideoReport {
+        bitrate_bps: Some(receive.bitrate_bps),
+        packets: Some(receive.packets),
+        packets_lost: Some(receive.packets_lost),
+        packets_recovered: Some(receive.packets_recovered),
+        nacks: Some(receive.nacks),
+        plis: Some(receive.plis),
+        jitter_ms: receive.jitter_ms,
+        ..VideoReport::default()
+    }
+}
+
+fn tile(person: &Person) -> Tile {
+    let stream = person.stream.as_ref();
+    Tile {
+        key: format!("{}/{}", person.key, if person.screen { "screen" } else { "camera" }),
+        person: person.key.clone(),
+        stream_id: stream.map_or_else(String::new, |s| s.id.clone()),
+        connection_id: person.connection_id.clone(),
+        name: person.name.clone(),
+        own: false,
+        kind: if stream.is_some_and(|s| s.screen) { TileKind::Screen } else { TileKind::Camera },
+        audio_active: stream.is_some_and(|s| s.has_audio && s.audio_active),
+        video_active: stream.is_some_and(|s| s.has_video && s.video_active),
+        pinned: person.pinned,
+        frames: stream.map(|s| s.slot.clone()).unwrap_or_default(),
+        level: stream.map(|s| s.level.clone()).unwrap_or_default(),
+        stalled_ms: stream.and_then(|s| s.stalled_ms),
+        bars: stream.map_or(4, |s| s.bars),
+        failure: stream.and_then(|s| s.failure.clone()),
+    }
+}
+
+/// The word of the report for a state.
+fn state_word(connection: &Connection) -> &'static str {
+    match connection {
+        Connection::Idle => "idle",
+        Connection::Joining(_) => "joining",
+        Connection::Connected => "connected",
+        Connection::Checking => "checking",
+        Connection::Reconnecting { .. } => "reconnecting",
+        Connection::Rejoining { .. } => "rejoining",
+        Connection::Ended { .. } => "ended",
+        Connection::Failed(_) => "failed",
+    }
+}

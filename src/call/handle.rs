@@ -1,0 +1,109 @@
+//! The engine's other end: what windows, the control channel and tests hold.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use super::command::Command;
+use super::config::CallConfig;
+use super::engine::Engine;
+use super::event::Event;
+use super::report::Report;
+use super::view::View;
+
+/// Commands that may wait for the engine. When it is full the sender is told; nothing is dropped in silence.
+const COMMAND_QUEUE: usize = 64;
+/// Events that a slow listener may fall behind; the report keeps them all.
+const EVENT_BACKLOG: usize = 1024;
+
+/// What is asked of the engine.
+pub(super) enum Ask {
+    Command(Command),
+    Report(oneshot::Sender<Report>),
+}
+
+/// The engine does not take commands any more, or not so many at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// Too many commands wait.
+    #[error("too many commands at once")]
+    Busy,
+    /// The call is over.
+    #[error("the call is over")]
+    Over,
+}
+
+/// A running call. Cheap to clone; the call leaves when the last clone is dropped.
+#[derive(Clone)]
+pub struct CallHandle {
+    asks: mpsc::Sender<Ask>,
+    view: Arc<ArcSwap<View>>,
+    events: broadcast::Sender<Event>,
+    last: watch::Receiver<Option<Arc<Report>>>,
+}
+
+impl std::fmt::Debug for CallHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("CallHandle")
+    }
+}
+
+/// Starts a call; must be called on a tokio runtime. It joins at once, what becomes of it is in the view and the events.
+pub fn start(config: CallConfig) -> CallHandle {
+    let (asks, ask_queue) = mpsc::channel(COMMAND_QUEUE);
+    let (events, _) = broadcast::channel(EVENT_BACKLOG);
+    let (last_report, last) = watch::channel(None);
+    let view = Arc::new(ArcSwap::from_pointee(View::default()));
+    let engine = Engine::new(config, ask_queue, Arc::clone(&view), events.clone());
+    tokio::spawn(async move {
+        let report = engine.run().await;
+        last_report.send_replace(Some(Arc::new(report)));
+    });
+    CallHandle { asks, view, events, last }
+}
+
+impl CallHandle {
+    /// Hands a command over; never waits.
+    ///
+    /// # Errors
+    /// The engine is over or hopelessly busy.
+    pub fn send(&self, command: Command) -> Result<(), SendError> {
+        self.asks.try_send(Ask::Command(command)).map_err(|e| match e {
+            mpsc::error::TrySendError::Full(_) => SendError::Busy,
+            mpsc::error::TrySendError::Closed(_) => SendError::Over,
+        })
+    }
+
+    /// The newest snapshot.
+    pub fn view(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    /// Everything that happens from now on.
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
+
+    /// The report as of now; the final one when the call is over.
+    pub async fn report(&self) -> Option<Report> {
+        let (reply, answer) = oneshot::channel();
+        if self.asks.send(Ask::Report(reply)).await.is_ok()
+            && let Ok(report) = answer.await
+        {
+            return Some(report);
+        }
+        self.last.borrow().as_deref().cloned()
+    }
+
+    /// Waits until the call is over and gives its report.
+    pub async fn finished(&self) -> Option<Arc<Report>> {
+        let mut last = self.last.clone();
+        last.wait_for(Option::is_some).await.ok()?.clone()
+    }
+
+    /// Whether the call is over.
+    pub fn is_over(&self) -> bool {
+        self.last.borrow().is_some()
+    }
+}

@@ -1,0 +1,483 @@
+//! One stream's way over the network: negotiate, watch, rebuild.
+//!
+//! A leg is a task that owns one transport handle at a time. It offers, forwards candidates both ways, and when the handle
+//! says that it will not work any more it builds the next one over `reconnectStream`. What it carries (encoder, decoder,
+//! playout) hangs on the engine and survives a rebuild.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use tokio::sync::mpsc;
+use tracing::{debug, warn};
+
+use crate::peer::{MediaKind, MediaSender, PeerError, PeerEvent, Publication, PublishMedia, Sinks, SubscribeMedia, Subscription, TransportConfig};
+use crate::rtp::frame::VideoCodec;
+use crate::signaling::{LocalCandidate, PublishRequest, Signaling, SignalingError};
+
+/// How often in a row a transport is rebuilt before the leg gives up for [`REST_MS`].
+const REBUILDS_IN_A_ROW: u32 = 3;
+/// Pause after [`REBUILDS_IN_A_ROW`] failures: the network may come back, and nobody is served by hammering the server.
+const REST_MS: u64 = 5_000;
+/// Candidates that may wait for a leg; a server sends fewer than 30 per stream.
+pub(super) const LEG_QUEUE: usize = 128;
+
+/// What the engine tells a leg.
+#[derive(Debug)]
+pub(super) enum LegInput {
+    /// A candidate of the server.
+    Candidate {
+        /// Line.
+        candidate: String,
+        /// Media id.
+        sdp_mid: Option<String>,
+        /// Index of the m-line.
+        sdp_mline_index: Option<u16>,
+    },
+    /// Build a new transport now (after a socket resume, or a stall).
+    Rebuild,
+    /// What the publisher announces as active.
+    ExpectActive {
+        /// Audio.
+        audio: bool,
+        /// Video.
+        video: bool,
+    },
+    /// The decoder cannot go on without a key frame.
+    NeedKeyFrame,
+}
+
+/// What a leg tells the engine.
+#[derive(Debug)]
+pub(super) enum LegReport {
+    /// The server gave our publication an id.
+    Published {
+        /// Stream id.
+        stream_id: String,
+    },
+    /// A publishing transport is negotiated: this is where encoded media goes.
+    Sender {
+        /// Sending end.
+        sender: MediaSender,
+        /// Negotiated video codec.
+        codec: Option<VideoCodec>,
+    },
+    /// Media flows.
+    Connected,
+    /// The transport is silent or being rebuilt.
+    Interrupted {
+        /// Why, in one word.
+        why: String,
+    },
+    /// The other side wants a key frame.
+    KeyFrame,
+    /// What the network carries, in bit/s.
+    Target(u64),
+    /// Share of our packets lost on the way, 0.0 to 1.0.
+    Loss(MediaKind, f32),
+    /// First packet of a kind.
+    FirstPacket(MediaKind),
+    /// No packet for so many ms; `None` when they flow again.
+    Stalled(MediaKind, Option<u64>),
+    /// Sender's clock mapping, for lip sync.
+    SenderReport {
+        /// Of what.
+        kind: MediaKind,
+        /// NTP time, 32.32.
+        ntp: u64,
+        /// RTP timestamp at that time.
+        rtp: u32,
+    },
+    /// The server or the stack refused for good.
+    Refused(LegError),
+}
+
+/// Why a leg ended by itself.
+#[derive(Debug, Clone)]
+pub(super) enum LegError {
+    /// The server said no.
+    Signaling(SignalingError),
+    /// The stack said no.
+    Peer(PeerError),
+}
+
+impl std::fmt::Display for LegError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Signaling(e) => e.fmt(f),
+            Self::Peer(e) => e.fmt(f),
+        }
+    }
+}
+
+impl From<SignalingError> for LegError {
+    fn from(e: SignalingError) -> Self {
+        Self::Signaling(e)
+    }
+}
+
+impl From<PeerError> for LegError {
+    fn from(e: PeerError) -> Self {
+        Self::Peer(e)
+    }
+}
+
+/// Reports of all legs go through one bounded queue, tagged with the leg.
+#[derive(Debug, Clone)]
+pub(super) struct Reporter {
+    pub(super) leg: LegId,
+    pub(super) queue: mpsc::Sender<(LegId, LegReport)>,
+}
+
+/// Names a leg within one call; never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct LegId(pub(super) u64);
+
+impl Reporter {
+    async fn tell(&self, report: LegReport) {
+        // The engine outlives its legs; a closed queue means that the call is over.
+        drop(self.queue.send((self.leg, report)).await);
+    }
+}
+
+/// The publication's parameters that do not change.
+#[derive(Debug, Clone)]
+pub(super) struct PublishSpec {
+    pub(super) transport: TransportConfig,
+    pub(super) own_connection_id: String,
+    pub(super) media: PublishMedia,
+    pub(super) request: PublishRequest,
+}
+
+/// The subscription's parameters that do not change.
+#[derive(Clone)]
+pub(super) struct SubscribeSpec {
+    pub(super) transport: TransportConfig,
+    pub(super) connection_id: String,
+    pub(super) stream_id: String,
+    pub(super) media: SubscribeMedia,
+    pub(super) sinks: Sinks,
+    pub(super) server_offers: bool,
+}
+
+/// The handle of the moment, for figures.
+pub(super) type Current<T> = Arc<ArcSwapOption<T>>;
+
+/// Runs a publication until the input closes.
+pub(super) async fn publish(
+    spec: PublishSpec,
+    signaling: Arc<dyn Signaling>,
+    mut input: mpsc::Receiver<LegInput>,
+    reporter: Reporter,
+    current: Current<Publication>,
+) {
+    let mut stream_id: Option<String> = None;
+    let mut failures = 0;
+    loop {
+        let outcome = publish_once(&spec, &signaling, &mut input, &reporter, &current, &mut stream_id, &mut failures).await;
+        if let Some(old) = current.swap(None) {
+            old.close().await;
+        }
+        match outcome {
+            Outcome::Over => return,
+            Outcome::Refused(error) => {
+                reporter.tell(LegReport::Refused(error)).await;
+                return;
+            }
+            Outcome::Rebuild(why) => {
+                reporter.tell(LegReport::Interrupted { why }).await;
+                if !rest(&mut failures, &mut input).await {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+enum Outcome {
+    Over,
+    Refused(LegError),
+    Rebuild(String),
+}
+
+/// Waits after too many failures in a row; `false` when the leg was closed meanwhile.
+async fn rest(failures: &mut u32, input: &mut mpsc::Receiver<LegInput>) -> bool {
+    *failures += 1;
+    if *failures <= REBUILDS_IN_A_ROW {
+        return true;
+    }
+    let pause = tokio::time::sleep(Duration::from_millis(REST_MS));
+    tokio::pin!(pause);
+    loop {
+        tokio::select! {
+            () = &mut pause => return true,
+            told = input.recv() => match told {
+                None => return false,
+                Some(LegInput::Rebuild) => return true,
+                Some(_) => {}
+            },
+        }
+    }
+}
+
+/// Whether a refusal of `reconnectStream` or of a request that got no answer is worth another try.
+fn passing(error: &SignalingError) -> bool {
+    matches!(error, SignalingError::NoAnswer { .. } | SignalingError::NotConnected)
+}
+
+async fn publish_once(
+    spec: &PublishSpec,
+    signaling: &Arc<dyn Signaling>,
+    input: &mut mpsc::Receiver<LegInput>,
+    reporter: &Reporter,
+    current: &Current<Publication>,
+    stream_id: &mut Option<String>,
+    failures: &mut u32,
+) -> Outcome {
+    let (publication, mut events) = match Publication::new(&spec.transport, spec.media.clone()).await {
+        Ok(made) => made,
+        Err(e) => return Outcome::Refused(e.into()),
+    };
+    let publication = Arc::new(publication);
+    current.store(Some(Arc::clone(&publication)));
+    let offer = match publication.offer().await {
+        Ok(offer) => offer,
+        Err(e) => return Outcome::Refused(e.into()),
+    };
+    let server = Arc::clone(signaling);
+    let (known_id, request) = (stream_id.clone(), PublishRequest { sdp_offer: offer.clone(), ..spec.request.clone() });
+    let ask = async move {
+        match known_id {
+            None => server.publish(request).await.map(|p| (p.stream_id, p.sdp_answer)),
+            Some(id) => server.reconnect_publication(&offer).await.map(|answer| (id, answer)),
+        }
+    };
+    tokio::pin!(ask);
+    let answer = loop {
+        tokio::select! {
+            biased;
+            answer = &mut ask => break answer,
+            Some(event) = events.recv() => forward_candidate(&**signaling, &spec.own_connection_id, event).await,
+            told = input.recv() => match told {
+                None => return Outcome::Over,
+                Some(told) => add_candidate(&*publication, told).await,
+            },
+        }
+    };
+    let sdp_answer = match answer {
+        Ok((id, sdp)) => {
+            if stream_id.is_none() {
+                reporter.tell(LegReport::Published { stream_id: id.clone() }).await;
+            }
+            *stream_id = Some(id);
+            sdp
+        }
+        Err(e) if passing(&e) => return Outcome::Rebuild("no_answer".to_owned()),
+        Err(e) => return Outcome::Refused(e.into()),
+    };
+    if let Err(e) = publication.set_answer(&sdp_answer).await {
+        return Outcome::Refused(e.into());
+    }
+    reporter.tell(LegReport::Sender { sender: publication.sender(), codec: publication.video_codec() }).await;
+    loop {
+        tokio::select! {
+            event = events.recv() => {
+                let Some(event) = event else { return Outcome::Rebuild("closed".to_owned()) };
+                if let PeerEvent::Connected = event {
+                    *failures = 0;
+                }
+                if let Some(outcome) = pass_on(event, &**signaling, &spec.own_connection_id, reporter).await {
+                    return outcome;
+                }
+            }
+            told = input.recv() => match told {
+                None => return Outcome::Over,
+                Some(LegInput::Rebuild) => return Outcome::Rebuild("asked".to_owned()),
+                Some(told) => add_candidate(&*publication, told).await,
+            },
+        }
+    }
+}
+
+/// Runs a subscription until the input closes.
+pub(super) async fn subscribe(
+    spec: SubscribeSpec,
+    signaling: Arc<dyn Signaling>,
+    mut input: mpsc::Receiver<LegInput>,
+    reporter: Reporter,
+    current: Current<Subscription>,
+) {
+    let mut subscribed = false;
+    let mut failures = 0;
+    let mut active = (true, true);
+    loop {
+        let outcome = subscribe_once(&spec, &signaling, &mut input, &reporter, &current, &mut subscribed, &mut failures, &mut active).await;
+        if let Some(old) = current.swap(None) {
+            old.close().await;
+        }
+        match outcome {
+            Outcome::Over => return,
+            Outcome::Refused(error) => {
+                reporter.tell(LegReport::Refused(error)).await;
+                return;
+            }
+            Outcome::Rebuild(why) => {
+                reporter.tell(LegReport::Interrupted { why }).await;
+                if !rest(&mut failures, &mut input).await {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+#[allow(clippy::too_many_arguments)] // the loop's own variables, threaded through one call
+async fn subscribe_once(
+    spec: &SubscribeSpec,
+    signaling: &Arc<dyn Signaling>,
+    input: &mut mpsc::Receiver<LegInput>,
+    reporter: &Reporter,
+    current: &Current<Subscription>,
+    subscribed: &mut bool,
+    failures: &mut u32,
+    active: &mut (bool, bool),
+) -> Outcome {
+    let (subscription, mut events) = match Subscription::new(&spec.transport, spec.media, spec.sinks.clone()).await {
+        Ok(made) => made,
+        Err(e) => return Outcome::Refused(e.into()),
+    };
+    let subscription = Arc::new(subscription);
+    current.store(Some(Arc::clone(&subscription)));
+    subscription.set_expected_active(active.0, active.1);
+    let (again, handle, server, stream_id) = (*subscribed, Arc::clone(&subscription), Arc::clone(signaling), spec.stream_id.clone());
+    let server_offers = spec.server_offers;
+    let ask = async move {
+        if server_offers {
+            let offer = server.prepare_subscribe(&stream_id, again).await?;
+            let answer = handle.answer(&offer).await?;
+            if again {
+                server.reconnect_subscription_answer(&stream_id, &answer).await?;
+            } else {
+                server.answer_subscribe(&stream_id, &answer).await?;
+            }
+        } else {
+            let offer = handle.offer().await?;
+            let answer = if again {
+                server.reconnect_subscription(&stream_id, &offer).await?
+            } else {
+                server.subscribe(&stream_id, &offer).await?
+            };
+            handle.set_answer(&answer).await?;
+        }
+        Ok::<(), LegError>(())
+    };
+    tokio::pin!(ask);
+    let asked = loop {
+        tokio::select! {
+            biased;
+            asked = &mut ask => break asked,
+            Some(event) = events.recv() => forward_candidate(&**signaling, &spec.connection_id, event).await,
+            told = input.recv() => match told {
+                None => return Outcome::Over,
+                Some(LegInput::ExpectActive { audio, video }) => *active = (audio, video),
+                Some(told) => add_candidate(&*subscription, told).await,
+            },
+        }
+    };
+    match asked {
+        Ok(()) => *subscribed = true,
+        Err(LegError::Signaling(e)) if passing(&e) => return Outcome::Rebuild("no_answer".to_owned()),
+        Err(e) => return Outcome::Refused(e),
+    }
+    subscription.set_expected_active(active.0, active.1);
+    loop {
+        tokio::select! {
+            event = events.recv() => {
+                let Some(event) = event else { return Outcome::Rebuild("closed".to_owned()) };
+                if let PeerEvent::Connected = event {
+                    *failures = 0;
+                }
+                if let Some(outcome) = pass_on(event, &**signaling, &spec.connection_id, reporter).await {
+                    return outcome;
+                }
+            }
+            told = input.recv() => match told {
+                None => return Outcome::Over,
+                Some(LegInput::Rebuild) => return Outcome::Rebuild("asked".to_owned()),
+                Some(LegInput::NeedKeyFrame) => subscription.request_key_frame(),
+                Some(LegInput::ExpectActive { audio, video }) => {
+                    *active = (audio, video);
+                    subscription.set_expected_active(audio, video);
+                }
+                Some(told) => add_candidate(&*subscription, told).await,
+            },
+        }
+    }
+}
+
+async fn forward_candidate(signaling: &dyn Signaling, endpoint: &str, event: PeerEvent) {
+    if let PeerEvent::LocalCandidate { candidate, sdp_mid, sdp_mline_index } = event {
+        let candidate = LocalCandidate {
+            endpoint: endpoint.to_owned(),
+            candidate,
+            sdp_mid: sdp_mid.unwrap_or_default(),
+            sdp_mline_index: sdp_mline_index.unwrap_or(0),
+        };
+        signaling.candidate(candidate).await;
+    }
+}
+
+/// Both handles take the server's candidates.
+trait TakesCandidates {
+    fn take(&self, candidate: &str, sdp_mid: Option<String>, sdp_mline_index: Option<u16>) -> impl Future<Output = Result<(), PeerError>> + Send;
+}
+
+impl TakesCandidates for Publication {
+    fn take(&self, candidate: &str, sdp_mid: Option<String>, sdp_mline_index: Option<u16>) -> impl Future<Output = Result<(), PeerError>> + Send {
+        self.add_candidate(candidate, sdp_mid, sdp_mline_index)
+    }
+}
+
+impl TakesCandidates for Subscription {
+    fn take(&self, candidate: &str, sdp_mid: Option<String>, sdp_mline_index: Option<u16>) -> impl Future<Output = Result<(), PeerError>> + Send {
+        self.add_candidate(candidate, sdp_mid, sdp_mline_index)
+    }
+}
+
+/// An unusable candidate is not worth a connection: others follow, and the other side finds us by its own checks.
+async fn add_candidate(handle: &impl TakesCandidates, told: LegInput) {
+    if let LegInput::Candidate { candidate, sdp_mid, sdp_mline_index } = told
+        && let Err(error) = handle.take(&candidate, sdp_mid, sdp_mline_index).await
+    {
+        debug!(%error, "candidate of the server not used");
+    }
+}
+
+async fn pass_on(event: PeerEvent, signaling: &dyn Signaling, endpoint: &str, reporter: &Reporter) -> Option<Outcome> {
+    let report = match event {
+        PeerEvent::LocalCandidate { .. } => {
+            forward_candidate(signaling, endpoint, event).await;
+            return None;
+        }
+        PeerEvent::NeedsRebuild { why } => {
+            warn!(%why, "media transport will be rebuilt");
+            return Some(Outcome::Rebuild(why.to_string()));
+        }
+        PeerEvent::NoKeyFrame => {
+            debug!("no key frame after the first packets");
+            return Some(Outcome::Rebuild("no_key_frame".to_owned()));
+        }
+        PeerEvent::Connected => LegReport::Connected,
+        PeerEvent::Disconnected => LegReport::Interrupted { why: "disconnected".to_owned() },
+        PeerEvent::KeyFrameRequested => LegReport::KeyFrame,
+        PeerEvent::TargetBitrate { bps } => LegReport::Target(bps),
+        PeerEvent::LossReport { kind, fraction } => LegReport::Loss(kind, fraction),
+        PeerEvent::Rtt { .. } => return None,
+        PeerEvent::FirstPacket { kind } => LegReport::FirstPacket(kind),
+        PeerEvent::Stalled { kind, ms } => LegReport::Stalled(kind, Some(ms)),
+        PeerEvent::Resumed { kind } => LegReport::Stalled(kind, None),
+        PeerEvent::SenderReport { kind, ntp, rtp, .. } => LegReport::SenderReport { kind, ntp, rtp },
+    };
+    reporter.tell(report).await;
+    None
+}

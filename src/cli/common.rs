@@ -1,0 +1,240 @@
+//! What several commands need.
+
+use std::io::IsTerminal as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::runtime::Runtime;
+use tracing_subscriber::EnvFilter;
+
+use super::Failure;
+use super::args::{Codec, Common, MediaArgs, Processing};
+use crate::call::process::ProcessMeter;
+use crate::call::report::write_json;
+use crate::call::{CallConfig, MediaChoice, VideoInput, View};
+use crate::lan::invitation::Invitation;
+use crate::media::audio::source::default_tone_hz;
+use crate::media::audio::{self, MicrophoneSource, SpeakerSink};
+use crate::media::video::decoder::DecoderPool;
+use crate::media::video::source::{CameraSource, ScreenSource};
+use crate::protocol::Secret;
+use crate::rtp::frame::VideoCodec;
+use crate::signaling::target::{Target, TokenSource};
+use crate::signaling::tls::{Fingerprint, Trust};
+use crate::wire::netsim::Impairments;
+
+/// Size of `--snapshot` pictures: the window's own.
+pub(super) const SNAPSHOT_SIZE: (u32, u32) = (1280, 800);
+
+/// Log lines go to stderr; what the media stacks say about single packets stays out at every level.
+pub(super) fn start_logging(verbose: u8, quiet: bool) {
+    let level = match (quiet, verbose) {
+        (true, _) => return,
+        (false, 0) => "warn",
+        (false, 1) => "info,tertulia=debug",
+        (false, 2) => "info,tertulia=trace",
+        (false, _) => "debug,tertulia=trace",
+    };
+    let fallback = format!("{level},rtc=error,rtc_dtls=off,rtc_ice=error,rtc_sctp=off,webrtc=off,rtc_interceptor=error");
+    let filter = EnvFilter::try_from_env("TERTULIA_LOG").unwrap_or_else(|_| EnvFilter::new(fallback));
+    // A second call (tests in one process) keeps the first subscriber.
+    drop(
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .with_ansi(std::io::stderr().is_terminal())
+            .try_init(),
+    );
+}
+
+/// The one runtime of the process.
+pub(super) fn runtime() -> Result<Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("tertulia-net")
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::Failed(format!("no threads to be had: {e}")))
+}
+
+pub(super) fn impairments(common: &Common) -> Result<Option<Impairments>, Failure> {
+    common.simulate_network.as_deref().map(|spec| Impairments::parse(spec).map_err(|e| Failure::Usage(format!("--simulate-network: {e}")))).transpose()
+}
+
+/// Reads a secret out of the environment. Its value is never printed.
+pub(super) fn secret_from(variable: &str) -> Result<Secret, Failure> {
+    match std::env::var(variable) {
+        Ok(value) if !value.is_empty() => Ok(Secret::new(value)),
+        _ => Err(Failure::Usage(format!("--secret-env names {variable}, but that variable is empty or not set"))),
+    }
+}
+
+/// Understands what `join` was given.
+pub(super) fn target(text: &str, session: Option<&str>, secret_env: Option<&str>, role: &str, insecure: bool) -> Result<Target, Failure> {
+    let text = text.trim();
+    let loose = if insecure { Trust::Anything } else { Trust::System };
+    if Invitation::looks_like_one(text) {
+        let invitation = Invitation::parse(text).map_err(|e| Failure::Failed(format!("this link is cut off: {e}; copy it again, whole")))?;
+        let trust = match &invitation.fingerprint {
+            Some(fingerprint) => {
+                let pin = Fingerprint::parse(fingerprint)
+                    .ok_or_else(|| Failure::Failed("this link is cut off: its fingerprint is not whole; copy it again".to_owned()))?;
+                Trust::Pinned(pin)
+            }
+            None => loose,
+        };
+        let source = TokenSource::RoomKey { base: invitation.base_url(), room: invitation.room.clone(), key: Secret::new(invitation.key) };
+        return Ok(Target { source, trust });
+    }
+    if text.starts_with("ws://") || text.starts_with("wss://") {
+        if crate::protocol::token::Token::parse(text).is_ok_and(|t| !t.secret().is_empty()) {
+            return Err(Failure::Usage("the server's secret does not belong on the command line: name a variable with --secret-env".to_owned()));
+        }
+        return Ok(Target { source: TokenSource::Raw(Secret::new(text)), trust: loose });
+    }
+    if text.starts_with("https://") || text.starts_with("http://") {
+        let session = session.ok_or_else(|| Failure::Usage("a server's address needs --session NAME".to_owned()))?;
+        if session.is_empty() || !session.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_') {
+            return Err(Failure::Usage("a session name has letters, digits, - and _, no spaces".to_owned()));
+        }
+        if url::Url::parse(text).is_ok_and(|u| u.password().is_some()) {
+            return Err(Failure::Usage("a password does not belong on the command line: name a variable with --secret-env".to_owned()));
+        }
+        let (base, session) = (text.trim_end_matches('/').to_owned(), session.to_owned());
+        let source = match secret_env {
+            Some(variable) => TokenSource::OpenVidu { base, session, secret: secret_from(variable)?, role: role.to_owned() },
+            None => TokenSource::Application { base, session },
+        };
+        return Ok(Target { source, trust: loose });
+    }
+    Err(Failure::Failed("this is neither a token, an invitation nor a server's address; copy it again, whole".to_owned()))
+}
+
+/// Media options of the command line as the engine takes them.
+pub(super) fn media(args: &MediaArgs) -> Result<MediaChoice, Failure> {
+    let usage = |e: &dyn std::fmt::Display| Failure::Usage(e.to_string());
+    let (camera, microphone, speaker) = if args.headless { ("none", "none", "null") } else { ("device", "device", "device") };
+    let camera = CameraSource::parse(args.camera.as_deref().unwrap_or(camera)).map_err(|e| usage(&e))?;
+    let (tone, sync) = match &camera {
+        CameraSource::Pattern(pattern) => (default_tone_hz(pattern.id), pattern.sync),
+        _ => (default_tone_hz(0), false),
+    };
+    Ok(MediaChoice {
+        video: match camera {
+            CameraSource::None => VideoInput::None,
+            source => VideoInput::Camera(source),
+        },
+        microphone: args.microphone.as_deref().unwrap_or(microphone).parse::<MicrophoneSource>().map_err(|e| usage(&e))?,
+        speaker: args.speaker.as_deref().unwrap_or(speaker).parse::<SpeakerSink>().map_err(|e| usage(&e))?,
+        processing: match args.processing {
+            Processing::Auto => audio::Processing::Auto,
+            Processing::On => audio::Processing::On,
+            Processing::Off => audio::Processing::Off,
+        },
+        codecs: match args.codec {
+            Codec::Auto => vec![VideoCodec::Vp8, VideoCodec::H264],
+            Codec::Vp8 => vec![VideoCodec::Vp8],
+            Codec::H264 => vec![VideoCodec::H264],
+        },
+        audio_muted: args.audio_off,
+        video_muted: args.video_off,
+        subscribe_only: args.subscribe_only,
+        publish_only: false,
+        screen: args.screen.as_deref().map(|s| ScreenSource::parse(s).map_err(|e| usage(&e))).transpose()?,
+        default_tone_hz: tone,
+        sync_clicks: sync,
+    })
+}
+
+/// Decoder threads for the whole process.
+pub(super) fn decoders() -> Result<DecoderPool, Failure> {
+    DecoderPool::new().map_err(|e| Failure::Failed(format!("no threads to be had: {e}")))
+}
+
+/// The parts of a call's configuration that every command fills alike.
+pub(super) fn call_config(target: Target, media: MediaChoice, name: String, command: &'static str, started: Instant) -> Result<CallConfig, Failure> {
+    Ok(CallConfig {
+        target,
+        name,
+        device_key: new_device_key(),
+        command,
+        started,
+        media,
+        impairments: None,
+        report_names: false,
+        decoders: decoders()?,
+        meter: Arc::new(ProcessMeter::new(started)),
+        repaint: None,
+    })
+}
+
+/// A random key in the form of a UUID, as other clients of OpenVidu use for `participantId`.
+pub(super) fn new_device_key() -> String {
+    let r: u128 = rand::random();
+    let hex = format!("{r:032x}");
+    let part = |from: usize, to: usize| hex.get(from..to).unwrap_or_default();
+    format!("{}-{}-{}-{}-{}", part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32))
+}
+
+/// A name for people who gave none.
+pub(super) fn default_name() -> String {
+    ["USER", "USERNAME"].iter().find_map(|v| std::env::var(v).ok()).filter(|n| !n.is_empty()).unwrap_or_else(|| "Tertulia".to_owned())
+}
+
+pub(super) fn save_report(path: Option<&Path>, report: &impl serde::Serialize) -> Result<(), Failure> {
+    let Some(path) = path else { return Ok(()) };
+    write_json(path, report).map_err(|e| Failure::Failed(format!("the report could not be written to {}: {e}", path.display())))
+}
+
+/// Draws the grid as a user would see it.
+pub(super) fn save_snapshot(path: &Path, view: &View) -> Result<(), String> {
+    let failed = |e: &dyn std::fmt::Display| format!("the picture could not be written to {}: {e}", path.display());
+    let png = crate::ui::snapshot::render_grid(view, SNAPSHOT_SIZE.0, SNAPSHOT_SIZE.1).to_png().map_err(|e| failed(&e))?;
+    std::fs::write(path, png).map_err(|e| failed(&e))
+}
+
+/// Resolves on Ctrl-C or SIGTERM.
+pub(super) async fn asked_to_end() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+            return;
+        }
+    }
+    drop(tokio::signal::ctrl_c().await);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn understood(text: &str, session: Option<&str>) -> Result<Target, Failure> {
+        target(text, session, None, "PUBLISHER", false)
+    }
+
+    #[test]
+    fn targets_are_told_apart_and_secrets_refused() {
+        let invitation = format!("tertulia://h:4443/room#key=k&fp=sha256:{}", "0f".repeat(32));
+        assert!(matches!(understood(&invitation, None).unwrap().trust, Trust::Pinned(_)));
+        assert!(matches!(understood(&invitation[..invitation.len() - 4], None), Err(Failure::Failed(_))));
+        assert!(matches!(understood("wss://h?sessionId=a&token=t", None).unwrap().source, TokenSource::Raw(_)));
+        assert!(matches!(understood("wss://h?sessionId=a&secret=s&recorder=true", None), Err(Failure::Usage(_))));
+        assert!(matches!(understood("https://h", None), Err(Failure::Usage(_))));
+        assert!(matches!(understood("https://h", Some("no spaces")), Err(Failure::Usage(_))));
+        assert!(matches!(understood("https://h/", Some("ok")).unwrap().source, TokenSource::Application { .. }));
+        assert!(matches!(understood("nonsense", None), Err(Failure::Failed(_))));
+    }
+
+    #[test]
+    fn device_keys_look_like_uuids_and_differ() {
+        let (a, b) = (new_device_key(), new_device_key());
+        assert_ne!(a, b);
+        assert_eq!(a.split('-').map(str::len).collect::<Vec<_>>(), [8, 4, 4, 4, 12]);
+    }
+}

@@ -1,0 +1,145 @@
+//! Control of a running client: one JSON command a line in, one JSON event a line out.
+
+use serde_json::{Map, Value, json};
+use std::path::PathBuf;
+
+use crate::call::Command;
+
+/// What a line asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Line {
+    /// Commands of the engine, in order.
+    Engine(Vec<Command>),
+    /// Write the picture of the grid.
+    Snapshot(PathBuf),
+    /// Write the report as of now.
+    Report(PathBuf),
+}
+
+/// Reads one line.
+///
+/// # Errors
+/// What is wrong with it, for the `message` of the error event.
+pub(super) fn parse(line: &str) -> Result<Line, String> {
+    let value: Value = serde_json::from_str(line).map_err(|_| "this is not JSON".to_owned())?;
+    let members = value.as_object().ok_or("a command is a JSON object")?;
+    let engine = |command| Ok(Line::Engine(vec![command]));
+    match text(members, "do")?.as_str() {
+        "mute" => {
+            let commands: Vec<Command> = [flag(members, "audio")?.map(Command::MuteAudio), flag(members, "video")?.map(Command::MuteVideo)]
+                .into_iter()
+                .flatten()
+                .collect();
+            if commands.is_empty() { Err("mute needs \"audio\" or \"video\"".to_owned()) } else { Ok(Line::Engine(commands)) }
+        }
+        "camera" => engine(Command::Camera(text(members, "source")?)),
+        "microphone" => engine(Command::Microphone(text(members, "source")?)),
+        "speaker" => engine(Command::Speaker(text(members, "sink")?)),
+        "share" => match members.get("screen") {
+            Some(Value::Null) => engine(Command::Share(None)),
+            Some(Value::String(source)) => engine(Command::Share(Some(source.clone()))),
+            _ => Err("share needs \"screen\": a source or null".to_owned()),
+        },
+        "signal" => {
+            let to = match members.get("to") {
+                None | Some(Value::Null) => Vec::new(),
+                Some(Value::Array(ids)) => ids
+                    .iter()
+                    .map(|id| id.as_str().map(str::to_owned).ok_or_else(|| "\"to\" is a list of connection ids".to_owned()))
+                    .collect::<Result<_, _>>()?,
+                Some(_) => return Err("\"to\" is a list of connection ids".to_owned()),
+            };
+            engine(Command::Signal { kind: text(members, "type")?, data: optional_text(members, "data")?, to })
+        }
+        "publish" => engine(Command::Publish),
+        "unpublish" => engine(Command::Unpublish),
+        "subscribe" => engine(Command::Subscribe {
+            stream_id: text(members, "stream_id")?,
+            audio: flag(members, "audio")?.unwrap_or(true),
+            video: flag(members, "video")?.unwrap_or(true),
+        }),
+        "tile" => engine(Command::Tile { stream_id: text(members, "stream_id")?, size: size(&text(members, "size")?)? }),
+        "volume" => {
+            let gain = members.get("gain").and_then(Value::as_f64).ok_or("volume needs \"gain\": a number")?;
+            engine(Command::Volume { person: text(members, "person")?, gain: gain as f32 })
+        }
+        "force_disconnect" => engine(Command::ForceDisconnect(text(members, "connection_id")?)),
+        "force_unpublish" => engine(Command::ForceUnpublish(text(members, "stream_id")?)),
+        "reconnect" => engine(Command::ReconnectNow),
+        "answer" => engine(Command::Answer(flag(members, "accept")?.ok_or("answer needs \"accept\"")?)),
+        "hang_up" | "leave" => engine(Command::Leave),
+        "snapshot" => Ok(Line::Snapshot(text(members, "path")?.into())),
+        "report" => Ok(Line::Report(text(members, "path")?.into())),
+        other => Err(format!("there is no command {other:?}")),
+    }
+}
+
+/// The event that answers a line which cannot be carried out.
+pub(super) fn refusal(line: &str, message: &str) -> Value {
+    // What was asked comes back as JSON where it is JSON, so that a script can match it.
+    let command = serde_json::from_str(line).unwrap_or_else(|_| Value::String(line.chars().take(200).collect()));
+    json!({"event": "error", "command": command, "message": message})
+}
+
+fn text(members: &Map<String, Value>, name: &str) -> Result<String, String> {
+    members.get(name).and_then(Value::as_str).map(str::to_owned).ok_or_else(|| format!("{name:?} is missing or no text"))
+}
+
+fn optional_text(members: &Map<String, Value>, name: &str) -> Result<String, String> {
+    if members.contains_key(name) { text(members, name) } else { Ok(String::new()) }
+}
+
+fn flag(members: &Map<String, Value>, name: &str) -> Result<Option<bool>, String> {
+    match members.get(name) {
+        None => Ok(None),
+        Some(Value::Bool(on)) => Ok(Some(*on)),
+        Some(_) => Err(format!("{name:?} is true or false")),
+    }
+}
+
+fn size(text: &str) -> Result<(u32, u32), String> {
+    text.split_once('x').and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?))).ok_or_else(|| "a size is written 320x180".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documented_commands_are_understood() {
+        for line in [
+            r#"{"do":"mute","audio":true}"#,
+            r#"{"do":"mute","video":false}"#,
+            r#"{"do":"camera","source":"pattern:4"}"#,
+            r#"{"do":"microphone","source":"tone:500"}"#,
+            r#"{"do":"share","screen":"pattern:9"}"#,
+            r#"{"do":"share","screen":null}"#,
+            r#"{"do":"signal","type":"chat","data":"hello","to":["con_A"]}"#,
+            r#"{"do":"publish"}"#,
+            r#"{"do":"unpublish"}"#,
+            r#"{"do":"subscribe","stream_id":"s","audio":true,"video":false}"#,
+            r#"{"do":"tile","stream_id":"s","size":"320x180"}"#,
+            r#"{"do":"force_disconnect","connection_id":"c"}"#,
+            r#"{"do":"force_unpublish","stream_id":"s"}"#,
+            r#"{"do":"answer","accept":true}"#,
+            r#"{"do":"hang_up"}"#,
+            r#"{"do":"snapshot","path":"p"}"#,
+            r#"{"do":"report","path":"p"}"#,
+            r#"{"do":"leave"}"#,
+        ] {
+            assert!(parse(line).is_ok(), "{line}: {:?}", parse(line));
+        }
+        assert_eq!(
+            parse(r#"{"do":"mute","audio":true,"video":true}"#).unwrap(),
+            Line::Engine(vec![Command::MuteAudio(true), Command::MuteVideo(true)])
+        );
+    }
+
+    #[test]
+    fn anything_else_is_refused_with_a_reason() {
+        for line in ["", "{", "[]", r#"{"do":"dance"}"#, r#"{"do":"mute"}"#, r#"{"do":"mute","audio":1}"#, r#"{"do":"tile","stream_id":"s","size":"big"}"#, r#"{"do":"signal","type":"x","to":"all"}"#] {
+            assert!(!parse(line).unwrap_err().is_empty(), "{line}");
+        }
+        assert_eq!(refusal(r#"{"do":"dance"}"#, "no")["command"]["do"], "dance");
+    }
+}

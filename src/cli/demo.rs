@@ -1,0 +1,205 @@
+//! `tertulia demo`: a host and several participants in this process, through the real stack.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::args::{Common, DemoArgs};
+use super::{Failure, common};
+use crate::call::process::ProcessMeter;
+use crate::call::report::Report;
+use crate::call::{CallConfig, CallHandle, Command, MediaChoice, VideoInput, start};
+use crate::host::{self, HostConfig, Tls};
+use crate::media::audio::source::default_tone_hz;
+use crate::media::audio::{MicrophoneSource, Processing, SpeakerSink};
+use crate::media::video::decoder::DecoderPool;
+use crate::media::video::source::{CameraSource, PatternSource, VideoMode};
+use crate::rtp::frame::VideoCodec;
+
+/// How long a demo without a window runs unless told otherwise.
+const HEADLESS_SECONDS: f64 = 15.0;
+/// More would need a bigger machine than this program is made for.
+const MOST_PARTICIPANTS: u32 = 25;
+
+/// A running demo: the host and everybody in its room.
+pub(super) struct Demo {
+    pub(super) host: host::Handle,
+    pub(super) calls: Vec<CallHandle>,
+    _folder: tempfile::TempDir,
+}
+
+pub(super) fn run(global: &Common, args: &DemoArgs, started: Instant) -> Result<(), Failure> {
+    if args.participants == 0 || args.participants > MOST_PARTICIPANTS {
+        return Err(Failure::Usage(format!("--participants is a number from 1 to {MOST_PARTICIPANTS}")));
+    }
+    let mode: VideoMode = args.size.parse().map_err(|e| Failure::Usage(format!("--size: {e}")))?;
+    if !args.headless {
+        return super::window::demo(global, args, mode, started);
+    }
+    let runtime = common::runtime()?;
+    runtime.block_on(async {
+        let demo = begin(global, args.participants, mode, started, None)?;
+        let seconds = args.seconds.unwrap_or(HEADLESS_SECONDS).max(0.0);
+        let ended = watch(&demo, seconds, args.snapshot.as_deref()).await;
+        finish(demo, args, ended).await
+    })
+}
+
+/// Starts host and participants. Must be called on a runtime.
+pub(super) fn begin(
+    global: &Common,
+    participants: u32,
+    mode: VideoMode,
+    started: Instant,
+    repaint: Option<crate::call::Repaint>,
+) -> Result<Demo, Failure> {
+    let folder = tempfile::tempdir().map_err(Failure::failed)?;
+    let host = host::start(HostConfig {
+        listen: ([127, 0, 0, 1], 0).into(),
+        tls: Tls::SelfSigned,
+        data_dir: folder.path().to_owned(),
+        ..HostConfig::default()
+    })
+    .map_err(Failure::failed)?;
+    let invitation = host.create_room("demo").map_err(Failure::failed)?.to_string();
+    let impairments = common::impairments(global)?;
+    let (decoders, meter) = (common::decoders()?, Arc::new(ProcessMeter::new(started)));
+    let calls = (1..=participants)
+        .map(|number| {
+            let mut config = participant(&invitation, number, mode, started, &decoders, &meter)?;
+            config.impairments.clone_from(&impairments);
+            // The window shows the first one's view.
+            config.repaint = repaint.clone().filter(|_| number == 1);
+            Ok(start(config))
+        })
+        .collect::<Result<Vec<_>, Failure>>()?;
+    Ok(Demo { host, calls, _folder: folder })
+}
+
+fn participant(invitation: &str, number: u32, mode: VideoMode, started: Instant, decoders: &DecoderPool, meter: &Arc<ProcessMeter>) -> Result<CallConfig, Failure> {
+    let id = u8::try_from(number).unwrap_or(u8::MAX);
+    let target = common::target(invitation, None, None, "PUBLISHER", false)?;
+    let media = MediaChoice {
+        video: VideoInput::Camera(CameraSource::Pattern(PatternSource { id, mode, sync: false })),
+        microphone: MicrophoneSource::Tone(None),
+        speaker: SpeakerSink::Null,
+        processing: Processing::Off,
+        codecs: vec![VideoCodec::Vp8, VideoCodec::H264],
+        audio_muted: false,
+        video_muted: false,
+        subscribe_only: false,
+        publish_only: false,
+        screen: None,
+        default_tone_hz: default_tone_hz(id),
+        sync_clicks: false,
+    };
+    Ok(CallConfig {
+        target,
+        name: format!("Participant {number}"),
+        device_key: common::new_device_key(),
+        command: "demo",
+        started,
+        media,
+        impairments: None,
+        report_names: false,
+        decoders: decoders.clone(),
+        meter: Arc::clone(meter),
+        repaint: None,
+    })
+}
+
+/// Shows a live table until the time is up; `false` when it was cut short by the user.
+async fn watch(demo: &Demo, seconds: f64, snapshot: Option<&std::path::Path>) -> bool {
+    let end = tokio::time::sleep(Duration::from_secs_f64(seconds));
+    let half = tokio::time::sleep(Duration::from_secs_f64(seconds / 2.0));
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    let asked = common::asked_to_end();
+    tokio::pin!(end, half, asked);
+    let mut drawn = snapshot.is_none();
+    loop {
+        tokio::select! {
+            () = &mut end => return true,
+            () = &mut asked => return false,
+            () = &mut half, if !drawn => {
+                drawn = true;
+                if let (Some(path), Some(call)) = (snapshot, demo.calls.first()) {
+                    let (path, view) = (path.to_owned(), call.view());
+                    if let Ok(Err(error)) = tokio::task::spawn_blocking(move || common::save_snapshot(&path, &view)).await {
+                        eprintln!("tertulia: {error}");
+                    }
+                }
+            }
+            _ = tick.tick() => table(demo).await,
+        }
+    }
+}
+
+async fn table(demo: &Demo) {
+    for (number, call) in demo.calls.iter().enumerate() {
+        let Some(report) = call.report().await else { continue };
+        let cells: Vec<String> = report
+            .streams
+            .iter()
+            .filter(|s| s.direction == "recv")
+            .map(|s| {
+                let video = s.video.as_ref();
+                let pattern = video.and_then(|v| v.pattern.as_ref());
+                format!(
+                    "{}: {:.0} fps, {:.0} ms, {:.0} Hz",
+                    pattern.map_or_else(|| "?".to_owned(), |p| p.id.to_string()),
+                    video.and_then(|v| v.fps).unwrap_or(0.0),
+                    pattern.and_then(|p| p.latency_ms_p50).unwrap_or(0.0),
+                    s.audio.as_ref().and_then(|a| a.tone_hz).unwrap_or(0.0),
+                )
+            })
+            .collect();
+        eprintln!("participant {} sees | {}", number + 1, cells.join(" | "));
+    }
+    eprintln!();
+}
+
+/// Ends everybody and writes the report.
+pub(super) async fn finish(demo: Demo, args: &DemoArgs, _whole: bool) -> Result<(), Failure> {
+    for call in &demo.calls {
+        drop(call.send(Command::Leave));
+    }
+    let mut reports: Vec<Report> = Vec::new();
+    for call in &demo.calls {
+        let report = tokio::time::timeout(Duration::from_secs(8), call.finished()).await.ok().flatten();
+        reports.extend(report.map(|r| (*r).clone()));
+    }
+    let stats = demo.host.stats();
+    demo.host.shutdown();
+    let problem = problem(&reports, demo.calls.len());
+    let report = json!({
+        "schema": crate::call::report::SCHEMA,
+        "version": env!("CARGO_PKG_VERSION"),
+        "command": "demo",
+        "ok": problem.is_none(),
+        "error": problem,
+        "participants": reports,
+        "host": stats,
+    });
+    common::save_report(args.stats_json.as_deref(), &report)?;
+    match problem {
+        None => Ok(()),
+        Some(problem) => Err(Failure::Failed(problem)),
+    }
+}
+
+/// What kept the demo from being a call in which everybody sees everybody.
+fn problem(reports: &[Report], participants: usize) -> Option<String> {
+    if reports.len() < participants {
+        return Some(format!("{} of {participants} participants did not end in time", participants - reports.len()));
+    }
+    if let Some(error) = reports.iter().find_map(|r| r.error.clone()) {
+        return Some(error);
+    }
+    let blind = reports.iter().filter(|r| {
+        let seen = r.streams.iter().filter(|s| s.direction == "recv" && s.video.as_ref().is_some_and(|v| v.frames.unwrap_or(0) > 0)).count();
+        seen + 1 < participants
+    });
+    let blind = blind.count();
+    (blind > 0).then(|| format!("{blind} of {participants} participants did not see everybody"))
+}

@@ -1,0 +1,8 @@
+//! The OpenVidu 2 dialect: sockets and REST round [`crate::protocol::client`].
+
+mod driver;
+mod handle;
+pub mod rest;
+mod socket;
+
+pub use handle::{ConnectConfig, OpenVidu, connect};
