@@ -46,6 +46,13 @@ pub fn render_grid(view: &View, width: u32, height: u32) -> Image {
     })
 }
 
+/// Writes [`render_grid`]'s picture as a PNG file. The file appears whole or not at all: it is written beside and renamed.
+pub fn write_png(path: &std::path::Path, view: &View, width: u32, height: u32) -> Result<(), String> {
+    let png = render_grid(view, width, height).to_png()?;
+    let beside = path.with_extension("png.part");
+    std::fs::write(&beside, png).and_then(|()| std::fs::rename(&beside, path)).map_err(|error| error.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
