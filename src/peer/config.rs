@@ -2,6 +2,7 @@
 
 use super::transform::FrameTransform;
 use crate::rtp::frame::{AudioPacket, EncodedFrame, VideoCodec};
+use crate::wire::netsim::Impairments;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -37,6 +38,8 @@ pub struct TransportConfig {
     pub include_loopback: bool,
     /// Use relayed candidates only.
     pub relay_only: bool,
+    /// A worse network than there is, on this program's own media sockets (`--simulate-network`).
+    pub impairment: Option<Impairments>,
     /// Transform of encoded frames, `None` for identity.
     pub transform: Option<Arc<dyn FrameTransform>>,
 }

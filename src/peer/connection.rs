@@ -15,7 +15,7 @@ use webrtc::media_stream::track_remote::TrackRemote;
 use webrtc::peer_connection::{
     MediaEngine, PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler, RTCConfigurationBuilder,
     RTCIceCandidateInit, RTCIceConnectionState, RTCIceServer, RTCIceTransportPolicy, RTCPeerConnectionIceEvent,
-    RTCPeerConnectionState, RTCSessionDescription, RTCStatsReportEntry, Registry, SettingEngineBuilder, StatsSelector,
+    RTCPeerConnectionState, RTCSessionDescription, Registry, SettingEngineBuilder,
 };
 
 /// Capacity of a handle's event channel.
@@ -508,18 +508,15 @@ async fn watch_over(pc: Arc<dyn PeerConnection>, shared: Arc<Shared>, probe: Arc
 
 /// Local candidate type and transport of the pair that media uses.
 async fn candidate_in_use(pc: &dyn PeerConnection) -> Option<String> {
-    let report = tokio::time::timeout(STACK_LIMIT, pc.get_stats(Instant::now(), StatsSelector::None)).await.ok()?;
-    let pair = report.iter().find_map(|entry| match entry {
-        RTCStatsReportEntry::IceCandidatePair(pair) if pair.nominated => Some(pair),
-        _ => None,
-    })?;
-    match report.get(&pair.local_candidate_id)? {
-        RTCStatsReportEntry::LocalCandidate(local) => {
-            let protocol = if local.protocol.is_empty() { "udp" } else { local.protocol.as_str() };
-            Some(format!("{}/{}", local.candidate_type, protocol.to_ascii_lowercase()))
-        }
-        _ => None,
-    }
+    let dtls = match pc.get_senders().await.first() {
+        Some(sender) => sender.transport().await.ok().flatten(),
+        None => pc.get_receivers().await.first()?.transport().await.ok().flatten(),
+    }?;
+    let pair = dtls.ice_transport().get_selected_candidate_pair().await.ok().flatten()?.to_string();
+    // The pair shows itself only as text: "(local) udp host 192.0.2.1:5000 <-> (remote) …".
+    let mut words = pair.split_ascii_whitespace().skip_while(|word| *word != "(local)").skip(1);
+    let (protocol, kind) = (words.next()?, words.next()?);
+    Some(format!("{kind}/{}", protocol.to_ascii_lowercase()))
 }
 
 /// ICE servers the stack can use. Each TURN server is asked as a STUN server too: the stack makes no server-reflexive candidate of it otherwise.

@@ -5,29 +5,14 @@
 
 use super::error::PeerError;
 use crate::rtp::frame::{AUDIO_CLOCK_HZ, VIDEO_CLOCK_HZ, VideoCodec};
-use rtc::interceptor::{
-    CongestionControlBuilder, Gcc, NackResponderBuilder, ReceiverReportBuilder, Registry, SenderReportBuilder, Slot,
-    TwccReceiverBuilder, TwccSenderBuilder,
-};
+use crate::wire::{ABS_SEND_TIME_URI, AUDIO_LEVEL_URI, Estimate, MID_URI, TRANSPORT_CC_URI};
 use rtc::rtp_transceiver::rtp_sender::{
     RTCPFeedback, RTCRtpCodec, RTCRtpCodecParameters, RTCRtpHeaderExtensionCapability, RtpCodecKind,
 };
-use std::time::Duration;
 use webrtc::peer_connection::MediaEngine;
 
-/// Bounds of the bandwidth estimate in bit/s.
-const START_BPS: f64 = 1_000_000.0;
-const MIN_BPS: f64 = 100_000.0;
-const MAX_BPS: f64 = 5_000_000.0;
-
-/// RFC 6464.
-pub(super) const AUDIO_LEVEL_URI: &str = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
-/// Absolute send time, the one extension that Kurento negotiates.
-pub(super) const ABS_SEND_TIME_URI: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time";
-/// Transport-wide congestion control sequence numbers.
-pub(super) const TRANSPORT_CC_URI: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
-/// RFC 8843 §15.
-pub(super) const MID_URI: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
+/// Bounds of the bandwidth estimate from transport-wide feedback.
+pub(super) const ESTIMATE: Estimate = Estimate { start_bps: 1_000_000.0, min_bps: 100_000.0, max_bps: 5_000_000.0 };
 
 const OPUS_PT: u8 = 111;
 const VP8_PT: u8 = 96;
@@ -132,27 +117,4 @@ pub(super) fn media_engine(audio: bool, video: &[VideoCodec]) -> Result<MediaEng
         }
     }
     Ok(engine)
-}
-
-fn reports(registry: Registry) -> Registry {
-    registry.with(Slot::ReceiverReport, ReceiverReportBuilder::new().with_interval(Duration::from_millis(500)).build())
-}
-
-/// Interceptors of a connection that sends: repeats, reports, an estimate from transport-wide feedback (without the stack's pacer, which lets
-/// audio wait behind video).
-pub(super) fn sending_interceptors() -> Registry {
-    reports(Registry::new())
-        .with(Slot::NackResponder, NackResponderBuilder::new().with_size(1024).build())
-        .with(
-            Slot::SenderReport,
-            SenderReportBuilder::new().with_interval(Duration::from_millis(500)).with_use_latest_packet().build(),
-        )
-        .with(Slot::CongestionControl, CongestionControlBuilder::new(Gcc::new(START_BPS, MIN_BPS, MAX_BPS)).build())
-        .with(Slot::TwccSender, TwccSenderBuilder::new().build())
-}
-
-/// Interceptors of a connection that receives. Lost packets are asked for by the receiver in `rtp`, so there is no NACK generator here.
-pub(super) fn receiving_interceptors() -> Registry {
-    reports(Registry::new())
-        .with(Slot::TwccReceiver, TwccReceiverBuilder::new().with_interval(Duration::from_millis(50)).build())
 }

@@ -12,6 +12,7 @@ use crate::rtp::jitter::Jitter;
 use crate::rtp::nack::{Arrival, NackConfig, Tracker};
 use crate::rtp::packet::RtpPacket;
 use crate::rtp::receiver::{Feedback, ReceiverConfig, VideoReceiver};
+use crate::wire::to_rtp;
 use rtc::rtcp::Packet;
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
 use rtc::rtcp::sender_report::SenderReport;
@@ -23,17 +24,6 @@ use webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
 
 type VideoSink = Arc<dyn Fn(EncodedFrame) + Send + Sync>;
 type AudioSink = Arc<dyn Fn(AudioPacket) + Send + Sync>;
-
-fn from_wire(packet: rtc::rtp::Packet) -> RtpPacket {
-    RtpPacket {
-        payload_type: packet.header.payload_type,
-        marker: packet.header.marker,
-        sequence: packet.header.sequence_number,
-        timestamp: packet.header.timestamp,
-        ssrc: packet.header.ssrc,
-        payload: packet.payload,
-    }
-}
 
 /// Passes on the sender's clock mapping.
 fn sender_reports(shared: &Shared, kind: MediaKind, compound: &[Box<dyn Packet>]) {
@@ -172,7 +162,7 @@ pub(super) async fn audio_task(track: Arc<dyn TrackRemote>, to: Option<Arc<Audio
                 None => return,
                 Some(TrackRemoteEvent::OnRtpPacket(packet)) => {
                     ssrc = Some(packet.header.ssrc);
-                    to.packet(from_wire(packet), Instant::now());
+                    to.packet(to_rtp(&packet), Instant::now());
                 }
                 Some(TrackRemoteEvent::OnRtcpPacket(compound)) => sender_reports(&to.shared, MediaKind::Audio, &compound),
                 Some(_) => {}
@@ -328,7 +318,7 @@ pub(super) async fn video_task(track: Arc<dyn TrackRemote>, to: Option<Arc<Video
                         codec = track.codec(packet.header.ssrc).await.and_then(|codec| engine::codec_of(&codec));
                     }
                     if let Some(codec) = codec {
-                        to.packet(from_wire(packet), codec, Instant::now());
+                        to.packet(to_rtp(&packet), codec, Instant::now());
                     }
                 }
                 Some(TrackRemoteEvent::OnRtcpPacket(compound)) => sender_reports(&to.shared, MediaKind::Video, &compound),

@@ -12,6 +12,7 @@ mod engine;
 mod error;
 mod event;
 mod feedback;
+mod impaired;
 mod inbound;
 mod meter;
 mod net;

@@ -2,6 +2,8 @@
 
 use super::config::TransportConfig;
 use super::error::PeerError;
+use super::impaired::ImpairedSocket;
+use crate::wire::netsim::Impairments;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, IoSliceMut};
@@ -107,11 +109,13 @@ impl RttProbe {
 pub(super) struct PeerRuntime {
     inner: TokioRuntime,
     probe: Arc<RttProbe>,
+    impairment: Option<Impairments>,
 }
 
 impl PeerRuntime {
-    pub(super) fn new(_config: &TransportConfig, probe: Arc<RttProbe>) -> Self {
-        Self { inner: TokioRuntime, probe }
+    pub(super) fn new(config: &TransportConfig, probe: Arc<RttProbe>) -> Self {
+        let impairment = config.impairment.filter(|impairment| !impairment.is_clean());
+        Self { inner: TokioRuntime, probe, impairment }
     }
 }
 
@@ -122,6 +126,10 @@ impl Runtime for PeerRuntime {
 
     fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
         let inner = self.inner.wrap_udp_socket(socket)?;
+        let inner = match self.impairment {
+            Some(impairment) => Arc::new(ImpairedSocket::new(inner, impairment)?) as Arc<dyn AsyncUdpSocket>,
+            None => inner,
+        };
         Ok(Arc::new(ProbedSocket { inner, probe: Arc::clone(&self.probe) }))
     }
 

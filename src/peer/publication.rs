@@ -12,6 +12,7 @@ use super::transform::FrameTransform;
 use crate::rtp::frame::{EncodedAudio, EncodedFrame, VideoCodec};
 use crate::rtp::packetise::{AudioPacketizer, Start, VideoPacketizer};
 use crate::rtp::sdp;
+use crate::wire::{self, WireHandle};
 use rtc::media_stream::MediaStreamTrack;
 use rtc::rtp_transceiver::rtp_sender::{
     RTCRtpCodec, RTCRtpCodingParameters, RTCRtpEncodingParameters, RTCRtpRtxParameters, RtpCodecKind,
@@ -121,7 +122,9 @@ impl Publication {
             return Err(PeerError::NoMedia);
         }
         let engine = engine::media_engine(media.audio, &codecs)?;
-        let (connection, events, _tracks) = Connection::build(config, engine, engine::sending_interceptors()).await?;
+        let wire = WireHandle::new();
+        let (connection, events, _tracks) =
+            Connection::build(config, engine, wire::sending(&wire, Some(engine::ESTIMATE))).await?;
         let stream = format!("{:016x}", rand::random::<u64>());
         let mut audio = None;
         let mut video = None;
@@ -189,7 +192,7 @@ impl Publication {
         let level_id = parameters
             .header_extensions
             .iter()
-            .find(|extension| extension.uri == engine::AUDIO_LEVEL_URI)
+            .find(|extension| extension.uri == wire::AUDIO_LEVEL_URI)
             .and_then(|extension| u8::try_from(extension.id).ok());
         let route = Route { transform: self.transform.clone(), level_id, timestamp_offset: rand::random() };
         let packetizer = AudioPacketizer::new(line.ssrc, payload_type, rand::random());

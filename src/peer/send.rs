@@ -8,6 +8,7 @@ use super::transform::FrameTransform;
 use crate::rtp::frame::{EncodedAudio, EncodedFrame, VideoCodec};
 use crate::rtp::packet::RtpPacket;
 use crate::rtp::packetise::{AudioPacketizer, VideoPacketizer};
+use crate::wire::from_rtp;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -151,21 +152,6 @@ pub(super) struct Route {
     pub(super) timestamp_offset: u32,
 }
 
-fn to_wire(packet: RtpPacket) -> rtc::rtp::Packet {
-    rtc::rtp::Packet {
-        header: rtc::rtp::Header {
-            version: 2,
-            marker: packet.marker,
-            payload_type: packet.payload_type,
-            sequence_number: packet.sequence,
-            timestamp: packet.timestamp,
-            ssrc: packet.ssrc,
-            ..rtc::rtp::Header::default()
-        },
-        payload: packet.payload,
-    }
-}
-
 /// Sends Opus packets as they come. Ends with the connection.
 pub(super) async fn audio_task(
     outbox: Arc<Outbox>,
@@ -186,7 +172,7 @@ pub(super) async fn audio_task(
         audio.rtp_timestamp = audio.rtp_timestamp.wrapping_add(route.timestamp_offset);
         let Some(packet) = packetizer.packetize(&audio) else { continue };
         let bytes = packet.payload.len();
-        let mut packet = to_wire(packet);
+        let mut packet = from_rtp(packet);
         if let Some(id) = route.level_id {
             // RFC 6464: voice flag in the top bit, level below.
             let level = (u8::from(audio.voice) << 7) | (audio.level & 0x7f);
@@ -249,7 +235,7 @@ pub(super) async fn video_task(
             let Some(packet) = backlog.pop_front() else { break };
             let bytes = packet.payload.len();
             budget = budget.saturating_sub(bytes);
-            if track.write_rtp(to_wire(packet)).await.is_err() {
+            if track.write_rtp(from_rtp(packet)).await.is_err() {
                 return;
             }
             lock(&outbox.video_sent).packet(Instant::now(), bytes);

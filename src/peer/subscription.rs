@@ -10,7 +10,9 @@ use super::net::RttProbe;
 use super::receive;
 use super::stats::SubscriptionStats;
 use crate::rtp::frame::VideoCodec;
+use crate::rtp::rtx::RtxMap;
 use crate::rtp::sdp;
+use crate::wire::{self, WireHandle};
 use rtc::rtp_transceiver::rtp_sender::RtpCodecKind;
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,6 +26,7 @@ pub struct Subscription {
     media: SubscribeMedia,
     audio: Option<Arc<AudioIn>>,
     video: Option<Arc<VideoIn>>,
+    wire: WireHandle,
 }
 
 impl std::fmt::Debug for Subscription {
@@ -50,7 +53,8 @@ impl Subscription {
         }
         let codecs: &[VideoCodec] = if media.video { &[VideoCodec::Vp8, VideoCodec::H264] } else { &[] };
         let engine = engine::media_engine(media.audio, codecs)?;
-        let (connection, events, tracks) = Connection::build(config, engine, engine::receiving_interceptors()).await?;
+        let wire = WireHandle::new();
+        let (connection, events, tracks) = Connection::build(config, engine, wire::receiving(&wire)).await?;
         let shared = Arc::clone(&connection.shared);
         let audio =
             media.audio.then(|| Arc::new(AudioIn::new(Arc::clone(&shared), sinks.audio, config.transform.clone())));
@@ -62,7 +66,7 @@ impl Subscription {
             .chain(video.iter().map(|v| Arc::clone(&v.incoming)))
             .collect();
         connection.spawn(receive::watch_arrivals(shared, kinds));
-        let subscription = Self { connection, media, audio, video };
+        let subscription = Self { connection, media, audio, video, wire };
         subscription.connection.spawn(take_tracks(
             tracks,
             subscription.audio.clone(),
@@ -109,6 +113,7 @@ impl Subscription {
 
     /// Remembers what the other side is able to repair.
     fn note_description(&self, text: &str) {
+        self.wire.add_rtx(RtxMap::from_sdp(text));
         let summary = sdp::Summary::parse(text);
         let repeats = |kind, name: &str| {
             let lines = summary.media.iter().filter(|media| media.kind == kind);
