@@ -17,7 +17,7 @@ use tertulia::media::audio::{
 };
 use tertulia::rtp::frame::{AudioPacket, EncodedAudio};
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 
 struct SoundServer {
     script: Child,
@@ -98,6 +98,7 @@ fn devices_work_through_a_sound_server() {
     let Some(server) = SoundServer::start() else { return };
     server.run("child_lists_devices");
     server.run("child_plays_and_captures");
+    server.run("child_cancels_its_own_echo");
     server.run("child_survives_a_stalled_server");
     server.run("child_waits_for_a_device_to_be_plugged_in");
 }
@@ -227,15 +228,16 @@ fn child_plays_and_captures() {
     assert_eq!(opened, AudioEvent::SpeakerOpened("Virtual speaker".to_owned()));
     wait_for(&mut l.microphone_events, "the microphone", |e| matches!(e, AudioEvent::MicrophoneOpened(_)));
     wait_until("440 Hz through both devices", || hears(&l.heard, 440.0));
-    let stats = l.heard.stats();
-    let level = stats.level_dbfs.unwrap();
-    assert!((-24.0..-16.0).contains(&level), "{stats:?}");
-    assert!(l.microphone.levels().captured_dbfs > -26.0);
+    // A glitch of a busy machine may spoil one figure of 100 ms, not all of them.
+    wait_until("the tone at its level", || {
+        l.heard.stats().level_dbfs.is_some_and(|level| (-23.0..-17.0).contains(&level))
+    });
+    wait_until("the captured level", || l.microphone.levels().captured_dbfs > -26.0);
 
     l.microphone.set_muted(true);
     wait_until("silence while muted", || l.heard.level_dbfs() < -80.0 && l.heard.stats().tone_hz.is_none());
     // The meter goes on while the gate is closed: the device stays open for "you are talking while muted".
-    assert!(l.microphone.levels().captured_dbfs > -26.0);
+    wait_until("the meter", || l.microphone.levels().captured_dbfs > -26.0);
     l.microphone.set_muted(false);
     wait_until("440 Hz after unmuting", || hears(&l.heard, 440.0));
 
@@ -249,6 +251,64 @@ fn child_plays_and_captures() {
     wait_for(&mut l.microphone_events, "digital silence", |e| *e == AudioEvent::MicrophoneSilent);
     l.microphone.set_microphone(MicrophoneSource::Device(Some("pulseaudio:vspeaker.monitor".to_owned())));
     wait_until("440 Hz after changing back", || hears(&l.heard, 440.0));
+}
+
+/// Writes ten seconds of something like speech: a buzz of moving pitch and level, with pauses.
+fn write_speech(path: &std::path::Path) {
+    let spec = hound::WavSpec {
+        channels: 1,
+        sample_rate: 48_000,
+        bits_per_sample: 16,
+        sample_format: hound::SampleFormat::Int,
+    };
+    let mut wav = hound::WavWriter::create(path, spec).unwrap();
+    let (mut phase, mut seed) = (0.0f32, 1u32);
+    for i in 0..480_000 {
+        let t = i as f32 / 48_000.0;
+        phase = (phase + (130.0 + 40.0 * (t * 3.1).sin()) / 48_000.0) % 1.0;
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let hiss = (seed >> 8) as f32 / 16_777_216.0 - 0.5;
+        let buzz: f32 = (1..20).map(|h| (std::f32::consts::TAU * phase * h as f32).sin() / h as f32).sum();
+        let envelope = (t * 9.0).sin().max(0.0) * if (t * 0.7).fract() < 0.8 { 1.0 } else { 0.0 };
+        wav.write_sample((envelope * (buzz * 0.15 + hiss * 0.1) * 32_767.0) as i16).unwrap();
+    }
+    wav.finalize().unwrap();
+}
+
+#[test]
+#[ignore = "run by devices_work_through_a_sound_server"]
+fn child_cancels_its_own_echo() {
+    if !is_child() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("speech.wav");
+    write_speech(&path);
+    let remote = AudioConfig { microphone: MicrophoneSource::File(path), ..AudioConfig::default() };
+    let (remote, _) = AudioEngine::start(remote).unwrap();
+    // The microphone hears nothing but what our own speaker plays.
+    let config = AudioConfig {
+        microphone: "device:pulseaudio:vspeaker.monitor".parse().unwrap(),
+        speaker: "device:pulseaudio:vspeaker".parse().unwrap(),
+        ..AudioConfig::default()
+    };
+    let (engine, _events) = AudioEngine::start(config).unwrap();
+    let stream = engine.open_stream();
+    remote.set_sink(Some(wire(&stream)));
+    wait_until("the remote voice in the microphone", || engine.levels().captured_dbfs > -40.0);
+    // It takes the canceller some seconds to find the echo, on a busy machine also larger buffers: the best 2 s count.
+    wait_until("an echo reduced by 15 dB", || {
+        let (mut captured, mut processed) = (0.0f32, 0.0f32);
+        for _ in 0..100 {
+            std::thread::sleep(Duration::from_millis(20));
+            let levels = engine.levels();
+            captured += 10f32.powf(levels.captured_dbfs / 10.0);
+            processed += 10f32.powf(levels.processed_dbfs / 10.0);
+        }
+        let reduced_db = 10.0 * (captured / processed.max(1e-12)).log10();
+        println!("echo reduced by {reduced_db:.1} dB");
+        captured > 1e-3 && reduced_db > 15.0
+    });
 }
 
 #[test]

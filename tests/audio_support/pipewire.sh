@@ -48,6 +48,11 @@ done
 for ((i = 0; i < 200; i++)); do
     if pactl list short sinks 2>/dev/null | grep -q vspeaker && pactl list short sources 2>/dev/null | grep -qw vmic; then
         pactl set-default-sink vspeaker && pactl set-default-source vmic
+        # The session manager takes its time to agree.
+        for ((k = 0; k < 100; k++)); do
+            pactl info | grep -q "Default Sink: vspeaker" && pactl info | grep -q "Default Source: vmic" && break
+            sleep 0.1
+        done
         # PIDs for a test that pulls the plug: dbus pipewire wireplumber pipewire-pulse.
         echo "ready ${pids[*]}"
         cat >/dev/null

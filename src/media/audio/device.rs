@@ -4,11 +4,11 @@
 //! stops the audio thread. Callbacks only move samples through wait-free rings and count; a callback that does not come
 //! for 350 ms, or an error, makes the supervisor rebuild the stream.
 
+use super::AudioError;
 use super::engine::{AudioEvent, EngineShared};
 use super::stream::lock;
-use super::{AudioError, SAMPLE_RATE_HZ};
-use cpal::traits::{DeviceTrait, HostTrait, StreamTrait};
-use cpal::{BufferSize, Data, ErrorKind, FromSample, SampleFormat, StreamConfig};
+use super::streams::{find, open_microphone, open_speaker};
+use cpal::traits::{DeviceTrait, HostTrait};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread::Thread;
@@ -16,8 +16,14 @@ use std::time::{Duration, Instant};
 
 /// Frames asked for per callback: 10 ms. PulseAudio's default would be 2 s.
 const CALLBACK_FRAMES: u32 = 480;
+/// On a machine too busy for that, buffers are doubled up to this: 40 ms.
+const CALLBACK_FRAMES_MAX: u32 = 1_920;
+/// Samples lost in this window ...
+const GLITCH_WINDOW: Duration = Duration::from_secs(2);
+/// ... by more than this share mean that the machine is too busy; clocks of devices are true to 0.1 %.
+const GLITCH_SHARE: f64 = 0.012;
 /// Ring between callback and audio thread, in frames: 200 ms at 48 kHz; when full the newest samples are dropped.
-const RING_FRAMES: usize = 9_600;
+pub(crate) const RING_FRAMES: usize = 9_600;
 /// How often the supervisor looks while a device is open.
 const LOOK: Duration = Duration::from_millis(50);
 /// No callback for this long is a stall.
@@ -28,8 +34,6 @@ const FIRST_CALLBACK: Duration = Duration::from_secs(3);
 const RETRY: Duration = Duration::from_millis(500);
 /// The later tries of a device that does not come.
 const RETRY_LATER: Duration = Duration::from_secs(2);
-/// How long a sound server may take to set up a stream.
-const BUILD_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often the system's default is looked at when it is to be followed.
 const FOLLOW_DEFAULT: Duration = Duration::from_secs(2);
 
@@ -87,7 +91,7 @@ pub fn list_devices() -> AudioDevices {
     list
 }
 
-fn is_monitor(id: &str) -> bool {
+pub(crate) fn is_monitor(id: &str) -> bool {
     id.ends_with(".monitor")
 }
 
@@ -102,12 +106,16 @@ fn is_plugin(id: &cpal::DeviceId) -> bool {
 /// What callbacks report.
 #[derive(Debug, Default)]
 pub(crate) struct Pulse {
-    calls: AtomicU64,
+    pub(crate) calls: AtomicU64,
+    /// Frames of all callbacks.
+    pub(crate) total: AtomicU64,
     /// Frames of the last callback.
-    frames: AtomicU32,
-    failed: AtomicBool,
-    /// Frames that had no sound while there was something to play.
-    missing: AtomicU64,
+    pub(crate) frames: AtomicU32,
+    pub(crate) failed: AtomicBool,
+    /// Frames that the ring had no sound for.
+    pub(crate) missing: AtomicU64,
+    /// Whether the audio thread has something to play and wants to be woken.
+    pub(crate) active: AtomicBool,
 }
 
 impl Pulse {
@@ -116,8 +124,20 @@ impl Pulse {
         self.frames.load(Ordering::Relaxed).clamp(CALLBACK_FRAMES / 4, RING_FRAMES as u32 / 4) as usize
     }
 
-    fn beat(&self, frames: usize) {
+    /// Frames filled with silence so far.
+    pub(crate) fn missing(&self) -> u64 {
+        self.missing.load(Ordering::Relaxed)
+    }
+
+    /// Says whether callbacks of the speaker shall wake the audio thread.
+    pub(crate) fn set_active(&self, active: bool) {
+        self.active.store(active, Ordering::Relaxed);
+    }
+
+    /// Notes a callback.
+    pub(crate) fn beat(&self, frames: usize) {
         self.calls.fetch_add(1, Ordering::Relaxed);
+        self.total.fetch_add(frames as u64, Ordering::Relaxed);
         self.frames.store(frames as u32, Ordering::Relaxed);
     }
 }
@@ -220,14 +240,17 @@ impl Drop for Supervisor {
 }
 
 /// An open stream and how it fares.
-struct Open {
+pub(crate) struct Open {
     /// Callbacks run as long as this lives.
-    _stream: cpal::Stream,
-    pulse: Arc<Pulse>,
-    name: String,
-    id: String,
-    calls: u64,
-    since: Instant,
+    pub(crate) _stream: cpal::Stream,
+    pub(crate) pulse: Arc<Pulse>,
+    pub(crate) name: String,
+    pub(crate) id: String,
+    pub(crate) calls: u64,
+    pub(crate) since: Instant,
+    pub(crate) rate_hz: u32,
+    /// When the window for [`GLITCH_SHARE`] began, and the frames until then.
+    pub(crate) window: Option<(Instant, u64)>,
 }
 
 /// One direction.
@@ -239,9 +262,13 @@ struct Line {
     tries: u32,
     failure: Option<AudioError>,
     look_at_default: Instant,
+    buffer_frames: u32,
+    /// The rebuild is for a larger buffer, which nobody needs to be told.
+    silent_rebuild: bool,
 }
 
-enum Port {
+/// The audio thread's end of either.
+pub(crate) enum Port {
     Microphone(MicrophonePort),
     Speaker(SpeakerPort),
 }
@@ -297,12 +324,16 @@ impl Line {
             tries: 0,
             failure: None,
             look_at_default: Instant::now(),
+            buffer_frames: CALLBACK_FRAMES,
+            silent_rebuild: false,
         }
     }
 
     fn choose(&mut self, choice: Choice) {
         if self.choice != choice {
             self.choice = choice;
+            self.buffer_frames = CALLBACK_FRAMES;
+            self.silent_rebuild = false;
             self.discard();
             self.tries = 0;
             self.failure = None;
@@ -324,22 +355,28 @@ impl Line {
     fn look(&mut self, engine: &EngineShared, audio: &Thread) -> Option<Port> {
         let now = Instant::now();
         self.check(engine, now);
+        self.check_glitches(now);
         self.follow_default(now);
         if self.retry_at.is_none_or(|at| at > now) {
             return None;
         }
         let id = self.choice.as_ref()?.clone();
-        let built =
-            if self.capture { open_microphone(id.as_deref(), audio) } else { open_speaker(id.as_deref(), audio) };
+        let built = if self.capture {
+            open_microphone(id.as_deref(), audio, self.buffer_frames)
+        } else {
+            open_speaker(id.as_deref(), audio, self.buffer_frames)
+        };
         match built {
             Ok((open, port)) => {
                 tracing::info!(device = open.name, rebuilt = self.tries, capture = self.capture, "sound device opened");
                 let name = open.name.clone();
-                engine.tell(if self.capture {
-                    AudioEvent::MicrophoneOpened(name)
-                } else {
-                    AudioEvent::SpeakerOpened(name)
-                });
+                if !std::mem::take(&mut self.silent_rebuild) {
+                    engine.tell(if self.capture {
+                        AudioEvent::MicrophoneOpened(name)
+                    } else {
+                        AudioEvent::SpeakerOpened(name)
+                    });
+                }
                 self.open = Some(open);
                 self.retry_at = None;
                 self.tries = 0;
@@ -383,6 +420,31 @@ impl Line {
         }
     }
 
+    /// A stream that loses samples all the time gets larger buffers: more delay, but the sound is whole, and the echo
+    /// canceller keeps its alignment.
+    fn check_glitches(&mut self, now: Instant) {
+        let Some(open) = &mut self.open else { return };
+        let total = open.pulse.total.load(Ordering::Relaxed);
+        if open.calls < 50 {
+            return;
+        }
+        let (began, before) = *open.window.get_or_insert((now, total));
+        let elapsed = now.duration_since(began);
+        if elapsed < GLITCH_WINDOW {
+            return;
+        }
+        open.window = Some((now, total));
+        let expected = elapsed.as_secs_f64() * f64::from(open.rate_hz);
+        let lost = 1.0 - total.saturating_sub(before) as f64 / expected.max(1.0);
+        if lost > GLITCH_SHARE && self.buffer_frames < CALLBACK_FRAMES_MAX {
+            self.buffer_frames *= 2;
+            tracing::warn!(capture = self.capture, lost, frames = self.buffer_frames, "sound is lost, larger buffers");
+            self.silent_rebuild = true;
+            self.retry_at = Some(now);
+            self.discard();
+        }
+    }
+
     /// With no device chosen, the system's default is followed when it changes.
     fn follow_default(&mut self, now: Instant) {
         if self.choice != Some(None) || now < self.look_at_default {
@@ -398,196 +460,4 @@ impl Line {
             self.retry_at = Some(now);
         }
     }
-}
-
-fn no_device(capture: bool, detail: String) -> AudioError {
-    if capture { AudioError::NoMicrophone { detail } } else { AudioError::NoSpeaker { detail } }
-}
-
-fn device_error(capture: bool, error: &cpal::Error) -> AudioError {
-    let detail = error.to_string();
-    match error.kind() {
-        ErrorKind::PermissionDenied if capture => AudioError::MicrophoneDenied { detail },
-        _ => no_device(capture, detail),
-    }
-}
-
-/// The device with this id (or bare name), or the default one.
-fn find(id: Option<&str>, capture: bool) -> Result<cpal::Device, AudioError> {
-    let host = cpal::default_host();
-    let Some(id) = id else {
-        let device = if capture { host.default_input_device() } else { host.default_output_device() };
-        let device = device.ok_or_else(|| no_device(capture, "no default device".to_owned()))?;
-        // A server without any microphone offers what the speaker plays: never send that unasked.
-        if capture && device.id().is_ok_and(|id| is_monitor(id.id())) {
-            return Err(no_device(true, "only monitors of speakers".to_owned()));
-        }
-        return Ok(device);
-    };
-    host.devices()
-        .map_err(|e| device_error(capture, &e))?
-        .filter(|d| if capture { d.supports_input() } else { d.supports_output() })
-        .find(|d| {
-            d.id().is_ok_and(|known| known.to_string() == id || known.id() == id)
-                || d.description().is_ok_and(|n| n.name() == id)
-        })
-        .ok_or_else(|| no_device(capture, format!("{id} is not there")))
-}
-
-/// 48 kHz where the device can, in a format we convert.
-fn choose_config(device: &cpal::Device, capture: bool) -> Result<(StreamConfig, SampleFormat), AudioError> {
-    let default = if capture { device.default_input_config() } else { device.default_output_config() }
-        .map_err(|e| device_error(capture, &e))?;
-    let ranges: Vec<_> = if capture {
-        device.supported_input_configs().map(Iterator::collect).unwrap_or_default()
-    } else {
-        device.supported_output_configs().map(Iterator::collect).unwrap_or_default()
-    };
-    let best = ranges
-        .into_iter()
-        .filter(|r: &cpal::SupportedStreamConfigRange| r.channels() == default.channels())
-        .filter_map(|r| r.try_with_sample_rate(SAMPLE_RATE_HZ))
-        .min_by_key(|c| match c.sample_format() {
-            SampleFormat::F32 => 0,
-            SampleFormat::I32 => 1,
-            SampleFormat::I16 => 2,
-            _ => 3,
-        });
-    let chosen = best.filter(|c| converts(c.sample_format())).unwrap_or(default);
-    if !converts(chosen.sample_format()) {
-        return Err(no_device(capture, format!("sample format {} is not supported", chosen.sample_format())));
-    }
-    let config = StreamConfig { buffer_size: BufferSize::Fixed(CALLBACK_FRAMES), ..chosen.config() };
-    Ok((config, chosen.sample_format()))
-}
-
-fn converts(format: SampleFormat) -> bool {
-    matches!(
-        format,
-        SampleFormat::F32
-            | SampleFormat::I32
-            | SampleFormat::I16
-            | SampleFormat::U8
-            | SampleFormat::U16
-            | SampleFormat::F64
-    )
-}
-
-fn identify(device: &cpal::Device) -> (String, String) {
-    let id = device.id().map(|id| id.to_string()).unwrap_or_default();
-    let name = device.description().map(|d| d.name().to_owned()).unwrap_or_else(|_| id.clone());
-    (id, name)
-}
-
-/// Errors that do not need a rebuild.
-fn is_harmless(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::Xrun | ErrorKind::DeviceChanged | ErrorKind::RealtimeDenied)
-}
-
-fn open_microphone(id: Option<&str>, audio: &Thread) -> Result<(Open, Port), AudioError> {
-    let device = find(id, true)?;
-    let (config, format) = choose_config(&device, true)?;
-    let channels = usize::from(config.channels.max(1));
-    let rate_hz = config.sample_rate;
-    let (mut producer, samples) = rtrb::RingBuffer::new(RING_FRAMES);
-    let pulse = Arc::new(Pulse::default());
-    let (beat, failed, wake) = (Arc::clone(&pulse), Arc::clone(&pulse), audio.clone());
-    let callback = move |data: &Data, _: &cpal::InputCallbackInfo| {
-        let frames = match data.sample_format() {
-            SampleFormat::F32 => take::<f32>(data, channels, &mut producer),
-            SampleFormat::I32 => take::<i32>(data, channels, &mut producer),
-            SampleFormat::I16 => take::<i16>(data, channels, &mut producer),
-            SampleFormat::U8 => take::<u8>(data, channels, &mut producer),
-            SampleFormat::U16 => take::<u16>(data, channels, &mut producer),
-            SampleFormat::F64 => take::<f64>(data, channels, &mut producer),
-            _ => 0,
-        };
-        beat.beat(frames);
-        wake.unpark();
-    };
-    let on_error = move |error: cpal::Error| {
-        if !is_harmless(error.kind()) {
-            failed.failed.store(true, Ordering::Relaxed);
-        }
-    };
-    let stream = device
-        .build_input_stream_raw(config, format, callback, on_error, Some(BUILD_TIMEOUT))
-        .map_err(|e| device_error(true, &e))?;
-    stream.play().map_err(|e| device_error(true, &e))?;
-    let (id, name) = identify(&device);
-    let open = Open { _stream: stream, pulse, name, id, calls: 0, since: Instant::now() };
-    Ok((open, Port::Microphone(MicrophonePort { samples, rate_hz })))
-}
-
-/// Mixes the channels of each frame into the ring; what finds no room is dropped.
-fn take<T: cpal::SizedSample>(data: &Data, channels: usize, ring: &mut rtrb::Producer<f32>) -> usize
-where
-    f32: FromSample<T>,
-{
-    let Some(samples) = data.as_slice::<T>() else { return 0 };
-    let mut frames = 0;
-    for frame in samples.chunks_exact(channels) {
-        let sum: f32 = frame.iter().map(|s| f32::from_sample_(*s)).sum();
-        let _ = ring.push(sum / channels as f32);
-        frames += 1;
-    }
-    frames
-}
-
-fn open_speaker(id: Option<&str>, audio: &Thread) -> Result<(Open, Port), AudioError> {
-    let device = find(id, false)?;
-    let (config, format) = choose_config(&device, false)?;
-    let channels = usize::from(config.channels.max(1));
-    let rate_hz = config.sample_rate;
-    let (samples, mut consumer) = rtrb::RingBuffer::new(RING_FRAMES);
-    let pulse = Arc::new(Pulse::default());
-    let (beat, failed, wake) = (Arc::clone(&pulse), Arc::clone(&pulse), audio.clone());
-    let callback = move |data: &mut Data, _: &cpal::OutputCallbackInfo| {
-        let (frames, missing) = match data.sample_format() {
-            SampleFormat::F32 => give::<f32>(data, channels, &mut consumer),
-            SampleFormat::I32 => give::<i32>(data, channels, &mut consumer),
-            SampleFormat::I16 => give::<i16>(data, channels, &mut consumer),
-            SampleFormat::U8 => give::<u8>(data, channels, &mut consumer),
-            SampleFormat::U16 => give::<u16>(data, channels, &mut consumer),
-            SampleFormat::F64 => give::<f64>(data, channels, &mut consumer),
-            _ => (0, 0),
-        };
-        beat.beat(frames);
-        beat.missing.fetch_add(missing, Ordering::Relaxed);
-        wake.unpark();
-    };
-    let on_error = move |error: cpal::Error| {
-        if !is_harmless(error.kind()) {
-            failed.failed.store(true, Ordering::Relaxed);
-        }
-    };
-    let stream = device
-        .build_output_stream_raw(config, format, callback, on_error, Some(BUILD_TIMEOUT))
-        .map_err(|e| device_error(false, &e))?;
-    stream.play().map_err(|e| device_error(false, &e))?;
-    let (id, name) = identify(&device);
-    let open = Open { _stream: stream, pulse: Arc::clone(&pulse), name, id, calls: 0, since: Instant::now() };
-    Ok((open, Port::Speaker(SpeakerPort { samples, rate_hz, pulse })))
-}
-
-/// Fills all channels from the ring, silence where it is empty. Returns frames and those without sound.
-fn give<T: cpal::SizedSample + FromSample<f32>>(
-    data: &mut Data,
-    channels: usize,
-    ring: &mut rtrb::Consumer<f32>,
-) -> (usize, u64) {
-    let Some(samples) = data.as_slice_mut::<T>() else { return (0, 0) };
-    let (mut frames, mut missing) = (0, 0);
-    for frame in samples.chunks_exact_mut(channels) {
-        let value = match ring.pop() {
-            Ok(value) => value,
-            Err(_) => {
-                missing += 1;
-                0.0
-            }
-        };
-        frame.fill(T::from_sample_(value));
-        frames += 1;
-    }
-    (frames, missing)
 }

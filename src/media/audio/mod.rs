@@ -18,11 +18,13 @@ pub mod jitter;
 pub mod meter;
 pub mod mixer;
 mod pipeline;
+mod ports;
 pub mod processing;
 pub mod resample;
 pub mod sink;
 pub mod source;
 pub mod stream;
+mod streams;
 pub mod stretch;
 mod worker;
 

@@ -1,13 +1,13 @@
 //! The audio thread: follows the user's wishes, captures, mixes, and sleeps in between.
 
 use super::codec::{EncoderSettings, OpusPacketEncoder};
-use super::device::{MicrophonePort, SpeakerPort, Supervisor};
+use super::device::Supervisor;
 use super::dsp::{rms, sine_dbfs};
 use super::engine::{AudioConfig, AudioEvent, EncodedAudioSink, EngineShared, Wanted};
 use super::mixer::Mixer;
 use super::pipeline::CapturePipeline;
+use super::ports::{DeviceMicrophone, DeviceSpeaker};
 use super::processing::{CaptureProcessor, PassThrough, Processing, Stages, VoiceProcessor};
-use super::resample::RateConverter;
 use super::sink::WavSink;
 use super::source::{ToneGenerator, WavLoop};
 use super::stream::lock;
@@ -25,8 +25,6 @@ const LAZY: Duration = Duration::from_millis(100);
 const DEVICE: Duration = Duration::from_millis(20);
 /// A pacer this far behind (the machine slept) starts anew instead of catching up.
 const CATCH_UP: Duration = Duration::from_millis(400);
-/// Captured but not handled samples beyond this are dropped: 100 ms of a machine that is too slow.
-const BACKLOG_SAMPLES: usize = 4_800;
 
 /// Says when a source or sink without a clock of its own is due.
 struct Pacer {
@@ -62,45 +60,10 @@ enum Microphone {
     Device(Option<Box<DeviceMicrophone>>),
 }
 
-struct DeviceMicrophone {
-    port: MicrophonePort,
-    converter: RateConverter,
-    raw: Vec<f32>,
-    ready: Vec<f32>,
-}
-
 enum Speaker {
     Null(Pacer),
     File(WavSink, Pacer),
     Device(Option<Box<DeviceSpeaker>>),
-}
-
-struct DeviceSpeaker {
-    port: SpeakerPort,
-    converter: RateConverter,
-    ready: Vec<f32>,
-}
-
-impl DeviceMicrophone {
-    /// Moves what the callback left into whole blocks, each with the samples dropped before it.
-    fn take_blocks(&mut self, blocks: &mut Vec<(u32, Block)>) {
-        self.raw.clear();
-        while let Ok(sample) = self.port.samples.pop() {
-            self.raw.push(sample);
-        }
-        self.converter.push(&self.raw, &mut self.ready);
-        let mut dropped = self.ready.len().saturating_sub(BACKLOG_SAMPLES);
-        dropped -= dropped % BLOCK_SAMPLES;
-        self.ready.drain(..dropped);
-        let whole = self.ready.len() - self.ready.len() % BLOCK_SAMPLES;
-        let mut skipped = dropped as u32;
-        for chunk in self.ready.get(..whole).unwrap_or_default().chunks_exact(BLOCK_SAMPLES) {
-            let mut block = [0.0; BLOCK_SAMPLES];
-            block.copy_from_slice(chunk);
-            blocks.push((std::mem::take(&mut skipped), block));
-        }
-        self.ready.drain(..whole);
-    }
 }
 
 /// State of the audio thread.
@@ -253,15 +216,8 @@ impl Worker {
         if let Microphone::Device(slot) = &mut self.microphone
             && let Some(port) = supervisor.take_microphone()
         {
-            match RateConverter::new(port.rate_hz, SAMPLE_RATE_HZ) {
-                Ok(converter) => {
-                    *slot = Some(Box::new(DeviceMicrophone {
-                        port,
-                        converter,
-                        raw: Vec::with_capacity(9_600),
-                        ready: Vec::new(),
-                    }))
-                }
+            match DeviceMicrophone::new(port) {
+                Ok(device) => *slot = Some(Box::new(device)),
                 Err(detail) => self.shared.tell(AudioEvent::MicrophoneFailed(AudioError::NoMicrophone { detail })),
             }
             self.pipeline.source_changed();
@@ -269,8 +225,8 @@ impl Worker {
         if let Speaker::Device(slot) = &mut self.speaker
             && let Some(port) = supervisor.take_speaker()
         {
-            match RateConverter::new(SAMPLE_RATE_HZ, port.rate_hz) {
-                Ok(converter) => *slot = Some(Box::new(DeviceSpeaker { port, converter, ready: Vec::new() })),
+            match DeviceSpeaker::new(port) {
+                Ok(device) => *slot = Some(Box::new(device)),
                 Err(detail) => self.shared.tell(AudioEvent::SpeakerFailed(AudioError::NoSpeaker { detail })),
             }
         }
@@ -385,12 +341,14 @@ impl Worker {
         // Without a device the pace is ours; a device that is missing or being rebuilt is replaced by silence in real time.
         let device_gone = matches!(self.speaker, Speaker::Device(None));
         match &mut self.speaker {
-            Speaker::Device(Some(device)) if !idle => {
+            Speaker::Device(Some(device)) => {
+                device.port.pulse.set_active(!idle);
+                device.account_for_silence(!idle && !began, self.processor.as_mut());
                 // Enough for the next callback and the time until we are woken again.
                 let rate = u64::from(device.port.rate_hz);
-                let ahead = device.port.pulse.frames() + (rate / 100) as usize;
+                let ahead = device.port.pulse.frames() + (rate / 100) as usize + device.extra;
                 // A burst of callbacks must not make us spin: at most 200 ms in one go.
-                for _ in 0..20 {
+                for _ in 0..if idle { 0 } else { 20 } {
                     let fill = device.port.fill();
                     if fill >= ahead {
                         break;
@@ -399,15 +357,9 @@ impl Worker {
                         (fill as u64 + 2 * device.port.pulse.frames() as u64) * 1_000_000 / rate.max(1),
                     );
                     let block = mixed(&mut self.mixer, self.processor.as_mut(), &self.shared.playout, now, delay);
-                    device.ready.clear();
-                    device.converter.push(&block, &mut device.ready);
-                    for sample in &device.ready {
-                        // The ring is ten times larger than what is kept in it.
-                        let _ = device.port.samples.push(*sample);
-                    }
+                    device.play(&block);
                 }
             }
-            Speaker::Device(Some(_)) => {}
             Speaker::Null(pacer) => {
                 if began {
                     pacer.next = now;

@@ -1,0 +1,111 @@
+//! The audio thread's ends of devices: rate conversion, blocks, and what to do when a ring runs empty or over.
+
+use super::device::{MicrophonePort, SpeakerPort};
+use super::processing::CaptureProcessor;
+use super::resample::RateConverter;
+use super::{BLOCK_SAMPLES, Block, SAMPLE_RATE_HZ};
+
+/// Captured but not handled samples beyond this are dropped: 100 ms of a machine that is too slow.
+const BACKLOG_SAMPLES: usize = 4_800;
+/// The speaker's ring grows by up to this after under-runs, in ms ...
+const EXTRA_LIMIT_MS: usize = 60;
+/// ... and gives back 1 ms after this many blocks (2 s) without one.
+const CALM_BLOCKS: u32 = 200;
+
+/// A microphone that is open.
+pub(crate) struct DeviceMicrophone {
+    pub(crate) port: MicrophonePort,
+    pub(crate) converter: RateConverter,
+    pub(crate) raw: Vec<f32>,
+    pub(crate) ready: Vec<f32>,
+}
+
+impl DeviceMicrophone {
+    /// Around a new port.
+    ///
+    /// # Errors
+    /// A text when the device's rate cannot be converted.
+    pub(crate) fn new(port: MicrophonePort) -> Result<Self, String> {
+        let converter = RateConverter::new(port.rate_hz, SAMPLE_RATE_HZ)?;
+        Ok(Self { port, converter, raw: Vec::with_capacity(9_600), ready: Vec::new() })
+    }
+
+    /// Moves what the callback left into whole blocks, each with the samples dropped before it.
+    pub(crate) fn take_blocks(&mut self, blocks: &mut Vec<(u32, Block)>) {
+        self.raw.clear();
+        while let Ok(sample) = self.port.samples.pop() {
+            self.raw.push(sample);
+        }
+        self.converter.push(&self.raw, &mut self.ready);
+        let mut dropped = self.ready.len().saturating_sub(BACKLOG_SAMPLES);
+        dropped -= dropped % BLOCK_SAMPLES;
+        self.ready.drain(..dropped);
+        let whole = self.ready.len() - self.ready.len() % BLOCK_SAMPLES;
+        let mut skipped = dropped as u32;
+        for chunk in self.ready.get(..whole).unwrap_or_default().chunks_exact(BLOCK_SAMPLES) {
+            let mut block = [0.0; BLOCK_SAMPLES];
+            block.copy_from_slice(chunk);
+            blocks.push((std::mem::take(&mut skipped), block));
+        }
+        self.ready.drain(..whole);
+    }
+}
+
+/// A speaker that is open.
+pub(crate) struct DeviceSpeaker {
+    pub(crate) port: SpeakerPort,
+    pub(crate) converter: RateConverter,
+    pub(crate) ready: Vec<f32>,
+    /// Frames the callback had to fill with silence, as last seen.
+    pub(crate) missing: u64,
+    /// Silence played that the echo canceller has not been shown yet, in samples.
+    pub(crate) silence: usize,
+    /// Kept in the ring beyond the usual, in frames: grows with each under-run, shrinks slowly.
+    pub(crate) extra: usize,
+    pub(crate) calm_blocks: u32,
+}
+
+impl DeviceSpeaker {
+    /// Around a new port.
+    ///
+    /// # Errors
+    /// A text when the device's rate cannot be converted.
+    pub(crate) fn new(port: SpeakerPort) -> Result<Self, String> {
+        let converter = RateConverter::new(SAMPLE_RATE_HZ, port.rate_hz)?;
+        Ok(Self { port, converter, ready: Vec::new(), missing: 0, silence: 0, extra: 0, calm_blocks: 0 })
+    }
+
+    /// Hands a block to the callback.
+    pub(crate) fn play(&mut self, block: &Block) {
+        self.ready.clear();
+        self.converter.push(block, &mut self.ready);
+        for sample in &self.ready {
+            // The ring has more than twice the room of what is ever kept in it.
+            let _ = self.port.samples.push(*sample);
+        }
+        self.calm_blocks += 1;
+        if self.calm_blocks >= CALM_BLOCKS {
+            self.calm_blocks = 0;
+            self.extra = self.extra.saturating_sub(self.port.rate_hz as usize / 1_000);
+        }
+    }
+
+    /// Shows the echo canceller the silence that the device played because the ring was empty, between talk spurts or in
+    /// an under-run: else what it is shown and what is heard drift apart, and it has to find the echo anew each time.
+    pub(crate) fn account_for_silence(&mut self, under_run: bool, processor: &mut dyn CaptureProcessor) {
+        let rate = self.port.rate_hz.max(1) as usize;
+        let missing = self.port.pulse.missing();
+        let new = missing.saturating_sub(self.missing) as usize;
+        self.missing = missing;
+        if new > 0 && under_run {
+            self.extra = (self.extra + rate / 200).min(rate * EXTRA_LIMIT_MS / 1_000);
+            self.calm_blocks = 0;
+        }
+        // More than a second is no alignment but a new beginning.
+        self.silence = (self.silence + new * SAMPLE_RATE_HZ as usize / rate).min(SAMPLE_RATE_HZ as usize);
+        while self.silence >= BLOCK_SAMPLES {
+            self.silence -= BLOCK_SAMPLES;
+            processor.far_end(&[0.0; BLOCK_SAMPLES]);
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Building cpal streams: which device, which format, and the callbacks.
+
+use super::device::{MicrophonePort, Open, Port, Pulse, RING_FRAMES, SpeakerPort, is_monitor};
+use super::{AudioError, SAMPLE_RATE_HZ};
+use cpal::traits::{DeviceTrait, HostTrait, StreamTrait};
+use cpal::{BufferSize, Data, ErrorKind, FromSample, SampleFormat, StreamConfig};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+/// How long a sound server may take to set up a stream.
+const BUILD_TIMEOUT: Duration = Duration::from_secs(3);
+
+pub(crate) fn no_device(capture: bool, detail: String) -> AudioError {
+    if capture { AudioError::NoMicrophone { detail } } else { AudioError::NoSpeaker { detail } }
+}
+
+pub(crate) fn device_error(capture: bool, error: &cpal::Error) -> AudioError {
+    let detail = error.to_string();
+    match error.kind() {
+        ErrorKind::PermissionDenied if capture => AudioError::MicrophoneDenied { detail },
+        _ => no_device(capture, detail),
+    }
+}
+
+/// The device with this id (or bare name), or the default one.
+pub(crate) fn find(id: Option<&str>, capture: bool) -> Result<cpal::Device, AudioError> {
+    let host = cpal::default_host();
+    let Some(id) = id else {
+        let device = if capture { host.default_input_device() } else { host.default_output_device() };
+        let device = device.ok_or_else(|| no_device(capture, "no default device".to_owned()))?;
+        // A server without any microphone offers what the speaker plays: never send that unasked.
+        if capture && device.id().is_ok_and(|id| is_monitor(id.id())) {
+            return Err(no_device(true, "only monitors of speakers".to_owned()));
+        }
+        return Ok(device);
+    };
+    host.devices()
+        .map_err(|e| device_error(capture, &e))?
+        .filter(|d| if capture { d.supports_input() } else { d.supports_output() })
+        .find(|d| {
+            d.id().is_ok_and(|known| known.to_string() == id || known.id() == id)
+                || d.description().is_ok_and(|n| n.name() == id)
+        })
+        .ok_or_else(|| no_device(capture, format!("{id} is not there")))
+}
+
+/// 48 kHz where the device can, in a format we convert.
+fn choose_config(
+    device: &cpal::Device,
+    capture: bool,
+    frames: u32,
+) -> Result<(StreamConfig, SampleFormat), AudioError> {
+    let default = if capture { device.default_input_config() } else { device.default_output_config() }
+        .map_err(|e| device_error(capture, &e))?;
+    let ranges: Vec<_> = if capture {
+        device.supported_input_configs().map(Iterator::collect).unwrap_or_default()
+    } else {
+        device.supported_output_configs().map(Iterator::collect).unwrap_or_default()
+    };
+    let best = ranges
+        .into_iter()
+        .filter(|r: &cpal::SupportedStreamConfigRange| r.channels() == default.channels())
+        .filter_map(|r| r.try_with_sample_rate(SAMPLE_RATE_HZ))
+        .min_by_key(|c| match c.sample_format() {
+            SampleFormat::F32 => 0,
+            SampleFormat::I32 => 1,
+            SampleFormat::I16 => 2,
+            _ => 3,
+        });
+    let chosen = best.filter(|c| converts(c.sample_format())).unwrap_or(default);
+    if !converts(chosen.sample_format()) {
+        return Err(no_device(capture, format!("sample format {} is not supported", chosen.sample_format())));
+    }
+    let config = StreamConfig { buffer_size: BufferSize::Fixed(frames), ..chosen.config() };
+    Ok((config, chosen.sample_format()))
+}
+
+fn converts(format: SampleFormat) -> bool {
+    matches!(
+        format,
+        SampleFormat::F32
+            | SampleFormat::I32
+            | SampleFormat::I16
+            | SampleFormat::U8
+            | SampleFormat::U16
+            | SampleFormat::F64
+    )
+}
+
+fn identify(device: &cpal::Device) -> (String, String) {
+    let id = device.id().map(|id| id.to_string()).unwrap_or_default();
+    let name = device.description().map(|d| d.name().to_owned()).unwrap_or_else(|_| id.clone());
+    (id, name)
+}
+
+/// Errors that do not need a rebuild.
+fn is_harmless(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::Xrun | ErrorKind::DeviceChanged | ErrorKind::RealtimeDenied)
+}
+
+pub(crate) fn open_microphone(id: Option<&str>, audio: &Thread, frames: u32) -> Result<(Open, Port), AudioError> {
+    let device = find(id, true)?;
+    let (config, format) = choose_config(&device, true, frames)?;
+    let channels = usize::from(config.channels.max(1));
+    let rate_hz = config.sample_rate;
+    let (mut producer, samples) = rtrb::RingBuffer::new(RING_FRAMES);
+    let pulse = Arc::new(Pulse::default());
+    let (beat, failed, wake) = (Arc::clone(&pulse), Arc::clone(&pulse), audio.clone());
+    let callback = move |data: &Data, _: &cpal::InputCallbackInfo| {
+        let frames = match data.sample_format() {
+            SampleFormat::F32 => take::<f32>(data, channels, &mut producer),
+            SampleFormat::I32 => take::<i32>(data, channels, &mut producer),
+            SampleFormat::I16 => take::<i16>(data, channels, &mut producer),
+            SampleFormat::U8 => take::<u8>(data, channels, &mut producer),
+            SampleFormat::U16 => take::<u16>(data, channels, &mut producer),
+            SampleFormat::F64 => take::<f64>(data, channels, &mut producer),
+            _ => 0,
+        };
+        beat.beat(frames);
+        wake.unpark();
+    };
+    let on_error = move |error: cpal::Error| {
+        if !is_harmless(error.kind()) {
+            failed.failed.store(true, Ordering::Relaxed);
+        }
+    };
+    let stream = device
+        .build_input_stream_raw(config, format, callback, on_error, Some(BUILD_TIMEOUT))
+        .map_err(|e| device_error(true, &e))?;
+    stream.play().map_err(|e| device_error(true, &e))?;
+    let (id, name) = identify(&device);
+    let open = Open { _stream: stream, pulse, name, id, calls: 0, since: Instant::now(), rate_hz, window: None };
+    Ok((open, Port::Microphone(MicrophonePort { samples, rate_hz })))
+}
+
+/// Mixes the channels of each frame into the ring; what finds no room is dropped.
+fn take<T: cpal::SizedSample>(data: &Data, channels: usize, ring: &mut rtrb::Producer<f32>) -> usize
+where
+    f32: FromSample<T>,
+{
+    let Some(samples) = data.as_slice::<T>() else { return 0 };
+    let mut frames = 0;
+    for frame in samples.chunks_exact(channels) {
+        let sum: f32 = frame.iter().map(|s| f32::from_sample_(*s)).sum();
+        let _ = ring.push(sum / channels as f32);
+        frames += 1;
+    }
+    frames
+}
+
+pub(crate) fn open_speaker(id: Option<&str>, audio: &Thread, frames: u32) -> Result<(Open, Port), AudioError> {
+    let device = find(id, false)?;
+    let (config, format) = choose_config(&device, false, frames)?;
+    let channels = usize::from(config.channels.max(1));
+    let rate_hz = config.sample_rate;
+    let (samples, mut consumer) = rtrb::RingBuffer::new(RING_FRAMES);
+    let pulse = Arc::new(Pulse::default());
+    let (beat, failed, wake) = (Arc::clone(&pulse), Arc::clone(&pulse), audio.clone());
+    let callback = move |data: &mut Data, _: &cpal::OutputCallbackInfo| {
+        let (frames, missing) = match data.sample_format() {
+            SampleFormat::F32 => give::<f32>(data, channels, &mut consumer),
+            SampleFormat::I32 => give::<i32>(data, channels, &mut consumer),
+            SampleFormat::I16 => give::<i16>(data, channels, &mut consumer),
+            SampleFormat::U8 => give::<u8>(data, channels, &mut consumer),
+            SampleFormat::U16 => give::<u16>(data, channels, &mut consumer),
+            SampleFormat::F64 => give::<f64>(data, channels, &mut consumer),
+            _ => (0, 0),
+        };
+        beat.beat(frames);
+        beat.missing.fetch_add(missing, Ordering::Relaxed);
+        if beat.active.load(Ordering::Relaxed) {
+            wake.unpark();
+        }
+    };
+    let on_error = move |error: cpal::Error| {
+        if !is_harmless(error.kind()) {
+            failed.failed.store(true, Ordering::Relaxed);
+        }
+    };
+    let stream = device
+        .build_output_stream_raw(config, format, callback, on_error, Some(BUILD_TIMEOUT))
+        .map_err(|e| device_error(false, &e))?;
+    stream.play().map_err(|e| device_error(false, &e))?;
+    let (id, name) = identify(&device);
+    let open = Open {
+        _stream: stream,
+        pulse: Arc::clone(&pulse),
+        name,
+        id,
+        calls: 0,
+        since: Instant::now(),
+        rate_hz,
+        window: None,
+    };
+    Ok((open, Port::Speaker(SpeakerPort { samples, rate_hz, pulse })))
+}
+
+/// Fills all channels from the ring, silence where it is empty. Returns frames and those without sound.
+fn give<T: cpal::SizedSample + FromSample<f32>>(
+    data: &mut Data,
+    channels: usize,
+    ring: &mut rtrb::Consumer<f32>,
+) -> (usize, u64) {
+    let Some(samples) = data.as_slice_mut::<T>() else { return (0, 0) };
+    let (mut frames, mut missing) = (0, 0);
+    for frame in samples.chunks_exact_mut(channels) {
+        let value = match ring.pop() {
+            Ok(value) => value,
+            Err(_) => {
+                missing += 1;
+                0.0
+            }
+        };
+        frame.fill(T::from_sample_(value));
+        frames += 1;
+    }
+    (frames, missing)
+}
