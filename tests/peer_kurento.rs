@@ -5,6 +5,9 @@
 mod peer_support;
 
 use peer_support::*;
+use rtc::rtcp::payload_feedbacks::full_intra_request::{FirEntry, FullIntraRequest};
+use rtc::rtcp::payload_feedbacks::receiver_estimated_maximum_bitrate::ReceiverEstimatedMaximumBitrate;
+use rtc::rtcp::receiver_report::ReceiverReport;
 use rtc::rtp_transceiver::rtp_sender::RtpCodecKind;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -87,6 +90,34 @@ async fn publish_against(record: &str, media: PublishMedia, codec: VideoCodec) {
         let expected = if *kind == RtpCodecKind::Audio { 111 } else { video_pt };
         assert_eq!(packet.header.payload_type, expected, "{kind:?}");
     }
+    // Kurento's compound: an empty report in front of FIR (media SSRC 0, target inside) and REMB; the same FIR comes again and again.
+    let video_ssrc =
+        other.packets.lock().unwrap().iter().find(|(kind, _)| *kind == RtpCodecKind::Video).unwrap().1.header.ssrc;
+    let requests = || log.lock().unwrap().iter().filter(|e| **e == PeerEvent::KeyFrameRequested).count();
+    let before = requests();
+    let track = other.tracks.lock().unwrap()[0].clone();
+    for sequence_number in [9, 9, 9, 10] {
+        let fir = FirEntry { ssrc: video_ssrc, sequence_number };
+        track
+            .write_rtcp(vec![
+                Box::new(ReceiverReport { ssrc: 5, ..Default::default() }),
+                Box::new(FullIntraRequest { sender_ssrc: 5, media_ssrc: 0, fir: vec![fir] }),
+                Box::new(ReceiverEstimatedMaximumBitrate {
+                    sender_ssrc: 5,
+                    bitrate: 300_000.0,
+                    ssrcs: vec![video_ssrc],
+                }),
+            ])
+            .await
+            .unwrap();
+        tokio::time::sleep(Duration::from_millis(400)).await;
+    }
+    assert_eq!(requests() - before, 2, "each FIR counts once");
+    wait_for("the bandwidth", LIMIT, || {
+        let near = |bps: u64| (290_000..=310_000).contains(&bps);
+        log.lock().unwrap().iter().any(|e| matches!(e, PeerEvent::TargetBitrate { bps } if near(*bps)))
+    })
+    .await;
     publication.close().await;
 }
 
