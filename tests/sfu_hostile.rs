@@ -120,8 +120,7 @@ impl Nat {
         ];
         let client = Arc::new(std::sync::Mutex::new(None::<SocketAddr>));
         for (index, socket) in sockets.iter().enumerate() {
-            let (socket, inner, client, outside) =
-                (socket.clone(), inner.clone(), client.clone(), outside.clone());
+            let (socket, inner, client, outside) = (socket.clone(), inner.clone(), client.clone(), outside.clone());
             tokio::spawn(async move {
                 let mut buffer = [0; 2048];
                 while let Ok((length, _)) = socket.recv_from(&mut buffer).await {
@@ -168,10 +167,7 @@ async fn a_subscriber_whose_address_changes_goes_on_receiving() {
     assert_eq!(stats.rebinds, 1);
     assert!(stats.legs.iter().all(|leg| leg.connected));
     while let Ok(event) = events.try_recv() {
-        assert!(
-            !matches!(event, sfu::SfuEvent::LegDisconnected { .. } | sfu::SfuEvent::LegFailed { .. }),
-            "{event:?}"
-        );
+        assert!(!matches!(event, sfu::SfuEvent::LegDisconnected { .. } | sfu::SfuEvent::LegFailed { .. }), "{event:?}");
     }
     sfu.shutdown().await.unwrap();
 }

@@ -17,11 +17,7 @@ const AT_ONCE: u64 = 20;
 async fn every_join_connects_at_ten_percent_loss() {
     let (sfu, _events) = sfu::start(SfuConfig::new("127.0.0.1:0".parse().unwrap())).unwrap();
     let _publisher = Publisher::publish(&sfu, 1, "one").await;
-    let loss = Impairment {
-        loss_in: 0.1,
-        loss_out: 0.1,
-        seed: 42,
-    };
+    let loss = Impairment { loss_in: 0.1, loss_out: 0.1, seed: 42 };
     sfu.set_impairment(None, Some(loss)).await.unwrap();
     let mut times = Vec::new();
     let mut failed = Vec::new();

@@ -9,13 +9,12 @@ use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use rtc::interceptor::{
-    NackGeneratorBuilder, NackResponderBuilder, ReceiverReportBuilder, Registry, SenderReportBuilder,
-    Slot,
+    NackGeneratorBuilder, NackResponderBuilder, ReceiverReportBuilder, Registry, SenderReportBuilder, Slot,
 };
 use rtc::media_stream::MediaStreamTrack;
 use rtc::rtp_transceiver::rtp_sender::{
-    RTCPFeedback, RTCRtpCodec, RTCRtpCodecParameters, RTCRtpCodingParameters,
-    RTCRtpEncodingParameters, RTCRtpHeaderExtensionCapability, RtpCodecKind,
+    RTCPFeedback, RTCRtpCodec, RTCRtpCodecParameters, RTCRtpCodingParameters, RTCRtpEncodingParameters,
+    RTCRtpHeaderExtensionCapability, RtpCodecKind,
 };
 use tertulia::host::sfu::{LegId, PublishSpec, Sfu};
 use tokio::sync::watch;
@@ -23,8 +22,8 @@ use webrtc::media_stream::track_local::TrackLocal;
 use webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
 use webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
 use webrtc::peer_connection::{
-    MediaEngine, PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler,
-    RTCConfigurationBuilder, RTCPeerConnectionState, RTCSessionDescription, SettingEngineBuilder,
+    MediaEngine, PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler, RTCConfigurationBuilder,
+    RTCPeerConnectionState, RTCSessionDescription, SettingEngineBuilder,
 };
 use webrtc::rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit};
 
@@ -89,10 +88,7 @@ impl PeerConnectionEventHandler for Handler {
 
 fn feedback(list: &[(&str, &str)]) -> Vec<RTCPFeedback> {
     list.iter()
-        .map(|(typ, parameter)| RTCPFeedback {
-            typ: (*typ).to_owned(),
-            parameter: (*parameter).to_owned(),
-        })
+        .map(|(typ, parameter)| RTCPFeedback { typ: (*typ).to_owned(), parameter: (*parameter).to_owned() })
         .collect()
 }
 
@@ -132,14 +128,9 @@ pub struct Client {
 impl Client {
     async fn new(video_pt: u8) -> Self {
         let mut engine = MediaEngine::default();
-        for (codec, payload_type, kind) in [
-            (opus(), 111, RtpCodecKind::Audio),
-            (vp8(), video_pt, RtpCodecKind::Video),
-        ] {
-            let parameters = RTCRtpCodecParameters {
-                rtp_codec: codec,
-                payload_type,
-            };
+        for (codec, payload_type, kind) in [(opus(), 111, RtpCodecKind::Audio), (vp8(), video_pt, RtpCodecKind::Video)]
+        {
+            let parameters = RTCRtpCodecParameters { rtp_codec: codec, payload_type };
             engine.register_codec(parameters, kind).unwrap();
         }
         for (uri, kind) in [
@@ -154,14 +145,8 @@ impl Client {
         let interval = Duration::from_millis(500);
         let registry = Registry::new()
             .with(Slot::NackResponder, NackResponderBuilder::new().with_size(1024).build())
-            .with(
-                Slot::NackGenerator,
-                NackGeneratorBuilder::new().with_interval(Duration::from_millis(20)).build(),
-            )
-            .with(
-                Slot::ReceiverReport,
-                ReceiverReportBuilder::new().with_interval(interval).build(),
-            )
+            .with(Slot::NackGenerator, NackGeneratorBuilder::new().with_interval(Duration::from_millis(20)).build())
+            .with(Slot::ReceiverReport, ReceiverReportBuilder::new().with_interval(interval).build())
             .with(
                 Slot::SenderReport,
                 SenderReportBuilder::new().with_interval(interval).with_use_latest_packet().build(),
@@ -176,11 +161,7 @@ impl Client {
             .build();
         let (state_tx, state) = watch::channel(RTCPeerConnectionState::New);
         let log = Log::default();
-        let handler = Handler {
-            state: state_tx,
-            log: log.clone(),
-            video_pt,
-        };
+        let handler = Handler { state: state_tx, log: log.clone(), video_pt };
         let pc = PeerConnectionBuilder::new()
             .with_configuration(RTCConfigurationBuilder::new().build())
             .with_media_engine(engine)
@@ -191,11 +172,7 @@ impl Client {
             .build()
             .await
             .unwrap();
-        Self {
-            pc: Arc::new(pc),
-            state,
-            log,
-        }
+        Self { pc: Arc::new(pc), state, log }
     }
 
     async fn offer(&self) -> String {
@@ -213,13 +190,10 @@ impl Client {
     /// Waits for the connection; the elapsed time.
     pub async fn connected(&mut self, limit: Duration) -> Option<Duration> {
         let begin = Instant::now();
-        tokio::time::timeout(
-            limit,
-            self.state.wait_for(|state| *state == RTCPeerConnectionState::Connected),
-        )
-        .await
-        .ok()?
-        .ok()?;
+        tokio::time::timeout(limit, self.state.wait_for(|state| *state == RTCPeerConnectionState::Connected))
+            .await
+            .ok()?
+            .ok()?;
         Some(begin.elapsed())
     }
 
@@ -247,10 +221,7 @@ fn track(kind: RtpCodecKind, codec: RTCRtpCodec, ssrc: u32) -> Arc<TrackLocalSta
         name,
         kind,
         vec![RTCRtpEncodingParameters {
-            rtp_coding_parameters: RTCRtpCodingParameters {
-                ssrc: Some(ssrc),
-                ..Default::default()
-            },
+            rtp_coding_parameters: RTCRtpCodingParameters { ssrc: Some(ssrc), ..Default::default() },
             active: true,
             codec,
             ..Default::default()
@@ -264,15 +235,8 @@ impl Publisher {
         let audio = track(RtpCodecKind::Audio, opus(), ssrc);
         let video = track(RtpCodecKind::Video, vp8(), ssrc + 1);
         for track in [&audio, &video] {
-            let init = RTCRtpTransceiverInit {
-                direction,
-                ..Default::default()
-            };
-            client
-                .pc
-                .add_transceiver_from_track(track.clone() as Arc<dyn TrackLocal>, Some(init))
-                .await
-                .unwrap();
+            let init = RTCRtpTransceiverInit { direction, ..Default::default() };
+            client.pc.add_transceiver_from_track(track.clone() as Arc<dyn TrackLocal>, Some(init)).await.unwrap();
         }
         Self {
             client,
@@ -355,9 +319,7 @@ impl Publisher {
                 header: rtc::rtp::Header {
                     version: 2,
                     payload_type: 111,
-                    sequence_number: sequence
-                        .wrapping_sub(first as u16)
-                        .wrapping_add((first / 3 + frame) as u16),
+                    sequence_number: sequence.wrapping_sub(first as u16).wrapping_add((first / 3 + frame) as u16),
                     timestamp: (first / 3 + frame) * 480,
                     ssrc: self.audio_ssrc,
                     ..Default::default()
@@ -387,13 +349,7 @@ pub async fn subscriber(sfu: &Sfu, leg: u64, stream: &str, video_pt: u8) -> Clie
 }
 
 /// As [`subscriber`], but the forwarder is reached through another address.
-pub async fn subscriber_by(
-    sfu: &Sfu,
-    leg: u64,
-    stream: &str,
-    video_pt: u8,
-    by: SocketAddr,
-) -> Client {
+pub async fn subscriber_by(sfu: &Sfu, leg: u64, stream: &str, video_pt: u8, by: SocketAddr) -> Client {
     let (client, answer) = offering(sfu, leg, stream, video_pt, |offer| {
         // Without candidates the forwarder knows only what comes through the other address.
         let kept: Vec<&str> = offer.lines().filter(|line| !line.starts_with("a=candidate")).collect();
@@ -429,10 +385,7 @@ async fn offering(
 ) -> (Client, String) {
     let client = Client::new(video_pt).await;
     for kind in [RtpCodecKind::Audio, RtpCodecKind::Video] {
-        let init = RTCRtpTransceiverInit {
-            direction: RTCRtpTransceiverDirection::Recvonly,
-            ..Default::default()
-        };
+        let init = RTCRtpTransceiverInit { direction: RTCRtpTransceiverDirection::Recvonly, ..Default::default() };
         client.pc.add_transceiver_from_kind(kind, Some(init)).await.unwrap();
     }
     let offer = change(client.offer().await);

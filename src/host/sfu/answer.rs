@@ -13,8 +13,7 @@ const ABS_SEND_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-se
 const AUDIO_LEVEL: &str = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
 const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
 const ORIENTATION: &str = "urn:3gpp:video-orientation";
-const TRANSPORT_CC: &str =
-    "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
+const TRANSPORT_CC: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
 
 /// Codec of a track.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,11 +100,8 @@ pub(super) struct Plan {
 
 /// What the offer says about its transport.
 pub(super) fn remote(summary: &Summary, answer_to_ours: bool) -> Result<(Remote, Vec<String>), SfuError> {
-    let media = summary
-        .media
-        .iter()
-        .find(|media| media.ufrag.is_some())
-        .ok_or(SfuError::InvalidSdp("no ICE credentials"))?;
+    let media =
+        summary.media.iter().find(|media| media.ufrag.is_some()).ok_or(SfuError::InvalidSdp("no ICE credentials"))?;
     let ufrag = media.ufrag.clone().unwrap_or_default();
     let pwd = media.pwd.clone().unwrap_or_default();
     if ufrag.is_empty() || ufrag.len() > 256 || pwd.len() < 22 || pwd.len() > 256 {
@@ -127,17 +123,8 @@ pub(super) fn remote(summary: &Summary, answer_to_ours: bool) -> Result<(Remote,
         _ if answer_to_ours => return Err(SfuError::InvalidSdp("no DTLS role in the answer")),
         _ => true,
     };
-    let candidates = summary
-        .media
-        .iter()
-        .flat_map(|media| media.candidates.iter().cloned())
-        .collect();
-    let remote = Remote {
-        ufrag,
-        pwd,
-        fingerprint,
-        we_are_client,
-    };
+    let candidates = summary.media.iter().flat_map(|media| media.candidates.iter().cloned()).collect();
+    let remote = Remote { ufrag, pwd, fingerprint, we_are_client };
     Ok((remote, candidates))
 }
 
@@ -181,10 +168,7 @@ fn h264_rank(codec: &CodecSummary) -> Option<u8> {
     if codec.fmtp_parameter("packetization-mode") != Some("1") {
         return None;
     }
-    let profile = codec
-        .fmtp_parameter("profile-level-id")
-        .unwrap_or("42e01f")
-        .to_ascii_lowercase();
+    let profile = codec.fmtp_parameter("profile-level-id").unwrap_or("42e01f").to_ascii_lowercase();
     match profile.get(..4) {
         Some("42e0") => Some(0),
         Some(profile) if profile.starts_with("42") => Some(1),
@@ -192,13 +176,8 @@ fn h264_rank(codec: &CodecSummary) -> Option<u8> {
     }
 }
 
-fn find_codec<'a>(media: &'a MediaSummary, codec: Codec) -> Option<&'a CodecSummary> {
-    let named = |name: &'static str| {
-        media
-            .codecs
-            .iter()
-            .filter(move |codec| codec.name.eq_ignore_ascii_case(name))
-    };
+fn find_codec(media: &MediaSummary, codec: Codec) -> Option<&CodecSummary> {
+    let named = |name: &'static str| media.codecs.iter().filter(move |codec| codec.name.eq_ignore_ascii_case(name));
     match codec {
         Codec::Opus => named("opus").next(),
         Codec::Video(VideoCodec::Vp8) => named("VP8").next(),
@@ -216,16 +195,9 @@ fn first_video(media: &MediaSummary, forced: Option<VideoCodec>) -> Option<Video
     }
     let position = |codec| {
         let found = find_codec(media, Codec::Video(codec))?;
-        media
-            .codecs
-            .iter()
-            .position(|other| other.payload_type == found.payload_type)
-            .map(|position| (position, codec))
+        media.codecs.iter().position(|other| other.payload_type == found.payload_type).map(|position| (position, codec))
     };
-    let mut found: Vec<_> = [VideoCodec::Vp8, VideoCodec::H264]
-        .into_iter()
-        .filter_map(position)
-        .collect();
+    let mut found: Vec<_> = [VideoCodec::Vp8, VideoCodec::H264].into_iter().filter_map(position).collect();
     found.sort_by_key(|(position, _)| *position);
     found.first().map(|(_, codec)| *codec)
 }
@@ -281,8 +253,7 @@ impl Plan {
             let codec = match media.kind {
                 MediaKind::Audio if usable && wanted.audio && !have_audio => {
                     have_audio = true;
-                    find_codec(media, Codec::Opus)
-                        .ok_or(SfuError::NoCommonCodec { wanted: "opus" })?;
+                    find_codec(media, Codec::Opus).ok_or(SfuError::NoCommonCodec { wanted: "opus" })?;
                     Some(Codec::Opus)
                 }
                 MediaKind::Video if usable && !have_video => match wanted.video {
@@ -294,8 +265,7 @@ impl Plan {
                     Some(VideoChoice::Offered(forced)) => {
                         have_video = true;
                         let wanted = forced.map_or("VP8 or H264", VideoCodec::name);
-                        let codec = first_video(media, forced)
-                            .ok_or(SfuError::NoCommonCodec { wanted })?;
+                        let codec = first_video(media, forced).ok_or(SfuError::NoCommonCodec { wanted })?;
                         Some(Codec::Video(codec))
                     }
                 },
@@ -356,31 +326,17 @@ impl Plan {
     }
 
     /// Plans our own offer to a subscriber.
-    pub(super) fn offer(
-        audio: bool,
-        video: Option<VideoCodec>,
-        ssrc: &mut impl FnMut() -> u32,
-    ) -> Self {
-        let mut plan = Self {
-            lines: Vec::new(),
-            tracks: Vec::new(),
-            direction: "sendonly",
-            sends: true,
-        };
-        let codecs = audio
-            .then_some(Codec::Opus)
-            .into_iter()
-            .chain(video.map(Codec::Video));
+    pub(super) fn offer(audio: bool, video: Option<VideoCodec>, ssrc: &mut impl FnMut() -> u32) -> Self {
+        let mut plan = Self { lines: Vec::new(), tracks: Vec::new(), direction: "sendonly", sends: true };
+        let codecs = audio.then_some(Codec::Opus).into_iter().chain(video.map(Codec::Video));
         for (index, codec) in codecs.enumerate() {
             let audio = codec.is_audio();
             let (payload_type, rtx, fmtp) = match codec {
                 Codec::Opus => (111, None, Some("minptime=10;useinbandfec=1")),
                 Codec::Video(VideoCodec::Vp8) => (96, Some(97), None),
-                Codec::Video(VideoCodec::H264) => (
-                    102,
-                    Some(103),
-                    Some("level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f"),
-                ),
+                Codec::Video(VideoCodec::H264) => {
+                    (102, Some(103), Some("level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f"))
+                }
             };
             plan.tracks.push(TrackPlan {
                 codec,
@@ -395,13 +351,7 @@ impl Plan {
                     orientation: (!audio).then_some(13),
                     transport_cc: None,
                 },
-                feedback: FeedbackKinds {
-                    nack: true,
-                    pli: !audio,
-                    fir: !audio,
-                    remb: !audio,
-                    transport_cc: false,
-                },
+                feedback: FeedbackKinds { nack: true, pli: !audio, fir: !audio, remb: !audio, transport_cc: false },
                 ssrc: ssrc(),
                 rtx_ssrc: ssrc(),
             });
@@ -423,8 +373,7 @@ impl Plan {
             let Some(media) = answer.media.iter().find(|media| media.mid == track.mid) else {
                 continue;
             };
-            if media.port == 0 || !matches!(media.direction, Direction::RecvOnly | Direction::SendRecv)
-            {
+            if media.port == 0 || !matches!(media.direction, Direction::RecvOnly | Direction::SendRecv) {
                 continue;
             }
             let Some(found) = find_codec(media, track.codec) else {
@@ -477,11 +426,7 @@ pub(super) fn candidate_lines(candidates: &[SocketAddr]) -> Vec<String> {
             let local = 65_535u32.saturating_sub(index as u32);
             let priority = 126u32 << 24 | local << 8 | 255;
             let foundation = index + 1;
-            format!(
-                "candidate:{foundation} 1 udp {priority} {} {} typ host",
-                address.ip(),
-                address.port()
-            )
+            format!("candidate:{foundation} 1 udp {priority} {} {} typ host", address.ip(), address.port())
         })
         .collect()
 }
@@ -512,11 +457,7 @@ impl Plan {
             .map(|line| line.mid.as_str())
             .collect();
         // Writing to a String cannot fail.
-        let _ = write!(
-            out,
-            "v=0\r\no=- {} 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n",
-            local.session_id
-        );
+        let _ = write!(out, "v=0\r\no=- {} 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n", local.session_id);
         if !mids.is_empty() {
             let _ = write!(out, "a=group:BUNDLE {}\r\n", mids.join(" "));
         }
@@ -530,13 +471,7 @@ impl Plan {
         out
     }
 
-    fn accepted(
-        &self,
-        out: &mut String,
-        line: &Line,
-        track: &TrackPlan,
-        local: &LocalTransport<'_>,
-    ) {
+    fn accepted(&self, out: &mut String, line: &Line, track: &TrackPlan, local: &LocalTransport<'_>) {
         let pt = track.payload_type;
         let _ = write!(out, "m={} 9 {} {pt}", line.kind, line.proto);
         if let Some(rtx) = track.rtx {
@@ -593,11 +528,8 @@ impl Plan {
                 let _ = write!(out, "a=ssrc-group:FID {} {}\r\n", track.ssrc, track.rtx_ssrc);
             }
             for ssrc in sources {
-                let _ = write!(
-                    out,
-                    "a=ssrc:{ssrc} cname:{0}\r\na=ssrc:{ssrc} msid:{0} {1}\r\n",
-                    local.stream, line.kind
-                );
+                let _ =
+                    write!(out, "a=ssrc:{ssrc} cname:{0}\r\na=ssrc:{ssrc} msid:{0} {1}\r\n", local.stream, line.kind);
             }
         }
         for candidate in candidate_lines(local.candidates) {
@@ -608,11 +540,7 @@ impl Plan {
 }
 
 fn refused(out: &mut String, line: &Line) {
-    let _ = write!(
-        out,
-        "m={} 0 {} {}\r\nc=IN IP4 0.0.0.0\r\na=inactive\r\n",
-        line.kind, line.proto, line.formats
-    );
+    let _ = write!(out, "m={} 0 {} {}\r\nc=IN IP4 0.0.0.0\r\na=inactive\r\n", line.kind, line.proto, line.formats);
     if !line.mid.is_empty() {
         let _ = write!(out, "a=mid:{}\r\n", line.mid);
     }
@@ -674,10 +602,7 @@ mod tests {
     #[test]
     fn h264_is_forced_to_the_profile_everybody_has() {
         let offer = Summary::parse(PUBLISH);
-        let wanted = Wanted {
-            audio: true,
-            video: Some(VideoChoice::Offered(Some(VideoCodec::H264))),
-        };
+        let wanted = Wanted { audio: true, video: Some(VideoChoice::Offered(Some(VideoCodec::H264))) };
         let plan = Plan::answer(&offer, &wanted, true, false, &mut numbers()).unwrap();
         let (track, codec) = plan.video().unwrap();
         assert_eq!((codec, track.payload_type, track.rtx), (VideoCodec::H264, 108, Some(109)));

@@ -38,11 +38,7 @@ pub struct BenchOptions {
 
 impl Default for BenchOptions {
     fn default() -> Self {
-        Self {
-            viewers: 10,
-            duration: Duration::from_secs(10),
-            aes_cm: true,
-        }
+        Self { viewers: 10, duration: Duration::from_secs(10), aes_cm: true }
     }
 }
 
@@ -91,8 +87,7 @@ impl Client {
         let _ = socket2::SockRef::from(&socket).set_recv_buffer_size(1 << 20);
         let address = socket.local_addr()?;
         let (ufrag, pwd) = (super::worker::random_text(8), super::worker::random_text(24));
-        let transport =
-            Transport::new(identity, &[address], &ufrag, &pwd, true, Instant::now())?;
+        let transport = Transport::new(identity, &[address], &ufrag, &pwd, true, Instant::now())?;
         let sdp = offer.to_sdp(&LocalTransport {
             ufrag: &ufrag,
             pwd: &pwd,
@@ -102,12 +97,7 @@ impl Client {
             session_id: 1,
             stream: "bench",
         });
-        let client = Self {
-            socket,
-            address,
-            transport,
-            received: 0,
-        };
+        let client = Self { socket, address, transport, received: 0 };
         Ok((client, sdp.replace("a=sendonly", direction)))
     }
 
@@ -186,9 +176,7 @@ impl Source {
 /// # Errors
 /// Whatever keeps the forwarder from starting or a leg from connecting within 15 s.
 pub fn run(options: &BenchOptions) -> Result<BenchReport, SfuError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut config = SfuConfig::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
     config.aes_cm_only = options.aes_cm;
     let (sfu, _events) = super::start(config)?;
@@ -198,11 +186,7 @@ pub fn run(options: &BenchOptions) -> Result<BenchReport, SfuError> {
     result
 }
 
-fn measure(
-    runtime: &tokio::runtime::Runtime,
-    sfu: &Sfu,
-    options: &BenchOptions,
-) -> Result<BenchReport, SfuError> {
+fn measure(runtime: &tokio::runtime::Runtime, sfu: &Sfu, options: &BenchOptions) -> Result<BenchReport, SfuError> {
     let identity = Identity::generate(options.aes_cm)?;
     let before_kb = resident_kb();
     let mut number = 100;
@@ -294,13 +278,7 @@ fn settle(clients: &mut [Client], buffer: &mut [u8]) {
 }
 
 /// Sends media in paced ticks and lets every client read.
-fn stream(
-    clients: &mut [Client],
-    audio: &mut Source,
-    video: &mut Source,
-    duration: Duration,
-    buffer: &mut [u8],
-) {
+fn stream(clients: &mut [Client], audio: &mut Source, video: &mut Source, duration: Duration, buffer: &mut [u8]) {
     let begin = Instant::now();
     let mut packet = Vec::with_capacity(1_500);
     let mut payload = vec![0x5a; VIDEO_PAYLOAD];
@@ -335,7 +313,7 @@ fn stream(
                     publisher.send_rtp(&packet);
                 }
             }
-            if tick % 4 == 0 {
+            if tick.is_multiple_of(4) {
                 audio.timestamp = audio.timestamp.wrapping_add(960);
                 audio.packet(false, &sound, &mut packet);
                 publisher.send_rtp(&packet);
@@ -384,9 +362,7 @@ fn media_thread_cpu() -> Duration {
     };
     tasks
         .flatten()
-        .filter(|task| {
-            std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.trim() == "sfu")
-        })
+        .filter(|task| std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.trim() == "sfu"))
         .map(|task| schedstat(&task.path().join("schedstat").to_string_lossy()))
         .sum()
 }
@@ -405,11 +381,7 @@ mod tests {
 
     #[test]
     fn a_short_run_loses_nothing_and_counts_everything() {
-        let options = BenchOptions {
-            viewers: 4,
-            duration: Duration::from_millis(1_500),
-            aes_cm: true,
-        };
+        let options = BenchOptions { viewers: 4, duration: Duration::from_millis(1_500), aes_cm: true };
         let report = run(&options).unwrap();
         println!("{}", serde_json::to_string_pretty(&report).unwrap());
         assert!(report.packets_in > 200, "{report:?}");

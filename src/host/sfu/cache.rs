@@ -30,10 +30,7 @@ pub(super) struct Cache {
 
 impl Cache {
     pub(super) fn new(capacity: usize) -> Self {
-        Self {
-            slots: Vec::new(),
-            capacity,
-        }
+        Self { slots: Vec::new(), capacity }
     }
 
     /// The slot for `sequence`, to be filled by the caller; `None` if a newer packet is in it.

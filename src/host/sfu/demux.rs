@@ -84,10 +84,7 @@ pub(super) fn stun_head(datagram: &[u8]) -> Option<(u16, &[u8])> {
 }
 
 /// Visits the attributes of a STUN message until `take` finds what it wants.
-fn attribute<'a, T>(
-    datagram: &'a [u8],
-    mut take: impl FnMut(u16, &'a [u8]) -> Option<T>,
-) -> Option<T> {
+fn attribute<'a, T>(datagram: &'a [u8], mut take: impl FnMut(u16, &'a [u8]) -> Option<T>) -> Option<T> {
     let mut rest = datagram.get(20..)?;
     // A check has about eight attributes; more than that is not worth the time.
     for _ in 0..24 {

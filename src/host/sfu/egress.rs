@@ -61,39 +61,23 @@ impl Wire {
 
     /// Reads one batch; `WouldBlock` when there is nothing.
     pub(super) fn receive(&self, buffers: &mut Receiver) -> io::Result<usize> {
-        let mut slices: Vec<io::IoSliceMut<'_>> = buffers
-            .storage
-            .iter_mut()
-            .map(|buffer| io::IoSliceMut::new(buffer))
-            .collect();
+        let mut slices: Vec<io::IoSliceMut<'_>> =
+            buffers.storage.iter_mut().map(|buffer| io::IoSliceMut::new(buffer)).collect();
         self.socket.try_io(tokio::io::Interest::READABLE, || {
-            self.state
-                .recv((&self.socket).into(), &mut slices, &mut buffers.meta)
+            self.state.recv((&self.socket).into(), &mut slices, &mut buffers.meta)
         })
     }
 
     fn transmit(&mut self, to: SocketAddr, from: Option<IpAddr>, data: &[u8], segment: Option<usize>) {
         let from = from.filter(|_| self.wildcard);
-        let (destination, source) = if self.ipv6 {
-            (to_v6(to), from.map(ip_to_v6))
-        } else {
-            (to, from)
-        };
-        let transmit = Transmit {
-            destination,
-            ecn: None,
-            contents: data,
-            segment_size: segment,
-            src_ip: source,
-        };
+        let (destination, source) = if self.ipv6 { (to_v6(to), from.map(ip_to_v6)) } else { (to, from) };
+        let transmit = Transmit { destination, ecn: None, contents: data, segment_size: segment, src_ip: source };
         let count = segment.map_or(1, |segment| data.len().div_ceil(segment.max(1)));
         self.send_calls += 1;
         let socket = &self.socket;
         let state = &self.state;
         // A full socket buffer loses the packet, as a full queue on the path would: repair is per packet.
-        match socket.try_io(tokio::io::Interest::WRITABLE, || {
-            state.try_send(socket.into(), &transmit)
-        }) {
+        match socket.try_io(tokio::io::Interest::WRITABLE, || state.try_send(socket.into(), &transmit)) {
             Ok(()) => {
                 self.datagrams_out += count as u64;
                 self.bytes_out += data.len() as u64;
@@ -190,10 +174,7 @@ pub(super) struct Loss {
 
 impl Loss {
     pub(super) fn new(impairment: Impairment) -> Self {
-        Self {
-            random: SmallRng::seed_from_u64(impairment.seed),
-            impairment,
-        }
+        Self { random: SmallRng::seed_from_u64(impairment.seed), impairment }
     }
 
     pub(super) fn inbound(&mut self) -> bool {

@@ -23,8 +23,7 @@ fn address(port: u16) -> SocketAddr {
 }
 
 fn host(identity: &Identity, peer: &Identity, now: Instant) -> Transport {
-    let mut host =
-        Transport::new(identity, &[address(1000)], "hosthost", &"h".repeat(24), false, now).unwrap();
+    let mut host = Transport::new(identity, &[address(1000)], "hosthost", &"h".repeat(24), false, now).unwrap();
     let remote = Remote {
         ufrag: "clientcl".to_owned(),
         pwd: "c".repeat(24),
@@ -36,8 +35,7 @@ fn host(identity: &Identity, peer: &Identity, now: Instant) -> Transport {
 }
 
 fn client(identity: &Identity, peer: &Identity, now: Instant) -> Transport {
-    let mut client =
-        Transport::new(identity, &[address(2000)], "clientcl", &"c".repeat(24), true, now).unwrap();
+    let mut client = Transport::new(identity, &[address(2000)], "clientcl", &"c".repeat(24), true, now).unwrap();
     let remote = Remote {
         ufrag: "hosthost".to_owned(),
         pwd: "h".repeat(24),
@@ -161,11 +159,7 @@ fn a_repair_comes_on_its_own_source_or_as_the_very_same_bytes() {
             payload_type: 120,
             rtx,
             fmtp: None,
-            extensions: Extensions {
-                abs_send_time: Some(2),
-                mid: Some(4),
-                ..Extensions::default()
-            },
+            extensions: Extensions { abs_send_time: Some(2), mid: Some(4), ..Extensions::default() },
             feedback: FeedbackKinds::default(),
             ssrc: if rtx.is_some() { 500 } else { 700 },
             rtx_ssrc: 600,
@@ -183,8 +177,7 @@ fn a_repair_comes_on_its_own_source_or_as_the_very_same_bytes() {
             sent.push(track.forward(stored, a.srtp_out().unwrap(), 0).unwrap());
         }
         let number = (70_001u64 as u16).wrapping_add(10);
-        let repair =
-            track.repair(number, 70_002, &cache, a.srtp_out().unwrap(), 1_000_000).unwrap();
+        let repair = track.repair(number, 70_002, &cache, a.srtp_out().unwrap(), 1_000_000).unwrap();
         for data in [&sent[0], &sent[2]] {
             let plain = b.decrypt_rtp(data, address(1000), now).unwrap();
             let view = RtpView::parse(&plain).unwrap();

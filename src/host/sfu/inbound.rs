@@ -118,11 +118,7 @@ pub(super) struct SenderClock {
 
 impl TrackIn {
     pub(super) fn new(plan: TrackPlan, start: u16) -> Self {
-        let capacity = if plan.codec.is_audio() {
-            AUDIO_PACKETS
-        } else {
-            VIDEO_PACKETS
-        };
+        let capacity = if plan.codec.is_audio() { AUDIO_PACKETS } else { VIDEO_PACKETS };
         Self {
             sequence: Sequence::new(plan.codec.clock_hz(), start),
             cache: Cache::new(capacity),
@@ -154,18 +150,11 @@ impl TrackIn {
     pub(super) fn media(&mut self, view: &RtpView<'_>, now_us: u64, abs: u32) -> Accepted {
         let other = self.source.as_ref().is_none_or(|s| s.ssrc != view.ssrc);
         if other {
-            let silent = self
-                .source
-                .as_ref()
-                .is_none_or(|s| now_us.saturating_sub(s.heard_us) > SOURCE_SILENCE_US);
+            let silent = self.source.as_ref().is_none_or(|s| now_us.saturating_sub(s.heard_us) > SOURCE_SILENCE_US);
             if !silent {
                 return Accepted::Nothing;
             }
-            self.source = Some(Source {
-                ssrc: view.ssrc,
-                seen: vec![0; (WINDOW / 64) as usize],
-                ..Source::default()
-            });
+            self.source = Some(Source { ssrc: view.ssrc, seen: vec![0; (WINDOW / 64) as usize], ..Source::default() });
             if self.sequence.begun() {
                 self.awaiting_key = !self.plan.codec.is_audio();
                 self.rebase_picture = true;
@@ -222,14 +211,7 @@ impl TrackIn {
                 } else if self.plan.feedback.nack {
                     for skipped in highest + 1..input {
                         let since_us = now_us;
-                        source.missing.insert(
-                            skipped,
-                            Missing {
-                                since_us,
-                                asked_us: 0,
-                                tries: 0,
-                            },
-                        );
+                        source.missing.insert(skipped, Missing { since_us, asked_us: 0, tries: 0 });
                     }
                     while source.missing.len() > MISSING {
                         source.missing.pop_first();
@@ -263,22 +245,14 @@ impl TrackIn {
             }
             // Too late to close the gap: the empty packet itself fills it.
         }
-        self.store(view, input, payload, now_us, abs)
-            .map_or(need(hole), |accepted| match accepted {
-                Accepted::Forward(_) => accepted,
-                other if hole => need(other != Accepted::Forward(0)),
-                other => other,
-            })
+        self.store(view, input, payload, now_us, abs).map_or(need(hole), |accepted| match accepted {
+            Accepted::Forward(_) => accepted,
+            other if hole => need(other != Accepted::Forward(0)),
+            other => other,
+        })
     }
 
-    fn store(
-        &mut self,
-        view: &RtpView<'_>,
-        input: u64,
-        payload: &[u8],
-        now_us: u64,
-        abs: u32,
-    ) -> Option<Accepted> {
+    fn store(&mut self, view: &RtpView<'_>, input: u64, payload: &[u8], now_us: u64, abs: u32) -> Option<Accepted> {
         let video = match self.plan.codec {
             Codec::Video(codec) => Some(codec),
             Codec::Opus => None,
@@ -348,11 +322,7 @@ impl TrackIn {
         let mut next: Option<u64> = None;
         let mut lost = 0;
         source.missing.retain(|number, missing| {
-            let due = if missing.tries == 0 {
-                missing.since_us + REORDER_US
-            } else {
-                missing.asked_us + RETRY_US
-            };
+            let due = if missing.tries == 0 { missing.since_us + REORDER_US } else { missing.asked_us + RETRY_US };
             if due <= now_us {
                 if missing.tries >= TRIES {
                     lost += 1;
@@ -362,11 +332,7 @@ impl TrackIn {
                 missing.asked_us = now_us;
                 out.push(*number as u16);
             }
-            let again = if missing.tries == 0 {
-                missing.since_us + REORDER_US
-            } else {
-                missing.asked_us + RETRY_US
-            };
+            let again = if missing.tries == 0 { missing.since_us + REORDER_US } else { missing.asked_us + RETRY_US };
             next = Some(next.map_or(again, |next| next.min(again)));
             true
         });

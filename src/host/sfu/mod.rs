@@ -13,6 +13,8 @@ mod cache;
 mod demux;
 mod egress;
 mod error;
+#[cfg(test)]
+mod hostile;
 mod inbound;
 mod outbound;
 mod packet;
@@ -22,8 +24,6 @@ mod sequence;
 mod stats;
 mod transport;
 mod twcc;
-#[cfg(test)]
-mod hostile;
 mod worker;
 
 use std::net::{IpAddr, SocketAddr};
@@ -67,13 +67,7 @@ pub struct SfuConfig {
 impl SfuConfig {
     /// Defaults for one socket address.
     pub fn new(udp: SocketAddr) -> Self {
-        Self {
-            udp,
-            advertised: Vec::new(),
-            impairment: None,
-            limits: SfuLimits::default(),
-            aes_cm_only: false,
-        }
+        Self { udp, advertised: Vec::new(), impairment: None, limits: SfuLimits::default(), aes_cm_only: false }
     }
 }
 
@@ -105,13 +99,7 @@ pub struct SfuLimits {
 
 impl Default for SfuLimits {
     fn default() -> Self {
-        Self {
-            legs: 2_000,
-            streams: 500,
-            subscribers_per_stream: 1_000,
-            candidates_per_leg: 24,
-            sdp_bytes: 64 * 1024,
-        }
+        Self { legs: 2_000, streams: 500, subscribers_per_stream: 1_000, candidates_per_leg: 24, sdp_bytes: 64 * 1024 }
     }
 }
 
@@ -277,12 +265,7 @@ pub fn start(config: SfuConfig) -> Result<(Sfu, mpsc::Receiver<SfuEvent>), SfuEr
         fingerprint: started.fingerprint,
         candidates: started.candidates,
     };
-    Ok((
-        Sfu {
-            shared: Arc::new(shared),
-        },
-        event_rx,
-    ))
+    Ok((Sfu { shared: Arc::new(shared) }, event_rx))
 }
 
 impl Sfu {
@@ -307,94 +290,46 @@ impl Sfu {
     ) -> Result<T, SfuError> {
         let (reply, answer) = oneshot::channel();
         let work = async {
-            self.shared
-                .commands
-                .send(make(reply))
-                .await
-                .map_err(|_| SfuError::Closed)?;
+            self.shared.commands.send(make(reply)).await.map_err(|_| SfuError::Closed)?;
             answer.await.map_err(|_| SfuError::Closed)?
         };
-        tokio::time::timeout(COMMAND_TIMEOUT, work)
-            .await
-            .map_err(|_| SfuError::TimedOut)?
+        tokio::time::timeout(COMMAND_TIMEOUT, work).await.map_err(|_| SfuError::TimedOut)?
     }
 
     /// Accepts a publisher's offer.
     ///
     /// # Errors
     /// Bad SDP, no common codec, a leg or stream id already in use, a limit.
-    pub async fn publish(
-        &self,
-        leg: LegId,
-        spec: PublishSpec,
-        offer: &str,
-    ) -> Result<Negotiated, SfuError> {
+    pub async fn publish(&self, leg: LegId, spec: PublishSpec, offer: &str) -> Result<Negotiated, SfuError> {
         let offer = offer.to_owned();
-        self.request(|reply| Command::Publish {
-            leg,
-            spec,
-            offer,
-            reply,
-        })
-        .await
+        self.request(|reply| Command::Publish { leg, spec, offer, reply }).await
     }
 
     /// Replaces a publisher's transport: same stream id, its subscribers stay and go on without a seam.
     ///
     /// # Errors
     /// As [`Sfu::publish`], and [`SfuError::UnknownStream`].
-    pub async fn reconnect_publisher(
-        &self,
-        leg: LegId,
-        stream_id: &str,
-        offer: &str,
-    ) -> Result<Negotiated, SfuError> {
+    pub async fn reconnect_publisher(&self, leg: LegId, stream_id: &str, offer: &str) -> Result<Negotiated, SfuError> {
         let (stream_id, offer) = (stream_id.to_owned(), offer.to_owned());
-        self.request(|reply| Command::ReconnectPublisher {
-            leg,
-            stream_id,
-            offer,
-            reply,
-        })
-        .await
+        self.request(|reply| Command::ReconnectPublisher { leg, stream_id, offer, reply }).await
     }
 
     /// Accepts a subscriber's offer.
     ///
     /// # Errors
     /// Bad SDP, [`SfuError::UnknownStream`], the publisher's codec missing in the offer, a limit.
-    pub async fn subscribe(
-        &self,
-        leg: LegId,
-        stream_id: &str,
-        offer: &str,
-    ) -> Result<Negotiated, SfuError> {
+    pub async fn subscribe(&self, leg: LegId, stream_id: &str, offer: &str) -> Result<Negotiated, SfuError> {
         let (stream_id, offer) = (stream_id.to_owned(), offer.to_owned());
-        self.request(|reply| Command::Subscribe {
-            leg,
-            stream_id,
-            offer,
-            reply,
-        })
-        .await
+        self.request(|reply| Command::Subscribe { leg, stream_id, offer, reply }).await
     }
 
     /// Makes an offer to a subscriber; [`Sfu::set_answer`] completes it.
     ///
     /// # Errors
     /// [`SfuError::UnknownStream`], a limit.
-    pub async fn prepare_subscribe(
-        &self,
-        leg: LegId,
-        stream_id: &str,
-    ) -> Result<Negotiated, SfuError> {
+    pub async fn prepare_subscribe(&self, leg: LegId, stream_id: &str) -> Result<Negotiated, SfuError> {
         let stream_id = stream_id.to_owned();
-        self.request(|reply| Command::PrepareSubscribe {
-            leg,
-            stream_id,
-            reply,
-        })
-        .await
+        self.request(|reply| Command::PrepareSubscribe { leg, stream_id, reply }).await
     }
 
     /// The subscriber's answer to [`Sfu::prepare_subscribe`].
@@ -403,8 +338,7 @@ impl Sfu {
     /// Bad SDP, [`SfuError::UnknownLeg`], an answer that was not asked for.
     pub async fn set_answer(&self, leg: LegId, answer: &str) -> Result<(), SfuError> {
         let answer = answer.to_owned();
-        self.request(|reply| Command::SetAnswer { leg, answer, reply })
-            .await
+        self.request(|reply| Command::SetAnswer { leg, answer, reply }).await
     }
 
     /// A candidate the client trickled, with or without `candidate:`. Empty strings, TCP, mDNS and
@@ -414,12 +348,7 @@ impl Sfu {
     /// [`SfuError::UnknownLeg`], [`SfuError::InvalidCandidate`].
     pub async fn add_candidate(&self, leg: LegId, candidate: &str) -> Result<(), SfuError> {
         let candidate = candidate.to_owned();
-        self.request(|reply| Command::AddCandidate {
-            leg,
-            candidate,
-            reply,
-        })
-        .await
+        self.request(|reply| Command::AddCandidate { leg, candidate, reply }).await
     }
 
     /// Closes a leg. Closing a publisher ends its publication, also when its transport had failed by itself before;
@@ -435,17 +364,8 @@ impl Sfu {
     ///
     /// # Errors
     /// [`SfuError::UnknownLeg`].
-    pub async fn set_impairment(
-        &self,
-        leg: Option<LegId>,
-        impairment: Option<Impairment>,
-    ) -> Result<(), SfuError> {
-        self.request(|reply| Command::SetImpairment {
-            leg,
-            impairment,
-            reply,
-        })
-        .await
+    pub async fn set_impairment(&self, leg: Option<LegId>, impairment: Option<Impairment>) -> Result<(), SfuError> {
+        self.request(|reply| Command::SetImpairment { leg, impairment, reply }).await
     }
 
     /// Counters of everything.

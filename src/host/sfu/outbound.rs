@@ -46,11 +46,7 @@ impl TrackOut {
             sequence_shift,
             timestamp_shift,
             rtx_sequence: sequence_shift >> 2,
-            header: Header {
-                version: 2,
-                extension_profile: EXTENSION_PROFILE_ONE_BYTE,
-                ..Header::default()
-            },
+            header: Header { version: 2, extension_profile: EXTENSION_PROFILE_ONE_BYTE, ..Header::default() },
             scratch: Vec::with_capacity(1_500),
             started: false,
             waiting_since_us: None,
@@ -78,12 +74,7 @@ impl TrackOut {
     }
 
     /// Forwards a packet; `None` if it is not for this leg (yet) or cannot be encrypted.
-    pub(super) fn forward(
-        &mut self,
-        stored: &Stored,
-        context: &mut Context,
-        now_us: u64,
-    ) -> Option<BytesMut> {
+    pub(super) fn forward(&mut self, stored: &Stored, context: &mut Context, now_us: u64) -> Option<BytesMut> {
         if !self.started {
             let since = *self.waiting_since_us.get_or_insert(now_us);
             let patient = now_us.saturating_sub(since) < KEY_FRAME_PATIENCE_US;
@@ -113,8 +104,7 @@ impl TrackOut {
     ) -> Option<BytesMut> {
         let elapsed = now_us.saturating_sub(self.repair_at_us) as f64 / 1_000_000.0;
         self.repair_at_us = now_us;
-        self.repair_budget =
-            (self.repair_budget + elapsed * REPAIRS_PER_SECOND).min(REPAIRS_PER_SECOND / 2.0);
+        self.repair_budget = (self.repair_budget + elapsed * REPAIRS_PER_SECOND).min(REPAIRS_PER_SECOND / 2.0);
         if self.repair_budget < 1.0 {
             return None;
         }
@@ -139,12 +129,7 @@ impl TrackOut {
         Some(data)
     }
 
-    fn encrypt(
-        &mut self,
-        stored: &Stored,
-        context: &mut Context,
-        rtx: Option<(u8, u16)>,
-    ) -> Option<BytesMut> {
+    fn encrypt(&mut self, stored: &Stored, context: &mut Context, rtx: Option<(u8, u16)>) -> Option<BytesMut> {
         let number = (stored.sequence as u16).wrapping_add(self.sequence_shift);
         let (payload_type, sequence, ssrc) = match rtx {
             Some((payload_type, sequence)) => (payload_type, sequence, self.plan.rtx_ssrc),
@@ -176,7 +161,7 @@ impl TrackOut {
             out.push(id << 4 | (mid.len() - 1) as u8);
             out.extend_from_slice(mid);
         }
-        while out.len() % 4 != 0 {
+        while !out.len().is_multiple_of(4) {
             out.push(0);
         }
         let extension_bytes = out.len() - block - 4;
@@ -185,8 +170,7 @@ impl TrackOut {
         } else {
             *out.first_mut()? |= 0x10;
             let words = (extension_bytes / 4) as u16;
-            out.get_mut(block + 2..block + 4)?
-                .copy_from_slice(&words.to_be_bytes());
+            out.get_mut(block + 2..block + 4)?.copy_from_slice(&words.to_be_bytes());
         }
         if rtx.is_some() {
             out.extend(number.to_be_bytes());
@@ -200,10 +184,7 @@ impl TrackOut {
         let length = extension_bytes.saturating_sub(1);
         if header.extension && header.extensions.first().map(|e| e.payload.len()) != Some(length) {
             header.extensions.clear();
-            header.extensions.push(Extension {
-                id: 1,
-                payload: Bytes::from_static(ZEROS.get(..length)?),
-            });
+            header.extensions.push(Extension { id: 1, payload: Bytes::from_static(ZEROS.get(..length)?) });
         }
         context.encrypt_rtp_with_header(out, header).ok()
     }

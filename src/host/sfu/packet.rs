@@ -41,8 +41,7 @@ pub(super) struct RtpView<'a> {
 impl<'a> RtpView<'a> {
     /// Parses RFC 3550 §5.1; `None` for anything cut short or inconsistent.
     pub(super) fn parse(data: &'a [u8]) -> Option<Self> {
-        let (&[b0, b1, s0, s1, t0, t1, t2, t3, c0, c1, c2, c3], mut rest) =
-            data.split_first_chunk::<12>()?;
+        let (&[b0, b1, s0, s1, t0, t1, t2, t3, c0, c1, c2, c3], mut rest) = data.split_first_chunk::<12>()?;
         if b0 >> 6 != 2 {
             return None;
         }
@@ -166,13 +165,8 @@ pub(super) struct Vp8Descriptor {
 impl Vp8Descriptor {
     pub(super) fn parse(payload: &[u8]) -> Option<Self> {
         let first = *payload.first()?;
-        let mut found = Self {
-            start: first & 0x10 != 0,
-            partition: first & 0x07,
-            picture_id: None,
-            tl0: None,
-            length: 1,
-        };
+        let mut found =
+            Self { start: first & 0x10 != 0, partition: first & 0x07, picture_id: None, tl0: None, length: 1 };
         if first & 0x80 == 0 {
             return Some(found);
         }

@@ -109,13 +109,7 @@ impl Publication {
     }
 
     /// A (new) publisher transport with its negotiated tracks.
-    pub(super) fn attach(
-        &mut self,
-        leg: LegKey,
-        id: LegId,
-        plan: &Plan,
-        random: &mut impl FnMut() -> u32,
-    ) {
+    pub(super) fn attach(&mut self, leg: LegKey, id: LegId, plan: &Plan, random: &mut impl FnMut() -> u32) {
         self.publisher = Some(leg);
         self.publisher_id = id;
         self.announced = false;
@@ -157,8 +151,7 @@ impl Publication {
     pub(super) fn feed(&mut self, view: &RtpView<'_>, now_us: u64, abs: u32) -> Option<Fed> {
         let owns = |track: &Option<TrackIn>| {
             track.as_ref().is_some_and(|track| {
-                track.plan.payload_type == view.payload_type
-                    || track.plan.rtx == Some(view.payload_type)
+                track.plan.payload_type == view.payload_type || track.plan.rtx == Some(view.payload_type)
             })
         };
         let kind = if owns(&self.video) {
@@ -172,11 +165,8 @@ impl Publication {
             TrackKind::Audio => self.audio.as_mut()?,
             TrackKind::Video => self.video.as_mut()?,
         };
-        if let Some(number) = track
-            .plan
-            .extensions
-            .transport_cc
-            .and_then(|id| view.extension(id)?.first_chunk::<2>().copied())
+        if let Some(number) =
+            track.plan.extensions.transport_cc.and_then(|id| view.extension(id)?.first_chunk::<2>().copied())
         {
             self.twcc.record(u16::from_be_bytes(number), now_us);
             self.twcc_next_us.get_or_insert(now_us + TRANSPORT_CC_INTERVAL_US);
@@ -234,10 +224,7 @@ impl Publication {
     /// The publisher's sender report.
     pub(super) fn sender_report(&mut self, ssrc: u32, ntp: u64, rtp: u32, now_us: u64) {
         let middle = (ntp >> 16) as u32;
-        for (track, clock) in [
-            (&mut self.audio, &mut self.clock_audio),
-            (&mut self.video, &mut self.clock_video),
-        ] {
+        for (track, clock) in [(&mut self.audio, &mut self.clock_audio), (&mut self.video, &mut self.clock_video)] {
             if let Some(track) = track.as_mut().filter(|track| track.ssrc() == Some(ssrc)) {
                 *clock = Some((middle, now_us));
                 track.last_sr = Some(super::inbound::SenderClock {
@@ -251,19 +238,12 @@ impl Publication {
 
     /// When [`Publication::tick`] wants to be called.
     pub(super) fn next_us(&self) -> u64 {
-        let key = self
-            .key_wanted
-            .then_some(self.key_asked_us + KEY_FRAME_INTERVAL_US);
-        [
-            Some(self.report_next_us),
-            self.nack_next_us,
-            self.twcc_next_us,
-            key,
-        ]
-        .into_iter()
-        .flatten()
-        .min()
-        .unwrap_or(u64::MAX)
+        let key = self.key_wanted.then_some(self.key_asked_us + KEY_FRAME_INTERVAL_US);
+        [Some(self.report_next_us), self.nack_next_us, self.twcc_next_us, key]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(u64::MAX)
     }
 
     /// Writes what is due for the publisher; returns (packets asked for, key frame requests).
@@ -278,10 +258,7 @@ impl Publication {
             self.rate_bytes = 0;
             self.report_next_us = now_us + REPORT_INTERVAL_US;
             let mut reports = Vec::with_capacity(2);
-            for (track, clock) in [
-                (&mut self.audio, self.clock_audio),
-                (&mut self.video, self.clock_video),
-            ] {
+            for (track, clock) in [(&mut self.audio, self.clock_audio), (&mut self.video, self.clock_video)] {
                 reports.extend(track.as_mut().and_then(|track| track.report(now_us, clock)));
             }
             out.receiver_report(own, &reports);
@@ -307,9 +284,7 @@ impl Publication {
         }
         if self.twcc_next_us.is_some_and(|next| next <= now_us) {
             self.twcc_next_us = None;
-            let media = video_ssrc
-                .or_else(|| self.audio.as_ref().and_then(TrackIn::ssrc))
-                .unwrap_or(0);
+            let media = video_ssrc.or_else(|| self.audio.as_ref().and_then(TrackIn::ssrc)).unwrap_or(0);
             // Two at most: the second one when times did not fit into the first.
             for _ in 0..2 {
                 if self.twcc.take(&mut self.scratch) {
@@ -346,8 +321,7 @@ impl Publication {
         let Some(ssrc) = video_ssrc.filter(|_| wanted) else {
             return;
         };
-        self.estimates
-            .retain(|(_, _, at_us)| now_us.saturating_sub(*at_us) < ESTIMATE_AGE_US);
+        self.estimates.retain(|(_, _, at_us)| now_us.saturating_sub(*at_us) < ESTIMATE_AGE_US);
         let lowest = self.estimates.iter().map(|(_, bps, _)| *bps).min();
         match lowest {
             Some(bps) if bps < self.rate_bps * 95 / 100 || (self.limited && bps < self.rate_bps * 3 / 2) => {

@@ -37,9 +37,7 @@ pub(super) struct ReportBlock {
 }
 
 fn word(data: &[u8], at: usize) -> Option<u32> {
-    data.get(at..)?
-        .first_chunk::<4>()
-        .map(|bytes| u32::from_be_bytes(*bytes))
+    data.get(at..)?.first_chunk::<4>().map(|bytes| u32::from_be_bytes(*bytes))
 }
 
 fn blocks<'a>(body: &'a [u8], count: usize, visit: &mut impl FnMut(Item<'a>)) {
@@ -81,17 +79,9 @@ pub(super) fn parse<'a>(mut data: &'a [u8], mut visit: impl FnMut(Item<'a>)) {
                     let ntp = u64::from(high) << 32 | u64::from(low);
                     visit(Item::SenderReport { ssrc, ntp, rtp });
                 }
-                blocks(
-                    body.get(24..).unwrap_or_default(),
-                    usize::from(count),
-                    &mut visit,
-                );
+                blocks(body.get(24..).unwrap_or_default(), usize::from(count), &mut visit);
             }
-            (201, _) => blocks(
-                body.get(4..).unwrap_or_default(),
-                usize::from(count),
-                &mut visit,
-            ),
+            (201, _) => blocks(body.get(4..).unwrap_or_default(), usize::from(count), &mut visit),
             (203, _) => visit(Item::Bye),
             (205, 1) => {
                 if let (Some(media_ssrc), Some(pairs)) = (word(body, 4), body.get(8..)) {
@@ -111,14 +101,12 @@ pub(super) fn parse<'a>(mut data: &'a [u8], mut visit: impl FnMut(Item<'a>)) {
                     }
                 }
             }
-            (206, 15) => {
-                if body.get(8..12) == Some(b"REMB") {
-                    if let Some(value) = word(body, 12) {
-                        let exponent = (value >> 18) & 0x3f;
-                        let mantissa = u64::from(value & 0x3_ffff);
-                        let bitrate_bps = mantissa.checked_shl(exponent).unwrap_or(u64::MAX);
-                        visit(Item::Remb { bitrate_bps });
-                    }
+            (206, 15) if body.get(8..12) == Some(b"REMB") => {
+                if let Some(value) = word(body, 12) {
+                    let exponent = (value >> 18) & 0x3f;
+                    let mantissa = u64::from(value & 0x3_ffff);
+                    let bitrate_bps = mantissa.checked_shl(exponent).unwrap_or(u64::MAX);
+                    visit(Item::Remb { bitrate_bps });
                 }
             }
             _ => {}
@@ -134,9 +122,9 @@ pub(super) fn nack_numbers(pairs: &[u8], limit: usize) -> impl Iterator<Item = u
         .flat_map(|pair| {
             let value = word(pair, 0).unwrap_or(0);
             let first = (value >> 16) as u16;
-            (0..17u16).filter_map(move |step| {
-                (step == 0 || value & (1 << (step - 1)) != 0).then(|| first.wrapping_add(step))
-            })
+            (0..17u16)
+                .filter(move |step| *step == 0 || value & (1 << (step - 1)) != 0)
+                .map(move |step| first.wrapping_add(step))
         })
         .take(limit)
 }
@@ -160,7 +148,7 @@ impl Writer {
         let start = self.buffer.len();
         self.buffer.extend([0x80 | (count & 0x1f), kind, 0, 0]);
         fill(&mut self.buffer);
-        while self.buffer.len() % 4 != 0 {
+        while !self.buffer.len().is_multiple_of(4) {
             self.buffer.push(0);
         }
         let words = ((self.buffer.len() - start) / 4).saturating_sub(1) as u16;
@@ -176,8 +164,7 @@ impl Writer {
             out.extend(from.to_be_bytes());
             for report in reports {
                 out.extend(report.ssrc.to_be_bytes());
-                let lost =
-                    u32::from(report.fraction_lost) << 24 | report.cumulative_lost.min(0x7f_ffff);
+                let lost = u32::from(report.fraction_lost) << 24 | report.cumulative_lost.min(0x7f_ffff);
                 out.extend(lost.to_be_bytes());
                 out.extend(report.highest.to_be_bytes());
                 out.extend(report.jitter.to_be_bytes());
@@ -188,14 +175,7 @@ impl Writer {
     }
 
     /// A sender report without blocks.
-    pub(super) fn sender_report(
-        &mut self,
-        ssrc: u32,
-        ntp: u64,
-        rtp: u32,
-        packets: u32,
-        octets: u32,
-    ) {
+    pub(super) fn sender_report(&mut self, ssrc: u32, ntp: u64, rtp: u32, packets: u32, octets: u32) {
         self.part(0, 200, |out| {
             out.extend(ssrc.to_be_bytes());
             out.extend(ntp.to_be_bytes());
@@ -320,11 +300,7 @@ mod tests {
         assert_eq!(writer.bytes().len() % 4, 0);
         let found = items(writer.bytes());
         assert_eq!(found.first(), Some(&Item::Report(report)));
-        assert!(found.contains(&Item::SenderReport {
-            ssrc: 2,
-            ntp: 3 << 32 | 4,
-            rtp: 5
-        }));
+        assert!(found.contains(&Item::SenderReport { ssrc: 2, ntp: 3 << 32 | 4, rtp: 5 }));
         assert!(found.contains(&Item::KeyFrameRequest { media_ssrc: 5 }));
         assert!(found.contains(&Item::KeyFrameRequest { media_ssrc: 6 }));
         let remb = found.iter().find_map(|item| match item {

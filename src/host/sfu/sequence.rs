@@ -64,9 +64,7 @@ impl Sequence {
         if self.gaps.contains(&input) || (later_gaps == GAPS) {
             return None;
         }
-        let output = input
-            .checked_add_signed(self.shift)?
-            .checked_add(later_gaps as u64)?;
+        let output = input.checked_add_signed(self.shift)?.checked_add(later_gaps as u64)?;
         let out_timestamp = timestamp.wrapping_add(self.timestamp_shift);
         if output > self.highest_out {
             self.highest_out = output;

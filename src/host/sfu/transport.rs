@@ -3,6 +3,8 @@
 //! The pieces are driven directly instead of through `RTCPeerConnection`: a forwarder needs neither its
 //! transceivers nor its interceptors, and packets cost less than half.
 
+mod handshake;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +13,7 @@ use bytes::BytesMut;
 use rtc::crypto::RTCCryptoProvider;
 use rtc::dtls::config::{ClientAuthType, ConfigBuilder, ExtendedMasterSecretType, HandshakeConfig};
 use rtc::dtls::crypto::Certificate;
-use rtc::dtls::endpoint::{Endpoint, EndpointEvent};
+use rtc::dtls::endpoint::Endpoint;
 use rtc::dtls::extension::extension_use_srtp::SrtpProtectionProfile;
 use rtc::ice::candidate::candidate_host::CandidateHostConfig;
 use rtc::ice::candidate::{CandidateConfig, unmarshal_candidate};
@@ -22,8 +24,6 @@ use rtc::sansio::Protocol;
 use rtc::shared::error::Error as RtcError;
 use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
 use rtc::srtp::context::Context;
-use rtc::srtp::option::{srtcp_replay_protection, srtp_replay_protection};
-use rtc::srtp::protection_profile::ProtectionProfile;
 use sha2::{Digest, Sha256};
 
 use super::SfuError;
@@ -35,16 +35,8 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 const CHECKS_PER_PAIR: u16 = 300;
 /// A leg that is not up after this is given up.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// Pause between copies of an unanswered handshake flight.
-const FLIGHT_INTERVAL: Duration = Duration::from_millis(100);
-/// Copies of one flight; the watchdog ends the rest.
-const FLIGHT_COPIES: u32 = 100;
-/// Copies of the very last flight, which nobody answers.
-const LAST_FLIGHT_COPIES: u32 = 5;
 /// A silent path gives way to a checked new one after this.
 const PATH_SILENCE: Duration = Duration::from_millis(300);
-/// Replay window of SRTP, in packets: wide enough for retransmissions on the same SSRC.
-const REPLAY_WINDOW: usize = 1_024;
 
 /// The peer as DTLS sees it: one address for ever, so that a moved path does not disturb the association.
 const TUNNEL: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
@@ -60,26 +52,16 @@ pub(super) struct Identity {
 
 impl Identity {
     pub(super) fn generate(aes_cm_only: bool) -> Result<Self, SfuError> {
-        let crypto =
-            rtc::crypto::default_provider().map_err(|error| SfuError::Crypto(error.to_string()))?;
-        let certificate =
-            Certificate::generate_self_signed(vec!["tertulia".to_owned()], crypto.crypto())
-                .map_err(|error| SfuError::Crypto(error.to_string()))?;
-        let der = certificate
-            .certificate
-            .first()
-            .ok_or_else(|| SfuError::Crypto("empty certificate".to_owned()))?;
+        let crypto = rtc::crypto::default_provider().map_err(|error| SfuError::Crypto(error.to_string()))?;
+        let certificate = Certificate::generate_self_signed(vec!["tertulia".to_owned()], crypto.crypto())
+            .map_err(|error| SfuError::Crypto(error.to_string()))?;
+        let der = certificate.certificate.first().ok_or_else(|| SfuError::Crypto("empty certificate".to_owned()))?;
         let fingerprint = fingerprint(der.as_ref());
         let mut profiles = vec![SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80];
         if !aes_cm_only {
             profiles.insert(0, SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm);
         }
-        Ok(Self {
-            crypto,
-            certificate,
-            fingerprint,
-            profiles,
-        })
+        Ok(Self { crypto, certificate, fingerprint, profiles })
     }
 }
 
@@ -197,8 +179,7 @@ impl Transport {
             is_controlling: controlling,
             ..AgentConfig::default()
         };
-        let mut agent = Agent::new(now, Arc::new(config), identity.crypto.clone())
-            .map_err(crypto_error)?;
+        let mut agent = Agent::new(now, Arc::new(config), identity.crypto.clone()).map_err(crypto_error)?;
         for local in locals {
             let network = if local.is_ipv4() { "udp4" } else { "udp6" };
             let candidate = CandidateHostConfig {
@@ -268,12 +249,7 @@ impl Transport {
         self.dtls = Some(Endpoint::new(TUNNEL, TransportProtocol::UDP, server));
         self.created = now;
         self.agent
-            .start_connectivity_checks(
-                now,
-                self.controlling,
-                remote.ufrag.clone(),
-                remote.pwd.clone(),
-            )
+            .start_connectivity_checks(now, self.controlling, remote.ufrag.clone(), remote.pwd.clone())
             .map_err(|_| SfuError::InvalidSdp("ICE credentials"))?;
         self.drive(now);
         Ok(())
@@ -282,9 +258,7 @@ impl Transport {
     /// Adds a remote candidate, already checked to be UDP and component 1.
     pub(super) fn add_candidate(&mut self, text: &str, now: Instant) -> Result<(), SfuError> {
         let candidate = unmarshal_candidate(text).map_err(|_| SfuError::InvalidCandidate)?;
-        self.agent
-            .add_remote_candidate(candidate)
-            .map_err(|_| SfuError::InvalidCandidate)?;
+        self.agent.add_remote_candidate(candidate).map_err(|_| SfuError::InvalidCandidate)?;
         if !self.dead {
             let _ = self.agent.handle_timeout(now);
         }
@@ -316,10 +290,7 @@ impl Transport {
     fn local_for(&self, ip: Option<IpAddr>, remote: SocketAddr) -> SocketAddr {
         let same = self.locals.iter().find(|local| Some(local.ip()) == ip);
         let family = || self.locals.iter().find(|local| local.is_ipv4() == remote.is_ipv4());
-        same.or_else(family)
-            .or(self.locals.first())
-            .copied()
-            .unwrap_or(TUNNEL)
+        same.or_else(family).or(self.locals.first()).copied().unwrap_or(TUNNEL)
     }
 
     /// Feeds a STUN datagram.
@@ -356,11 +327,7 @@ impl Transport {
             let reply = stun_head(&written.message);
             if kind == BINDING_REQUEST && reply == Some((BINDING_SUCCESS, transaction)) {
                 outcome.answered = true;
-                self.out.push(Outgoing {
-                    to: from,
-                    from_ip: local_ip,
-                    data: written.message,
-                });
+                self.out.push(Outgoing { to: from, from_ip: local_ip, data: written.message });
             } else {
                 self.send_from_agent(written);
             }
@@ -387,187 +354,45 @@ impl Transport {
             path.heard = now;
             path.local_ip = local_ip;
         } else if nominates || now.saturating_duration_since(path.heard) > PATH_SILENCE {
-            *path = Path {
-                remote: from,
-                local_ip,
-                heard: now,
-            };
+            *path = Path { remote: from, local_ip, heard: now };
             outcome.moved = true;
         }
     }
 
     /// Media or DTLS came from here.
     fn heard(&mut self, from: SocketAddr, now: Instant) {
-        if let Some(path) = &mut self.path {
-            if path.remote == from {
-                path.heard = now;
-            }
+        if let Some(path) = self.path.as_mut().filter(|path| path.remote == from) {
+            path.heard = now;
         }
     }
 
     fn send_from_agent(&mut self, written: TaggedBytesMut) {
         // The agent's local address may be one in front of a NAT, which no socket here can send from.
         let (mut to, mut from_ip) = (written.transport.peer_addr, None);
-        if let (Some((_, remote)), Some(path)) = (self.canonical, self.path) {
-            if remote == to {
-                to = path.remote;
-                from_ip = path.local_ip;
-            }
+        if let (Some((_, remote)), Some(path)) = (self.canonical, self.path)
+            && remote == to
+        {
+            to = path.remote;
+            from_ip = path.local_ip;
         }
-        self.out.push(Outgoing {
-            to,
-            from_ip,
-            data: written.message,
-        });
+        self.out.push(Outgoing { to, from_ip, data: written.message });
     }
 
     fn send(&mut self, data: BytesMut) {
         if let Some(path) = self.path {
-            self.out.push(Outgoing {
-                to: path.remote,
-                from_ip: path.local_ip,
-                data,
-            });
+            self.out.push(Outgoing { to: path.remote, from_ip: path.local_ip, data });
         }
-    }
-
-    /// Feeds a DTLS datagram from a bound address.
-    pub(super) fn dtls(&mut self, data: &[u8], from: SocketAddr, now: Instant) -> bool {
-        self.heard(from, now);
-        let Some(endpoint) = self.dtls.as_mut() else {
-            return false;
-        };
-        if self.client_config.is_some() {
-            // As a client nothing was sent yet, so nothing can be an answer.
-            return false;
-        }
-        let read = endpoint.read(now, TUNNEL, None, BytesMut::from(data));
-        let mut sent = Vec::new();
-        while let Some(transmit) = endpoint.poll_transmit() {
-            sent.push(transmit.message);
-        }
-        let mut complete = false;
-        let mut closed = false;
-        let accepted = read.is_ok();
-        match read {
-            Ok(events) => {
-                for event in events {
-                    match event {
-                        EndpointEvent::HandshakeComplete => complete = true,
-                        EndpointEvent::PeerClosed => closed = true,
-                        _ => {}
-                    }
-                }
-            }
-            Err(RtcError::ErrNoMatchingCertificateFingerprint | RtcError::ErrNonCertificate) => {
-                self.fail("the certificate does not match the description");
-                return false;
-            }
-            // Anything may be sent by anybody before the handshake ends; the watchdog judges.
-            Err(_) => {}
-        }
-        if self.client && is_hello_verify(data) {
-            self.verified = true;
-        }
-        if complete {
-            self.flight.clear();
-            self.flight_next = None;
-            if !self.establish() {
-                self.fail("no SRTP keys");
-                return false;
-            }
-        }
-        if !sent.is_empty() && (!self.connected) {
-            self.flight = sent.iter().map(|message| message.to_vec()).collect();
-            self.flight_next = Some(now + FLIGHT_INTERVAL);
-            self.flight_copies = 0;
-        }
-        for message in sent {
-            self.send(message);
-        }
-        if complete {
-            self.connected = true;
-            self.events.push(TransportEvent::Connected);
-        }
-        if closed {
-            self.dead = true;
-            self.events.push(TransportEvent::Closed);
-        }
-        accepted
-    }
-
-    fn establish(&mut self) -> bool {
-        let keys = || -> Option<(Context, Context)> {
-            let state = self.dtls.as_ref()?.get_connection_state(TUNNEL)?;
-            let profile = match state.srtp_protection_profile() {
-                SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm => ProtectionProfile::AeadAes128Gcm,
-                SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80 => {
-                    ProtectionProfile::Aes128CmHmacSha1_80
-                }
-                _ => return None,
-            };
-            let mut config = rtc::srtp::config::Config {
-                profile,
-                ..Default::default()
-            };
-            let material = state
-                .export_keying_material(
-                    rtc::srtp::config::LABEL_EXTRACTOR_DTLS_SRTP,
-                    &[],
-                    config.keying_material_len(),
-                )
-                .ok()?;
-            config
-                .set_session_keys_from_keying_material(material.as_ref(), state.is_client())
-                .ok()?;
-            let crypto = self.identity.crypto.crypto();
-            let local = Context::new(
-                &config.keys.local_master_key,
-                &config.keys.local_master_salt,
-                profile,
-                None,
-                None,
-                crypto,
-            )
-            .ok()?;
-            let remote = Context::new(
-                &config.keys.remote_master_key,
-                &config.keys.remote_master_salt,
-                profile,
-                Some(srtp_replay_protection(REPLAY_WINDOW)),
-                Some(srtcp_replay_protection(64)),
-                crypto,
-            )
-            .ok()?;
-            Some((local, remote))
-        };
-        let Some((local, remote)) = keys() else {
-            return false;
-        };
-        self.srtp_out = Some(local);
-        self.srtp_in = Some(remote);
-        true
     }
 
     /// Decrypts a media packet; `None` if it is not authentic or came too early.
-    pub(super) fn decrypt_rtp(
-        &mut self,
-        data: &[u8],
-        from: SocketAddr,
-        now: Instant,
-    ) -> Option<BytesMut> {
+    pub(super) fn decrypt_rtp(&mut self, data: &[u8], from: SocketAddr, now: Instant) -> Option<BytesMut> {
         let plain = self.srtp_in.as_mut()?.decrypt_rtp(data).ok()?;
         self.authentic(from, now);
         Some(plain)
     }
 
     /// Decrypts an RTCP compound; `None` if it is not authentic or came too early.
-    pub(super) fn decrypt_rtcp(
-        &mut self,
-        data: &[u8],
-        from: SocketAddr,
-        now: Instant,
-    ) -> Option<BytesMut> {
+    pub(super) fn decrypt_rtcp(&mut self, data: &[u8], from: SocketAddr, now: Instant) -> Option<BytesMut> {
         let plain = self.srtp_in.as_mut()?.decrypt_rtcp(data).ok()?;
         self.authentic(from, now);
         Some(plain)
@@ -582,11 +407,7 @@ impl Transport {
 
     /// Encrypts and queues an RTCP compound.
     pub(super) fn send_rtcp(&mut self, compound: &[u8]) -> bool {
-        let Some(Ok(data)) = self
-            .srtp_out
-            .as_mut()
-            .map(|context| context.encrypt_rtcp(compound))
-        else {
+        let Some(Ok(data)) = self.srtp_out.as_mut().map(|context| context.encrypt_rtcp(compound)) else {
             return false;
         };
         self.send(data);
@@ -608,11 +429,7 @@ impl Transport {
                 Event::SelectedCandidatePairChange(local, remote) => {
                     if self.canonical.is_none() {
                         self.canonical = Some((local.addr(), remote.addr()));
-                        self.path = Some(Path {
-                            remote: remote.addr(),
-                            local_ip: self.arrived_at,
-                            heard: now,
-                        });
+                        self.path = Some(Path { remote: remote.addr(), local_ip: self.arrived_at, heard: now });
                     }
                     self.open_handshake(now);
                 }
@@ -639,42 +456,14 @@ impl Transport {
         }
     }
 
-    /// The ClientHello leaves in the same turn as ICE connects, not at the next timer.
-    fn open_handshake(&mut self, now: Instant) {
-        let (Some(config), Some(endpoint)) = (self.client_config.take(), self.dtls.as_mut()) else {
-            return;
-        };
-        if endpoint.connect(now, TUNNEL, config, None).is_err() {
-            self.fail("the DTLS handshake cannot start");
-            return;
-        }
-        let mut sent = Vec::new();
-        while let Some(transmit) = endpoint.poll_transmit() {
-            sent.push(transmit.message);
-        }
-        self.flight = sent.iter().map(|message| message.to_vec()).collect();
-        self.flight_next = Some(now + FLIGHT_INTERVAL);
-        self.flight_copies = 0;
-        for message in sent {
-            self.send(message);
-        }
-    }
-
     /// When [`Transport::timeout`] wants to be called.
     pub(super) fn poll_timeout(&mut self) -> Option<Instant> {
         if self.dead {
             return None;
         }
-        let dtls = self
-            .dtls
-            .as_ref()
-            .and_then(|endpoint| endpoint.poll_timeout(&TUNNEL))
-            .filter(|_| !self.connected);
+        let dtls = self.dtls.as_ref().and_then(|endpoint| endpoint.poll_timeout(&TUNNEL)).filter(|_| !self.connected);
         let watchdog = (!self.connected).then_some(self.created + CONNECT_TIMEOUT);
-        [self.agent.poll_timeout(), dtls, self.flight_next, watchdog]
-            .into_iter()
-            .flatten()
-            .min()
+        [self.agent.poll_timeout(), dtls, self.flight_next, watchdog].into_iter().flatten().min()
     }
 
     /// Runs every timer that is due.
@@ -697,74 +486,6 @@ impl Transport {
         self.repeat_flight(now);
     }
 
-    /// The association's own timer: its repeats carry fresh record numbers, which our copies cannot.
-    fn handshake_timeout(&mut self, now: Instant) {
-        let Some(endpoint) = self.dtls.as_mut() else {
-            return;
-        };
-        if self.connected || endpoint.poll_timeout(&TUNNEL).is_none_or(|at| at > now) {
-            return;
-        }
-        // An exhausted budget leaves the copies below running until the watchdog ends it.
-        let _ = endpoint.handle_timeout(TUNNEL, now);
-        let mut sent = Vec::new();
-        while let Some(transmit) = endpoint.poll_transmit() {
-            sent.push(transmit.message);
-        }
-        for message in sent {
-            // A repeat with fresh record numbers that does not advance the peer disarms the timer of the same crate's
-            // other end for good. So where the peer is the one to go on (a server after our cookie, any client) only
-            // our exact copies are sent, which its replay window swallows.
-            if self.client && !(self.verified && is_client_hello(&message)) {
-                self.send(message);
-            }
-        }
-    }
-
-    /// Sends an unanswered flight once more. The association's timer alone can be disarmed for good by a duplicate
-    /// that crosses it, and then nothing would ever happen again.
-    fn repeat_flight(&mut self, now: Instant) {
-        if self.flight_next.is_none_or(|at| at > now) {
-            return;
-        }
-        let limit = if self.connected {
-            LAST_FLIGHT_COPIES
-        } else {
-            FLIGHT_COPIES
-        };
-        if self.flight_copies >= limit || self.flight.is_empty() {
-            self.flight_next = None;
-            return;
-        }
-        self.flight_copies += 1;
-        self.flight_next = Some(now + FLIGHT_INTERVAL);
-        let fresh = self.flight_copies % 2 == 0 && self.fresh_copies_help();
-        // After the first ClientHello the association goes on with low numbers, which must stay inside the server's
-        // replay window of 64; after the last flight there are none to come.
-        let step = if self.opening() { 6 + self.flight_copies } else { 64 * self.flight_copies };
-        for message in self.flight.clone() {
-            let mut message = BytesMut::from(message.as_slice());
-            if fresh {
-                renumber_plain_records(&mut message, step);
-            }
-            self.send(message);
-        }
-    }
-
-    /// Whether copies under other record numbers are of use: the peer's answer may be what was lost, and it answers
-    /// again only to what its replay window lets through. True for the first ClientHello and for a client's last flight;
-    /// in between the server's own timer answers, and such a copy would disarm it.
-    fn fresh_copies_help(&self) -> bool {
-        let again = self.verified && self.opening();
-        let early = !self.opening() || self.flight_copies < 48;
-        self.client && !self.connected && !again && early
-    }
-
-    /// The unanswered flight is a ClientHello.
-    fn opening(&self) -> bool {
-        self.flight.first().is_some_and(|message| is_client_hello(message))
-    }
-
     /// Ends the association politely.
     pub(super) fn close(&mut self, now: Instant) {
         if let Some(endpoint) = self.dtls.as_mut().filter(|_| self.connected) {
@@ -779,31 +500,5 @@ impl Transport {
         }
         self.dead = true;
         let _ = self.agent.close();
-    }
-}
-
-/// Whether a datagram starts with a HelloVerifyRequest: record header of 13 bytes, then the message type.
-fn is_hello_verify(data: &[u8]) -> bool {
-    data.first() == Some(&22) && data.get(13) == Some(&3)
-}
-
-/// Whether a datagram starts with a ClientHello.
-fn is_client_hello(data: &[u8]) -> bool {
-    data.first() == Some(&22) && data.get(13) == Some(&1)
-}
-
-/// Moves the numbers of a flight's unencrypted records up (they are not authenticated).
-fn renumber_plain_records(mut data: &mut [u8], step: u32) {
-    while let Some((header, rest)) = data.split_first_chunk_mut::<13>() {
-        let [_, _, _, e0, e1, _, _, n0, n1, n2, n3, l0, l1] = header;
-        if (*e0, *e1) == (0, 0) {
-            let number = u32::from_be_bytes([*n0, *n1, *n2, *n3]);
-            [*n0, *n1, *n2, *n3] = number.wrapping_add(step).to_be_bytes();
-        }
-        let length = usize::from(u16::from_be_bytes([*l0, *l1]));
-        let Some(next) = rest.get_mut(length..) else {
-            return;
-        };
-        data = next;
     }
 }

@@ -91,11 +91,7 @@ impl TwccRecorder {
 /// Run-length chunks for long runs, two-bit vectors for the rest.
 fn chunks(mut symbols: &[u8], out: &mut Vec<u8>) {
     while let Some(&first) = symbols.first() {
-        let run = symbols
-            .iter()
-            .take(0x1fff)
-            .take_while(|symbol| **symbol == first)
-            .count();
+        let run = symbols.iter().take(0x1fff).take_while(|symbol| **symbol == first).count();
         if run >= 7 || run == symbols.len() {
             let chunk = u16::from(first) << 13 | run as u16;
             out.extend(chunk.to_be_bytes());
@@ -124,14 +120,8 @@ mod tests {
             writer.transport_feedback(1, 2, &body);
             let mut bytes = bytes::BytesMut::from(writer.bytes());
             let packets = rtc::rtcp::packet::unmarshal(&mut bytes).unwrap();
-            let cc = packets[0]
-                .as_any()
-                .downcast_ref::<TransportLayerCc>()
-                .expect("transport feedback");
-            rtc::interceptor::convert_twcc(cc)
-                .iter()
-                .map(|packet| packet.arrived)
-                .collect()
+            let cc = packets[0].as_any().downcast_ref::<TransportLayerCc>().expect("transport feedback");
+            rtc::interceptor::convert_twcc(cc).iter().map(|packet| packet.arrived).collect()
         })
     }
 
