@@ -1,4 +1,5 @@
 //! What desktops are told about the program agrees with Cargo.toml.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,4 +1,5 @@
 //! The window's screens by what a screen reader sees, with a scripted program behind them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod ui_script;
 
@@ -18,7 +19,6 @@ fn session() -> Target {
 
 struct Window {
     harness: Harness<'static, Option<App>>,
-    script: Script,
 }
 
 impl Window {
@@ -37,7 +37,7 @@ impl Window {
                 },
                 None,
             );
-        let mut window = Self { harness, script: script.clone() };
+        let mut window = Self { harness };
         window.steps(3);
         window
     }

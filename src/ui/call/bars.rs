@@ -117,7 +117,7 @@ impl CallScreen {
         let invite = if narrow {
             Button::icon_only("call.invite", Kind::Control, icons::USER_PLUS, false, t("call.invite"))
         } else {
-            Button::new("call.invite", Kind::Quiet, t("call.invite")).icon(icons::USER_PLUS, false)
+            Button::new("call.invite", Kind::Quiet, t("call.invite")).icon(icons::USER_PLUS, false).soft()
         };
         let leave = if narrow {
             Button::icon_only("call.leave", Kind::Danger, icons::PHONE_DISCONNECT, true, t("button.leave"))
@@ -144,13 +144,8 @@ impl CallScreen {
         let invite_w = if narrow { 48.0 } else { invite.width(ui) };
         let leave_w = if narrow { 48.0 } else { leave.width(ui) - 2.0 };
         let mut center_w = mic_w + 2.0 + caret_w + gap + cam_w + 2.0 + caret_w + share_w;
-        if shares {
-            center_w += gap - gap;
-        }
         if narrow {
             center_w += gap + invite_w + gap + leave_w;
-        } else {
-            center_w += if shares { 0.0 } else { -gap + gap };
         }
         let mut x = (bar.center().x - center_w / 2.0).round();
 
@@ -291,7 +286,7 @@ impl CallScreen {
 
     pub(super) fn invite_popup(&mut self, ui: &mut Ui, backend: &dyn Backend, opener: &egui::Response) {
         let link = self.invitation(backend);
-        let w = 360.0_f32.min(ui.ctx().content_rect().width() - 64.0);
+        let w = 400.0_f32.min(ui.ctx().content_rect().width() - 64.0);
         egui::Popup::from_toggle_button_response(opener)
             .align(egui::RectAlign::TOP_START)
             .gap(8.0)

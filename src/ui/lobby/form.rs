@@ -3,6 +3,7 @@
 use super::*;
 
 impl Lobby {
+    #[allow(clippy::too_many_arguments)]
     pub(super) fn right(
         &mut self,
         ui: &mut Ui,
@@ -11,6 +12,7 @@ impl Lobby {
         choice: &DeviceChoice,
         pos: egui::Pos2,
         w: f32,
+        pinned: bool,
     ) -> (f32, Option<Outcome>) {
         let p = theme::palette(ui.ctx());
         let x = pos.x;
@@ -208,7 +210,37 @@ impl Lobby {
         }
         y += space::XL;
 
-        // The way in.
+        self.entered |= entered;
+        if !pinned {
+            y += self.way_in(ui, backend, prefs, choice, pos2(x, y), w);
+        }
+        (y - pos.y, outcome)
+    }
+
+    pub(super) fn step(&self, connection: &Connection) -> String {
+        let (_, host) = input::describe(&self.target);
+        let host = if host.is_empty() { t("lobby.hosted_here").into_owned() } else { host };
+        match connection {
+            Connection::Joining(JoinStep::Entering) => t("lobby.step_entering").into_owned(),
+            Connection::Joining(JoinStep::OpeningMedia) => t("lobby.step_media").into_owned(),
+            _ => tv("lobby.step_reaching", &[("host", host)]),
+        }
+    }
+
+    /// The main button, and the line under it that says what will be on. Returns its height.
+    pub(super) fn way_in(
+        &mut self,
+        ui: &mut Ui,
+        backend: &mut dyn Backend,
+        prefs: &Preferences,
+        choice: &DeviceChoice,
+        pos: egui::Pos2,
+        w: f32,
+    ) -> f32 {
+        let p = theme::palette(ui.ctx());
+        let preview = backend.preview();
+        let x = pos.x;
+        let mut y = pos.y;
         let joining = self.joining.is_some();
         let cancel = Button::new("lobby.cancel", Kind::Secondary, t("button.cancel"));
         let cancel_w = if joining { cancel.width(ui) + space::S } else { 0.0 };
@@ -256,24 +288,15 @@ impl Lobby {
             w,
         );
         y = said.bottom();
+        let entered = std::mem::take(&mut self.entered);
         if (pressed || entered) && !joining {
             if prefs.name.trim().is_empty() {
                 self.name_missing = true;
-                edit.request_focus();
+                ui.memory_mut(|m| m.request_focus(Field::id("lobby.name")));
             } else {
                 self.start(backend, prefs, choice);
             }
         }
-        (y - pos.y, outcome)
-    }
-
-    pub(super) fn step(&self, connection: &Connection) -> String {
-        let (_, host) = input::describe(&self.target);
-        let host = if host.is_empty() { t("lobby.hosted_here").into_owned() } else { host };
-        match connection {
-            Connection::Joining(JoinStep::Entering) => t("lobby.step_entering").into_owned(),
-            Connection::Joining(JoinStep::OpeningMedia) => t("lobby.step_media").into_owned(),
-            _ => tv("lobby.step_reaching", &[("host", host)]),
-        }
+        y - pos.y
     }
 }

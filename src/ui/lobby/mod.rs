@@ -31,6 +31,8 @@ pub struct Lobby {
     name_missing: bool,
     asked: Option<DeviceChoice>,
     refreshed: Option<Instant>,
+    /// Enter was pressed in the name field.
+    entered: bool,
 }
 
 /// What the lobby asks the program to do.
@@ -43,6 +45,9 @@ pub enum Outcome {
 
 /// Below this level nothing at all comes from a microphone, not even its own noise.
 const SILENCE_DBFS: f32 = -90.0;
+
+/// Below this width the picture stands over the form.
+const NARROW: f32 = 900.0;
 
 /// The SOURCE that means "no device".
 pub const NONE: &str = "none";
@@ -61,6 +66,7 @@ impl Lobby {
             name_missing: false,
             asked: None,
             refreshed: None,
+            entered: false,
         }
     }
 
@@ -106,14 +112,24 @@ impl Lobby {
             self.close(backend);
             return outcome;
         }
+        let whole = ui.max_rect();
+        // On a narrow window the way in stays at the bottom while the rest scrolls.
+        let pinned = if whole.width() < NARROW { height::MAIN + 16.0 + 3.0 * space::S + space::M } else { 0.0 };
         let area = Rect::from_min_max(
-            pos2(ui.max_rect().left(), ui.max_rect().top() + height::HEADER + 1.0),
-            ui.max_rect().max,
+            pos2(whole.left(), whole.top() + height::HEADER + 1.0),
+            pos2(whole.right(), whole.bottom() - pinned),
         );
         let mut body = ui.new_child(egui::UiBuilder::new().max_rect(area).id_salt("lobby"));
         egui::ScrollArea::vertical().auto_shrink(false).show(&mut body, |ui| {
             outcome = self.body(ui, backend, prefs, video, &choice);
         });
+        if pinned > 0.0 {
+            let p = theme::palette(ui.ctx());
+            let w = (whole.width() - 2.0 * space::L).min(560.0);
+            let x = (whole.center().x - w / 2.0).round();
+            ui.painter().hline(whole.x_range(), area.bottom() + 0.5, Stroke::new(1.0, p.border));
+            self.way_in(ui, backend, prefs, &choice, pos2(x, area.bottom() + space::M), w);
+        }
         if matches!(outcome, Some(Outcome::Home(_))) {
             self.close(backend);
         }
@@ -187,7 +203,7 @@ impl Lobby {
         let back = if narrow {
             Button::icon_only("lobby.back", Kind::Quiet, icons::ARROW_LEFT, false, t("button.back"))
         } else {
-            Button::new("lobby.back", Kind::Quiet, t("button.back")).icon(icons::ARROW_LEFT, false)
+            Button::new("lobby.back", Kind::Quiet, t("button.back")).icon(icons::ARROW_LEFT, false).soft()
         };
         let bw = back.width(ui);
         let rect = Rect::from_min_size(pos2(area.left() + space::M, cy - 18.0), vec2(bw, height::BUTTON));
@@ -240,14 +256,14 @@ impl Lobby {
     ) -> Option<Outcome> {
         let area = ui.max_rect();
         let top = ui.min_rect().top();
-        let narrow = area.width() < 900.0;
+        let narrow = area.width() < NARROW;
         let (mut left_h, right_h);
         let outcome;
         if narrow {
             let w = (area.width() - 2.0 * space::L).min(560.0);
             let x = (area.center().x - w / 2.0).round();
             left_h = self.left(ui, backend, prefs, video, choice, pos2(x, top + space::L), w, true);
-            let (h, o) = self.right(ui, backend, prefs, choice, pos2(x, top + space::L + left_h + space::L), w);
+            let (h, o) = self.right(ui, backend, prefs, choice, pos2(x, top + space::L + left_h + space::L), w, true);
             right_h = left_h + h + space::L;
             left_h = right_h;
             outcome = o;
@@ -261,7 +277,7 @@ impl Lobby {
             let y = top + space::HUGE;
             left_h =
                 self.left(ui, backend, prefs, video, choice, pos2(x + (left_w - picture_w) / 2.0, y), picture_w, false);
-            let (h, o) = self.right(ui, backend, prefs, choice, pos2(x + left_w + 40.0, y), right_w);
+            let (h, o) = self.right(ui, backend, prefs, choice, pos2(x + left_w + 40.0, y), right_w, false);
             right_h = h;
             outcome = o;
         }

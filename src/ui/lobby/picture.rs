@@ -27,6 +27,7 @@ impl Lobby {
             }
             _ => None,
         };
+        let failed = problem.is_some();
         let mut retry = false;
         if let Some(failure) = problem {
             ui.painter().rect(
@@ -86,8 +87,8 @@ impl Lobby {
         let cam_name = if self.camera_off { t("cmd.cam_start") } else { t("cmd.cam_stop") };
         let cam = Button::icon_only(
             "lobby.cam",
-            if self.camera_off { Kind::ControlMuted } else { Kind::Control },
-            if self.camera_off { icons::VIDEO_CAMERA_SLASH } else { icons::VIDEO_CAMERA },
+            if self.camera_off || failed { Kind::ControlMuted } else { Kind::Control },
+            if self.camera_off || failed { icons::VIDEO_CAMERA_SLASH } else { icons::VIDEO_CAMERA },
             true,
             cam_name,
         )
@@ -99,7 +100,7 @@ impl Lobby {
         } else {
             Button::new("lobby.mirror", mirror_kind, t("lobby.mirror")).icon(icons::FLIP_HORIZONTAL, false)
         }
-        .enabled(!self.camera_off, t("lobby.camera_off"))
+        .enabled(!self.camera_off && !failed, t("lobby.camera_off"))
         .toggled(prefs.mirror);
         let widths = [if self.muted { 64.0 } else { mic.width(ui).max(69.0) }, 48.0, mirror.width(ui)];
         let divider = 25.0;

@@ -42,6 +42,7 @@ pub struct Button<'a> {
     corner: Option<CornerRadius>,
     toggled: Option<bool>,
     font_size: f32,
+    soft: bool,
 }
 
 impl<'a> Button<'a> {
@@ -64,6 +65,7 @@ impl<'a> Button<'a> {
             corner: None,
             toggled: None,
             font_size: size::BODY,
+            soft: false,
         }
     }
 
@@ -132,6 +134,12 @@ impl<'a> Button<'a> {
     /// State of a switch, for the screen reader.
     pub fn toggled(mut self, on: bool) -> Self {
         self.toggled = Some(on);
+        self
+    }
+
+    /// A quiet button that stands back until it is pointed at.
+    pub fn soft(mut self) -> Self {
+        self.soft = true;
         self
     }
 
@@ -214,7 +222,11 @@ impl<'a> Button<'a> {
             Kind::Outline => {
                 (if hovered { p.accent_soft } else { on_raised }, p.accent_text, Stroke::new(1.0, p.accent_text))
             }
-            Kind::Quiet => (if hovered { p.hover } else { Color32::TRANSPARENT }, p.text, Stroke::NONE),
+            Kind::Quiet => (
+                if hovered { p.hover } else { Color32::TRANSPARENT },
+                if self.soft && !hovered { p.text2 } else { p.text },
+                Stroke::NONE,
+            ),
             Kind::Link => (Color32::TRANSPARENT, p.accent_text, Stroke::NONE),
             Kind::Control => (
                 if hovered { p.hover } else { p.raised },

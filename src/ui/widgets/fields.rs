@@ -91,15 +91,15 @@ impl Field<'_> {
             .desired_width(inner.width())
             .align(egui::Align2::LEFT_CENTER);
         let name = self.name.to_owned();
-        ui.scope_builder(
-            egui::UiBuilder::new().max_rect(inner).layout(egui::Layout::left_to_right(egui::Align::Center)),
-            |ui| {
-                ui.spacing_mut().interact_size.y = 0.0;
-                ui.add(edit)
-            },
-        )
-        .inner
-        .accessible_name(name)
+        // A child of its own: the place of the field is the caller's business.
+        let mut child = ui.new_child(
+            egui::UiBuilder::new()
+                .max_rect(inner)
+                .layout(egui::Layout::left_to_right(egui::Align::Center))
+                .id_salt(self.salt),
+        );
+        child.spacing_mut().interact_size.y = 0.0;
+        child.add(edit).accessible_name(name)
     }
 }
 
