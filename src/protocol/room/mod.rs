@@ -424,3 +424,6 @@ pub enum RoomError {
     #[error("this host has as many rooms as it can hold")]
     Full,
 }
+
+#[cfg(test)]
+mod tests;

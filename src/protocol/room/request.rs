@@ -140,7 +140,8 @@ impl Server {
         let me = session.and_then(|s| s.participants.get(&c.connection_id));
         let mine = me.and_then(|p| p.stream.as_ref()).is_some_and(|s| s.info.id == stream_id);
         let allowed = !needs_permission || me.and_then(|p| p.ticket.kurento_options.as_ref()).is_some();
-        if !me.is_some_and(|p| p.may(Role::Moderator)) && !(mine && allowed) {
+        let moderator = me.is_some_and(|p| p.may(Role::Moderator));
+        if !moderator && !(mine && allowed) {
             return (ErrorCode::UserUnauthorized, format!("Unable to {what}. The user does not have a valid token"));
         }
         match session.and_then(|s| s.publisher(stream_id)) {

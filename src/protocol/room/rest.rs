@@ -253,7 +253,7 @@ impl Server {
     fn post_token(&mut self, request: &RestRequest, path: &str, now: Now) -> Result<RestResponse, RestResponse> {
         let mut body = json_body(request)?.ok_or_else(|| RestResponse::not_mapped(None))?;
         let id = mandatory_session(&body, path, now)?;
-        if self.state.sessions.get(&id).is_none() {
+        if !self.state.sessions.contains_key(&id) {
             return Err(RestResponse::error(404, &format!("Session {id} not found"), path, now.unix_ms));
         }
         if body.get("type").and_then(Value::as_str) == Some("IPCAM") {

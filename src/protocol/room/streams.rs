@@ -341,8 +341,12 @@ impl Server {
             let leg = self.register_leg(c, &c.connection_id, stream.info.id.clone());
             let mut stream = Stream { leg, ..stream };
             stream.info.created_at = now.unix_ms;
-            let request =
-                MediaOp::Publish { leg, stream: spec(&c.session_id, &c.connection_id, &stream, codec), previous: Some(previous), offer };
+            let request = MediaOp::Publish {
+                leg,
+                stream: spec(&c.session_id, &c.connection_id, &stream, codec),
+                previous: Some(previous),
+                offer,
+            };
             self.media_op(c, request, Pending::Publish { stream: Box::new(stream), previous: Some(previous) }, now);
             self.flush_early(c, &c.connection_id, leg);
             return Ok(());

@@ -1,0 +1,484 @@
+//! What replays cannot show: order on one connection, time-outs, bounds, taking over, and that nothing panics or stays unanswered.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use super::*;
+use crate::protocol::Sdp;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+
+struct Room {
+    server: Server,
+    now: Now,
+    frames: Vec<(u64, Value)>,
+    closed: Vec<(u64, u16)>,
+    ops: Vec<(OpId, MediaOp)>,
+    next_id: i64,
+}
+
+impl Room {
+    fn new(limits: Limits) -> Self {
+        let now = Now { mono: Duration::from_secs(1), unix_ms: 1_700_000_000_000 };
+        let config = ServerConfig {
+            secret: Secret::new("S"),
+            public_url: "https://h:4443".into(),
+            udp_port: 4443,
+            seed: [9; 32],
+            limits,
+        };
+        Self {
+            server: Server::new(config, now),
+            now,
+            frames: Vec::new(),
+            closed: Vec::new(),
+            ops: Vec::new(),
+            next_id: 0,
+        }
+    }
+
+    fn handle(&mut self, input: ServerInput) {
+        self.server.handle(input, self.now);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.server.poll_output() {
+            match output {
+                ServerOutput::Send { socket, text } => {
+                    self.frames.push((socket.0, serde_json::from_str(&text).unwrap()))
+                }
+                ServerOutput::Close { socket, code, .. } => self.closed.push((socket.0, code)),
+                ServerOutput::Media { op, request } => self.ops.push((op, request)),
+            }
+        }
+    }
+
+    fn wait(&mut self, time: Duration) {
+        let to = self.now.mono + time;
+        while let Some(due) = self.server.poll_timeout().filter(|d| *d <= to) {
+            self.now.mono = self.now.mono.max(due);
+            self.handle(ServerInput::Tick);
+        }
+        self.now.mono = to;
+    }
+
+    fn post(&mut self, path: &str, body: &Value) -> (u16, Value) {
+        let auth = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, "OPENVIDUAPP:S");
+        let headers =
+            vec![("authorization".into(), format!("Basic {auth}")), ("content-type".into(), "application/json".into())];
+        let request = RestRequest {
+            method: "POST".into(),
+            path: path.into(),
+            query: String::new(),
+            headers,
+            body: body.to_string().into_bytes(),
+        };
+        let r = self.server.rest(&request, self.now);
+        self.drain();
+        (r.status, serde_json::from_slice(&r.body).unwrap_or(Value::Null))
+    }
+
+    fn token(&mut self, role: &str) -> String {
+        self.post("/openvidu/api/sessions", &json!({"customSessionId": "s"}));
+        self.post("/openvidu/api/sessions/s/connection", &json!({"role": role})).1["token"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    }
+
+    fn open(&mut self, socket: u64) {
+        self.handle(ServerInput::SocketOpened {
+            socket: SocketId(socket),
+            peer: "127.0.0.1".parse().unwrap(),
+            cookie: "c".repeat(32),
+        });
+    }
+
+    fn lose(&mut self, socket: u64) {
+        self.handle(ServerInput::SocketClosed { socket: SocketId(socket), code: 1006, reason: String::new() });
+    }
+
+    fn request(&mut self, socket: u64, method: &str, params: Value) -> i64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        let text = json!({"jsonrpc": "2.0", "method": method, "params": params, "id": id}).to_string();
+        self.handle(ServerInput::Text { socket: SocketId(socket), text });
+        id
+    }
+
+    fn join(&mut self, socket: u64, role: &str) -> Value {
+        let token = self.token(role);
+        self.open(socket);
+        let id = self.request(
+            socket,
+            "joinRoom",
+            json!({"token": token, "session": "s", "platform": "x", "metadata": "", "secret": ""}),
+        );
+        self.answer(id)["result"].clone()
+    }
+
+    fn answer(&self, id: i64) -> Value {
+        self.frames.iter().find(|(_, f)| f["id"] == id).map(|(_, f)| f.clone()).unwrap_or(Value::Null)
+    }
+
+    fn media(&mut self, result: &Result<MediaDone, MediaError>) {
+        for (op, request) in std::mem::take(&mut self.ops) {
+            if !matches!(request, MediaOp::Candidate { .. } | MediaOp::CloseLeg { .. }) {
+                self.handle(ServerInput::Media { op, result: result.clone() });
+            }
+        }
+    }
+
+    /// What one socket got since the last call: methods, or `#id` for an answer.
+    fn story(&mut self, socket: u64) -> Vec<String> {
+        let name = |f: &Value| f["method"].as_str().map_or_else(|| format!("#{}", f["id"]), str::to_owned);
+        let story = self.frames.iter().filter(|(s, _)| *s == socket).map(|(_, f)| name(f)).collect();
+        self.frames.retain(|(s, _)| *s != socket);
+        story
+    }
+}
+
+fn publish() -> Value {
+    json!({"doLoopback": false, "hasAudio": true, "hasVideo": true, "typeOfVideo": "CAMERA", "sdpOffer": "v=0"})
+}
+
+fn answered() -> Result<MediaDone, MediaError> {
+    Ok(MediaDone::Answer(Sdp::from("v=0")))
+}
+
+#[test]
+fn order_of_answers_and_notifications() {
+    let mut room = Room::new(Limits::default());
+    room.join(1, "MODERATOR");
+    let b = room.join(2, "PUBLISHER");
+    room.story(1);
+    room.story(2);
+    let id = room.request(1, "sendMessage", json!({"message": "{\"data\":\"x\",\"type\":\"signal:a\"}"}));
+    assert_eq!(room.story(1), ["sendMessage".to_owned(), format!("#{id}")], "notifications, then the answer");
+    room.story(2);
+    let id = room.request(2, "publishVideo", publish());
+    assert!(room.story(2).is_empty() && room.story(1).is_empty(), "nothing before the media server has answered");
+    let echo = room.request(2, "echo", json!({}));
+    assert!(room.story(2).is_empty(), "one after another");
+    room.media(&answered());
+    assert_eq!(room.story(2), [format!("#{id}"), format!("#{echo}")]);
+    assert_eq!(room.story(1), ["participantPublished"]);
+    let id = room.request(1, "forceDisconnect", json!({"connectionId": b["id"]}));
+    assert_eq!(room.story(1), ["participantLeft".to_owned(), format!("#{id}"), "participantEvicted".to_owned()]);
+    assert_eq!(room.story(2), ["participantEvicted"]);
+    assert!(room.ops.iter().any(|(_, op)| matches!(op, MediaOp::CloseLeg { .. })), "its leg is closed");
+    room.wait(Duration::from_secs(10));
+    assert_eq!(room.closed, [(2, 1000)]);
+}
+
+#[test]
+fn media_that_never_answers_is_an_error_and_no_stream() {
+    let mut room = Room::new(Limits::default());
+    room.join(1, "PUBLISHER");
+    let id = room.request(1, "publishVideo", publish());
+    let next = room.request(1, "echo", json!({}));
+    room.wait(Duration::from_millis(7_900));
+    assert_eq!(room.answer(id), Value::Null);
+    room.wait(Duration::from_millis(200));
+    assert_eq!(room.answer(id)["error"]["code"], 303);
+    assert!(room.answer(next)["result"].is_object(), "what waited behind it goes on");
+    assert_eq!(room.server.counts().streams, 0);
+    let late = room.ops.first().unwrap().0;
+    room.handle(ServerInput::Media { op: late, result: answered() });
+    assert_eq!(room.server.counts().streams, 0, "a late answer changes nothing");
+    let again = room.request(1, "publishVideo", publish());
+    room.media(&answered());
+    assert!(room.answer(again)["result"]["id"].as_str().unwrap().starts_with("str_CAM_"));
+}
+
+#[test]
+fn candidates_wait_for_their_endpoint() {
+    let mut room = Room::new(Limits::default());
+    let a = room.join(1, "PUBLISHER");
+    let candidate = json!({"endpointName": a["id"], "candidate": "candidate:1", "sdpMid": "0", "sdpMLineIndex": 0});
+    for _ in 0..100 {
+        room.request(1, "onIceCandidate", candidate.clone());
+    }
+    assert!(room.ops.is_empty());
+    room.request(1, "publishVideo", publish());
+    assert!(matches!(room.ops[0].1, MediaOp::Publish { .. }));
+    assert_eq!(room.ops.len(), 1 + Limits::default().early_candidates, "bounded");
+    let MediaOp::Publish { leg, .. } = room.ops[0].1 else { panic!() };
+    let own = |room: &mut Room| {
+        room.handle(ServerInput::LocalCandidate {
+            leg,
+            candidate: "candidate:2".into(),
+            sdp_mid: "0".into(),
+            sdp_mline_index: 0,
+        });
+    };
+    room.story(1);
+    own(&mut room);
+    assert!(room.story(1).is_empty(), "held until the description is there");
+    room.media(&answered());
+    own(&mut room);
+    let story = room.story(1);
+    assert_eq!(&story[1..], ["iceCandidate", "iceCandidate"]);
+}
+
+#[test]
+fn too_much_to_tell_an_absent_client_evicts_it() {
+    let mut room = Room::new(Limits { queued_frames: 3, ..Limits::default() });
+    room.join(1, "PUBLISHER");
+    let b = room.join(2, "PUBLISHER");
+    room.lose(2);
+    for i in 0..3 {
+        room.request(1, "sendMessage", json!({"message": format!("{{\"data\":{i}}}")}));
+    }
+    assert_eq!(room.server.counts().participants, 2);
+    room.story(1);
+    room.request(1, "sendMessage", json!({"message": "{}"}));
+    assert_eq!(room.server.counts().participants, 1);
+    assert!(room.story(1).contains(&"participantLeft".to_owned()));
+    room.open(3);
+    let id = room.request(3, "connect", json!({"sessionId": b["sessionId"], "reconnect": true}));
+    assert_eq!(room.answer(id)["error"]["code"], 40007);
+}
+
+#[test]
+fn an_eviction_while_away_is_told_on_return() {
+    let mut room = Room::new(Limits::default());
+    room.join(1, "MODERATOR");
+    let b = room.join(2, "PUBLISHER");
+    room.lose(2);
+    room.request(1, "forceDisconnect", json!({"connectionId": b["id"]}));
+    room.wait(Duration::from_secs(2));
+    room.open(3);
+    room.request(3, "connect", json!({"sessionId": b["sessionId"]}));
+    assert_eq!(&room.story(3)[1..], ["participantEvicted"]);
+}
+
+#[test]
+fn bounds_against_the_hostile() {
+    let limits = Limits {
+        unjoined_sockets: 3,
+        sockets: 10,
+        sessions: 2,
+        tokens: 2,
+        signals: (2, 1),
+        messages: (50, 1),
+        ..Limits::default()
+    };
+    let mut room = Room::new(limits);
+    for socket in 100..110 {
+        room.open(socket);
+    }
+    assert_eq!(room.server.counts().sockets, 3, "the oldest of those that do not join make room");
+    assert!(room.closed.iter().all(|(_, code)| *code == 1013));
+    room.closed.clear();
+    room.wait(Duration::from_secs(61));
+    assert_eq!(room.server.counts().sockets, 0, "and the others have a minute");
+    room.join(1, "PUBLISHER");
+    let signal = json!({"message": "{\"data\":\"x\"}"});
+    let ids: Vec<i64> = (0..3).map(|_| room.request(1, "sendMessage", signal.clone())).collect();
+    assert_eq!(ids.iter().filter(|id| room.answer(**id)["error"]["code"] == 999).count(), 1);
+    assert_eq!(room.post("/openvidu/api/sessions", &json!({})).0, 200);
+    assert_eq!(room.post("/openvidu/api/sessions", &json!({})).0, 503);
+    assert_eq!(
+        (0..3).map(|_| room.post("/openvidu/api/sessions/s/connection", &json!({})).0).collect::<Vec<_>>(),
+        [200, 200, 503]
+    );
+    for _ in 0..60 {
+        room.handle(ServerInput::Text { socket: SocketId(1), text: "garbage".into() });
+    }
+    assert!(room.closed.contains(&(1, 1008)), "a flood is cut off");
+}
+
+#[test]
+fn wrong_keys_are_slowed_down() {
+    let mut room = Room::new(Limits { wrong_keys: (3, 1), ..Limits::default() });
+    let (_, key) = room
+        .server
+        .create_room(
+            "room",
+            KeyRules { role: crate::protocol::message::Role::Publisher, ..KeyRules::default() },
+            room.now,
+        )
+        .unwrap();
+    let attempts: Vec<u16> = (0..5).map(|_| room.post("/tertulia/join", &json!({"key": "wrong"})).0).collect();
+    assert_eq!(attempts, [403, 403, 403, 429, 429]);
+    room.now.mono += Duration::from_secs(2);
+    let (status, body) = room.post("/tertulia/join", &json!({"key": key.expose(), "role": "MODERATOR"}));
+    assert_eq!((status, &body["role"]), (200, &json!("PUBLISHER")), "a key gives no more than it holds");
+    assert!(matches!(room.server.create_room("a b", KeyRules::default(), room.now), Err(RoomError::Name)));
+}
+
+#[test]
+fn another_host_takes_over() {
+    let mut room = Room::new(Limits::default());
+    let a = room.join(1, "PUBLISHER");
+    room.join(2, "SUBSCRIBER");
+    room.request(1, "publishVideo", publish());
+    room.media(&answered());
+    let stream = room.server.state().sessions["s"].participants[a["id"].as_str().unwrap()].stream.clone().unwrap();
+    room.request(2, "receiveVideoFrom", json!({"sender": stream.info.id, "sdpOffer": "v=0"}));
+    room.media(&answered());
+    room.server.create_room("other", KeyRules::default(), room.now).unwrap();
+    let text = serde_json::to_string(room.server.state()).unwrap();
+    let state: ServerState = serde_json::from_str(&text).unwrap();
+    assert_eq!(&state, room.server.state());
+    let mut next = Room::new(Limits::default());
+    next.server = Server::restore(next.server.config.clone(), state, next.now);
+    next.open(7);
+    let id = next.request(7, "connect", json!({"sessionId": a["sessionId"], "reconnect": true}));
+    assert_eq!(next.answer(id)["result"]["value"], "reconnection successful");
+    let id = next.request(7, "reconnectStream", json!({"stream": stream.info.id, "sdpString": "v=0"}));
+    assert!(matches!(next.ops[0].1, MediaOp::Publish { leg, .. } if leg > stream.leg), "legs are not numbered twice");
+    next.media(&answered());
+    assert_eq!(next.answer(id)["result"]["id"], json!(stream.info.id));
+    next.wait(Duration::from_secs(11));
+    assert_eq!(next.server.counts().participants, 1, "who does not come back is evicted");
+}
+
+#[test]
+fn frames_and_tokens_are_not_in_debug_output() {
+    let mut room = Room::new(Limits::default());
+    let token = room.token("PUBLISHER");
+    let secret = token.split_once("tok_").unwrap().1;
+    let texts = [
+        format!("{:?}", room.server),
+        format!("{:?}", room.server.state()),
+        format!("{:?}", ServerInput::Text { socket: SocketId(1), text: token.clone() }),
+        format!("{:?}", ServerOutput::Send { socket: SocketId(1), text: token.clone() }),
+    ];
+    assert!(texts.iter().all(|t| !t.contains(secret)), "{texts:?}");
+}
+
+/// One step of a random life.
+#[derive(Debug, Clone)]
+enum Step {
+    Open(u64),
+    Lose(u64),
+    Join(u64, u8),
+    Ask(u64, usize, u64),
+    Raw(u64, String),
+    Resume(u64, u64),
+    Media(bool),
+    Wait(u64),
+    Rest(u8),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let s = 0u64..5;
+    prop_oneof![
+        s.clone().prop_map(Step::Open),
+        s.clone().prop_map(Step::Lose),
+        (s.clone(), 0u8..3).prop_map(|(s, r)| Step::Join(s, r)),
+        (s.clone(), 0usize..40, 0u64..5).prop_map(|(s, m, o)| Step::Ask(s, m, o)),
+        (s.clone(), 0usize..40, 0u64..5).prop_map(|(s, m, o)| Step::Ask(s, m, o)),
+        (s.clone(), ".{0,40}").prop_map(|(s, t)| Step::Raw(s, t)),
+        (s.clone(), s).prop_map(|(a, b)| Step::Resume(a, b)),
+        any::<bool>().prop_map(Step::Media),
+        (0u64..12_000).prop_map(Step::Wait),
+        (0u8..6).prop_map(Step::Rest),
+    ]
+}
+
+/// A request of one of the methods, well or badly formed, about somebody.
+fn ask(method: usize, other: &str, stream: &str) -> (&'static str, Value) {
+    let methods = crate::protocol::message::Request::METHODS;
+    let name = methods[method % methods.len()];
+    let params = json!({
+        "endpointName": other, "candidate": "candidate:1", "sdpMid": "0", "sdpMLineIndex": 0, "sender": if name == "unsubscribeFromVideo" { other } else { stream },
+        "reconnect": method.is_multiple_of(2), "sdpOffer": "v=0", "doLoopback": false, "hasAudio": true, "hasVideo": method.is_multiple_of(3), "typeOfVideo": "SCREEN",
+        "message": format!("{{\"to\":[\"{other}\"],\"data\":\"x\"}}"), "streamId": stream, "stream": stream, "property": "audioActive", "newValue": false, "reason": "x",
+        "connectionId": other, "height": 1, "width": 1, "videoActive": true, "audioActive": true, "interval": 5000, "sdpString": "v=0",
+    });
+    (name, if method >= methods.len() { json!({}) } else { params })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #[test]
+    fn nothing_panics_and_every_request_ends(steps in proptest::collection::vec(step(), 1..80)) {
+        let mut room = Room::new(Limits { messages: (10_000, 1_000), ..Limits::default() });
+        let (mut sockets, mut generation) = (BTreeMap::<u64, u64>::new(), 1000u64);
+        let mut asked: Vec<(i64, u64)> = Vec::new();
+        let mut rpc_ids: BTreeMap<u64, String> = BTreeMap::new();
+        let mut lost: BTreeSet<u64> = BTreeSet::new();
+        for step in steps {
+            let people: Vec<String> = room.server.state().sessions.values().flat_map(|s| s.participants.keys().cloned()).collect();
+            let streams: Vec<String> =
+                room.server.state().sessions.values().flat_map(|s| s.participants.values()).filter_map(|p| p.stream.as_ref().map(|s| s.info.id.clone())).collect();
+            match step {
+                Step::Open(s) => {
+                    generation += 1;
+                    if let Some(old) = sockets.insert(s, generation) {
+                        lost.insert(old);
+                        room.lose(old);
+                    }
+                    room.open(generation);
+                }
+                Step::Lose(s) => {
+                    if let Some(old) = sockets.remove(&s) {
+                        lost.insert(old);
+                        room.lose(old);
+                    }
+                }
+                Step::Join(s, role) => {
+                    let token = room.token(["SUBSCRIBER", "PUBLISHER", "MODERATOR"][usize::from(role)]);
+                    if let Some(socket) = sockets.get(&s).copied() {
+                        let id = room.request(socket, "joinRoom", json!({"token": token, "session": "s", "platform": "x", "metadata": "", "secret": ""}));
+                        asked.push((id, socket));
+                        if let Some(rpc) = room.answer(id)["result"]["sessionId"].as_str() {
+                            rpc_ids.insert(s, rpc.to_owned());
+                        }
+                    }
+                }
+                Step::Ask(s, method, other) => {
+                    if let Some(socket) = sockets.get(&s).copied() {
+                        let pick = |list: &[String]| list.get(other as usize % list.len().max(1)).cloned().unwrap_or_default();
+                        let (name, params) = ask(method, &pick(&people), &pick(&streams));
+                        let id = room.request(socket, name, params);
+                        asked.push((id, socket));
+                    }
+                }
+                Step::Raw(s, text) => {
+                    if let Some(socket) = sockets.get(&s) {
+                        room.handle(ServerInput::Text { socket: SocketId(*socket), text });
+                    }
+                }
+                Step::Resume(s, who) => {
+                    if let (Some(socket), Some(rpc)) = (sockets.get(&s).copied(), rpc_ids.get(&who).cloned()) {
+                        let id = room.request(socket, "connect", json!({"sessionId": rpc, "reconnect": true}));
+                        prop_assert!(!room.answer(id).is_null());
+                        // Both sockets now speak for somebody else; what was open on them is not followed further.
+                        lost.insert(socket);
+                        lost.extend(sockets.get(&who));
+                    }
+                }
+                Step::Media(ok) => room.media(&if ok { answered() } else { Err(MediaError::BadSdp("x".into())) }),
+                Step::Wait(ms) => room.wait(Duration::from_millis(ms)),
+                Step::Rest(what) => {
+                    let _ = match what {
+                        0 => room.post("/openvidu/api/signal", &json!({"session": "s", "data": "x"})),
+                        1 => { room.handle(ServerInput::MediaRestarted); (0, Value::Null) }
+                        2 => { room.handle(ServerInput::MediaGone); (0, Value::Null) }
+                        _ => room.post("/openvidu/api/sessions/s/connection", &json!({"data": what})),
+                    };
+                }
+            }
+            for (socket, _) in std::mem::take(&mut room.closed) {
+                lost.insert(socket);
+                sockets.retain(|_, s| *s != socket);
+            }
+        }
+        // Media never answers any more: what waits for it has to end all the same.
+        room.wait(Duration::from_secs(9));
+        for (socket, _) in std::mem::take(&mut room.closed) {
+            lost.insert(socket);
+        }
+        for (id, socket) in asked {
+            let answers = room.frames.iter().filter(|(_, f)| f["id"] == id).count();
+            prop_assert!(answers <= 1, "{answers} answers to {id}");
+            if !lost.contains(&socket) {
+                prop_assert_eq!(answers, 1, "request {} of socket {} has no end", id, socket);
+            }
+        }
+    }
+}
