@@ -273,6 +273,21 @@ async fn subscribing_when_the_server_makes_the_offer() {
     subscription.close().await;
 }
 
+/// The server offers both kinds and only the picture is wanted: the other m-line is refused, and candidates name the one that is left.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_the_picture_of_a_servers_offer() {
+    let taken = Taken::default();
+    let wanted = SubscribeMedia { audio: false, video: true };
+    let (subscription, mut events) = Subscription::new(&config(), wanted, taken.sinks()).await.unwrap();
+    let answer = subscription.answer(&fixture("kms-subscribe-offer")).await.unwrap();
+    let said = Summary::parse(&answer);
+    assert_eq!((said.media[0].port, said.media[1].direction), (0, Direction::RecvOnly), "{answer}");
+    assert!(said.media[1].port != 0 && said.media[1].ufrag.is_some() && said.media[1].fingerprint.is_some());
+    let event = tokio::time::timeout(LIMIT, events.recv()).await.unwrap().unwrap();
+    let PeerEvent::LocalCandidate { sdp_mid, sdp_mline_index, .. } = event else { panic!("{event:?}") };
+    assert_eq!((sdp_mid.as_deref(), sdp_mline_index), (Some("video0"), Some(1)));
+}
+
 /// Kurento's checks arrive before its candidates: the pair is peer-reflexive, and must be taken at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connecting_without_waiting_for_candidates() {

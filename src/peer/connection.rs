@@ -3,6 +3,7 @@
 use super::config::TransportConfig;
 use super::error::PeerError;
 use super::event::{PeerEvent, RebuildReason};
+use super::ice;
 use super::net::{self, PeerRuntime, RttProbe};
 use super::stats::{ConnectionState, TransportStats};
 use crate::rtp::sdp;
@@ -14,7 +15,7 @@ use tokio::task::AbortHandle;
 use webrtc::media_stream::track_remote::TrackRemote;
 use webrtc::peer_connection::{
     MediaEngine, PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler, RTCConfigurationBuilder,
-    RTCIceCandidateInit, RTCIceConnectionState, RTCIceServer, RTCIceTransportPolicy, RTCPeerConnectionIceEvent,
+    RTCIceCandidateInit, RTCIceConnectionState, RTCIceTransportPolicy, RTCPeerConnectionIceEvent,
     RTCPeerConnectionState, RTCSessionDescription, Registry, SettingEngineBuilder,
 };
 
@@ -52,7 +53,8 @@ pub(super) struct Shared {
     events: mpsc::Sender<PeerEvent>,
     progress: Mutex<Progress>,
     connected: AtomicBool,
-    first_mid: OnceLock<String>,
+    /// The m-line that our candidates are reported for: the first one that is not refused (all are bundled).
+    first_line: OnceLock<(String, u16)>,
 }
 
 /// Where the connection stands, and since when.
@@ -96,7 +98,7 @@ impl Progress {
 
 impl Shared {
     pub(super) fn new(events: mpsc::Sender<PeerEvent>) -> Self {
-        Self { events, progress: Mutex::default(), connected: AtomicBool::new(false), first_mid: OnceLock::new() }
+        Self { events, progress: Mutex::default(), connected: AtomicBool::new(false), first_line: OnceLock::new() }
     }
 
     /// Sends an event, or drops it as [`PeerEvent`] documents. Never waits: this runs on the stack's own task.
@@ -194,8 +196,12 @@ impl PeerConnectionEventHandler for Handler {
         if !sdp::is_rtp_component(&init.candidate) {
             return;
         }
-        let sdp_mid = self.shared.first_mid.get().cloned().or_else(|| Some("0".to_owned()));
-        self.shared.emit(PeerEvent::LocalCandidate { candidate: init.candidate, sdp_mid, sdp_mline_index: Some(0) });
+        let (mid, index) = self.shared.first_line.get().cloned().unwrap_or_else(|| ("0".to_owned(), 0));
+        self.shared.emit(PeerEvent::LocalCandidate {
+            candidate: init.candidate,
+            sdp_mid: Some(mid),
+            sdp_mline_index: Some(index),
+        });
     }
 
     async fn on_ice_connection_state_change(&self, state: RTCIceConnectionState) {
@@ -276,7 +282,7 @@ impl Connection {
         let builder = PeerConnectionBuilder::new()
             .with_configuration(
                 RTCConfigurationBuilder::new()
-                    .with_ice_servers(ice_servers(config))
+                    .with_ice_servers(ice::servers(config))
                     .with_ice_transport_policy(policy)
                     .build(),
             )
@@ -331,7 +337,7 @@ impl Connection {
         self.open()?;
         let offer = limited(self.pc.create_offer(None)).await?;
         let text = sdp::prepare_local(&offer.sdp);
-        self.note_first_mid(&text);
+        self.note_first_line(&text);
         limited(self.pc.set_local_description(offer)).await?;
         Ok(text)
     }
@@ -355,15 +361,16 @@ impl Connection {
         limited(self.pc.set_remote_description(description)).await.map_err(as_bad_description)?;
         let answer = limited(self.pc.create_answer(None)).await?;
         let text = sdp::prepare_local(&answer.sdp);
-        self.note_first_mid(&text);
+        self.note_first_line(&text);
         limited(self.pc.set_local_description(answer)).await?;
         self.negotiated().await;
         Ok(text)
     }
 
-    fn note_first_mid(&self, text: &str) {
-        if let Some(media) = sdp::Summary::parse(text).media.into_iter().next() {
-            let _ = self.shared.first_mid.set(media.mid);
+    fn note_first_line(&self, text: &str) {
+        let lines = sdp::Summary::parse(text).media;
+        if let Some((index, media)) = lines.into_iter().enumerate().find(|(_, media)| media.port != 0) {
+            let _ = self.shared.first_line.set((media.mid, u16::try_from(index).unwrap_or_default()));
         }
     }
 
@@ -519,51 +526,10 @@ async fn candidate_in_use(pc: &dyn PeerConnection) -> Option<String> {
     Some(format!("{kind}/{}", protocol.to_ascii_lowercase()))
 }
 
-/// ICE servers the stack can use. Each TURN server is asked as a STUN server too: the stack makes no server-reflexive candidate of it otherwise.
-fn ice_servers(config: &TransportConfig) -> Vec<RTCIceServer> {
-    let mut servers = Vec::new();
-    for server in &config.ice_servers {
-        let url = server.url.trim();
-        let (scheme, rest) = url.split_once(':').unwrap_or((url, ""));
-        let (host, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let tcp = query.split('&').any(|p| p.eq_ignore_ascii_case("transport=tcp"));
-        match scheme.to_ascii_lowercase().as_str() {
-            "stun" if !host.is_empty() => {
-                if !config.relay_only {
-                    servers.push(RTCIceServer { urls: vec![format!("stun:{host}")], ..RTCIceServer::default() });
-                }
-            }
-            "turn" if !host.is_empty() && !tcp => match (&server.username, &server.credential) {
-                (Some(username), Some(credential)) => {
-                    servers.push(RTCIceServer {
-                        urls: vec![format!("turn:{host}?transport=udp")],
-                        username: username.clone(),
-                        credential: credential.clone(),
-                    });
-                    if !config.relay_only {
-                        servers.push(RTCIceServer { urls: vec![format!("stun:{host}")], ..RTCIceServer::default() });
-                    }
-                }
-                _ => tracing::warn!(host, "a TURN server without user name and password was left out"),
-            },
-            _ => tracing::warn!(
-                scheme,
-                host,
-                tcp,
-                "an ICE server was left out: only STUN and TURN over UDP are supported"
-            ),
-        }
-    }
-    servers.retain(|server| server.urls.iter().all(|url| rtc::ice::url::Url::parse_url(url).is_ok()));
-    servers.dedup_by(|a, b| a.urls == b.urls);
-    servers
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::peer::config::IceServer;
 
     #[test]
     fn watchdogs_are_due_when_they_should_be_and_once() {
@@ -601,31 +567,5 @@ mod tests {
         }
         assert!(all.len() < EVENT_CAPACITY);
         assert_eq!(all.last(), Some(&PeerEvent::Connected));
-    }
-
-    #[test]
-    fn only_servers_the_stack_can_use_are_kept() {
-        let server = |url: &str, secret: bool| IceServer {
-            url: url.to_owned(),
-            username: secret.then(|| "u".to_owned()),
-            credential: secret.then(|| "p".to_owned()),
-        };
-        let mut config = TransportConfig {
-            ice_servers: vec![
-                server("stun:192.0.2.1:3478", false),
-                server("turn:192.0.2.2:3478?transport=udp", true),
-                server("turn:192.0.2.3:3478?transport=tcp", true),
-                server("turns:192.0.2.4:5349", true),
-                server("turn:192.0.2.5:3478", false),
-                server("nonsense", false),
-                server("", false),
-            ],
-            ..TransportConfig::default()
-        };
-        let urls = |config: &TransportConfig| ice_servers(config).into_iter().flat_map(|s| s.urls).collect::<Vec<_>>();
-        assert_eq!(urls(&config), ["stun:192.0.2.1:3478", "turn:192.0.2.2:3478?transport=udp", "stun:192.0.2.2:3478"]);
-        config.relay_only = true;
-        assert_eq!(urls(&config), ["turn:192.0.2.2:3478?transport=udp"]);
-        assert!(!format!("{:?}", config).contains("\"p\""), "credentials stay out of logs");
     }
 }

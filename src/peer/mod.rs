@@ -12,6 +12,7 @@ mod engine;
 mod error;
 mod event;
 mod feedback;
+mod ice;
 mod impaired;
 mod inbound;
 mod meter;
