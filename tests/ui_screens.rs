@@ -399,6 +399,29 @@ fn thirty_people_make_pages_and_the_hidden_are_not_decoded() {
     assert!(w.has("Page 1 of 2"));
 }
 
+#[test]
+fn a_muted_talker_is_reminded() {
+    let script = Script::default();
+    script.with(|s| {
+        s.next_view = call_view(3);
+        s.next_view.me.microphone = DeviceState::Muted;
+    });
+    let call = script.call();
+    let mut w = Window::open(&script, Start::Call(call, session()), (1280.0, 800.0));
+    assert!(!w.has("You are talking while muted"));
+    script.with(|s| {
+        let mut view = call_view(3);
+        view.me.microphone = DeviceState::Muted;
+        view.notices.push(Notice { id: 4, key: "mute.talking", values: Vec::new() });
+        s.set_view(view);
+    });
+    w.steps(2);
+    assert!(w.has("You are talking while muted"));
+    w.click("Unmute");
+    assert_eq!(script.with(|s| s.commands()).last(), Some(&Command::MuteAudio(false)));
+    assert!(!w.has("You are talking while muted"));
+}
+
 /// Every control can be reached by the keyboard alone, and none is without a name.
 #[test]
 fn by_keyboard_alone() {

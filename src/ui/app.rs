@@ -29,6 +29,8 @@ pub struct App {
     screen: Screen,
     video: Video,
     title: String,
+    /// Told to close: nothing is asked any more.
+    closing: bool,
 }
 
 enum Screen {
@@ -52,7 +54,7 @@ impl App {
             Start::Lobby(target) => Screen::Lobby(Lobby::new(target, &prefs)),
             Start::Call(call, target) => Screen::Call(CallScreen::new(call, target)),
         };
-        Self { backend, prefs, screen, video, title: String::new() }
+        Self { backend, prefs, screen, video, title: String::new(), closing: false }
     }
 
     /// Draws one frame.
@@ -121,7 +123,11 @@ impl App {
 
     /// Closing the window in a call asks; elsewhere devices are let go.
     fn window_closing(&mut self, ctx: &egui::Context) {
-        if !ctx.input(|i| i.viewport().close_requested()) {
+        if self.backend.close_requested() && !self.closing {
+            self.closing = true;
+            ctx.send_viewport_cmd(egui::ViewportCommand::Close);
+        }
+        if self.closing || !ctx.input(|i| i.viewport().close_requested()) {
             return;
         }
         match &mut self.screen {

@@ -258,6 +258,12 @@ pub trait Backend {
         false
     }
 
+    /// Whether the window is to close itself, without asking: the time given on the command line is over, or the program was
+    /// told to end. Read on every frame; whoever sets it calls the repaint function.
+    fn close_requested(&self) -> bool {
+        false
+    }
+
     /// Whether a screen can be shared here.
     fn can_share(&self) -> bool {
         false

@@ -5,13 +5,25 @@ use std::time::{Duration, Instant};
 use egui::{CornerRadius, Rect, Sense, Stroke, StrokeKind, Ui, pos2, vec2};
 
 use super::icons;
-use super::text::tv;
+use super::text::{self, tv};
 use super::theme::{self, radius, size, space};
 use super::widgets;
 use crate::call::view::View;
 
 const LIFE: Duration = Duration::from_secs(6);
 const MOST: usize = 3;
+
+/// The engine's detector heard somebody speak into a closed gate.
+pub const TALKING: &str = "mute.talking";
+
+/// A notice may carry the key of a failure: then the part of its text that stands alone is shown.
+fn words(key: &str, values: &[(&'static str, String)]) -> String {
+    if text::has(key) {
+        return tv(key, values);
+    }
+    let sound = key.starts_with("dev.mic") || key.starts_with("dev.spk");
+    tv(&format!("{key}.{}", if sound { "text" } else { "title" }), values)
+}
 
 #[derive(Debug)]
 struct Line {
@@ -45,7 +57,10 @@ impl Notices {
         for notice in &view.notices {
             if notice.id > self.seen {
                 self.seen = notice.id;
-                self.push(tv(notice.key, &notice.values), notice.key.to_owned());
+                // The reminder of a muted talker has a place of its own.
+                if notice.key != TALKING {
+                    self.push(words(notice.key, &notice.values), notice.key.to_owned());
+                }
             }
         }
         let now = Instant::now();
@@ -91,5 +106,17 @@ fn glyph(key: &str) -> &'static str {
         k if k.starts_with("dev") => icons::HEADPHONES,
         k if k.starts_with("cam") => icons::VIDEO_CAMERA_SLASH,
         _ => icons::INFO,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_make_sentences_too() {
+        assert_eq!(words("note.left", &[("name", "Noor".into())]), "Noor left");
+        assert_eq!(words("dev.mic_none", &[]), "No microphone found. You can listen and chat.");
+        assert_eq!(words("dev.cam_lost", &[("dev", "Cam".into())]), "“Cam” stopped giving pictures");
     }
 }

@@ -13,7 +13,7 @@ use egui::{Align2, CornerRadius, Rect, Sense, Stroke, StrokeKind, Ui, pos2, vec2
 use super::bridge::{Backend, Call, Preferences, RoomState, Target};
 use super::commands::{self, Command};
 use super::lobby::{NONE, effective, menu_rows};
-use super::notices::Notices;
+use super::notices::{self, Notices};
 use super::order::Order;
 use super::text::{clean, clock, t, tn, tv};
 use super::theme::{self, height, radius, size, space};
@@ -45,6 +45,7 @@ pub struct CallScreen {
     copied_at: Option<f64>,
     talking: bool,
     talked_while_muted: Option<Instant>,
+    talk_notice: u64,
 }
 
 /// How the call ended.
@@ -91,6 +92,7 @@ impl CallScreen {
             copied_at: None,
             talking: false,
             talked_while_muted: None,
+            talk_notice: 0,
         }
     }
 

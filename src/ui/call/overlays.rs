@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// The reminder stays this long after the last word, or until the microphone is open.
+const REMINDER: Duration = Duration::from_secs(6);
+
 impl CallScreen {
     /// The banner of a lost connection.
     pub(super) fn banner(&mut self, ui: &mut Ui, view: &View, stage: Rect) -> Option<Ended> {
@@ -100,12 +103,13 @@ impl CallScreen {
     }
 
     pub(super) fn talking_while_muted(&mut self, ui: &mut Ui, view: &View, stage: Rect) {
-        if !muted(view) || self.lost.is_some() || !view.me.level.speaking() {
-            if !muted(view) || self.talked_while_muted.is_some_and(|at| at.elapsed() > Duration::from_secs(4)) {
-                self.talked_while_muted = None;
-            }
-        } else {
+        let newest = view.notices.iter().filter(|n| n.key == notices::TALKING).map(|n| n.id).max().unwrap_or(0);
+        if newest > self.talk_notice {
+            self.talk_notice = newest;
             self.talked_while_muted = Some(Instant::now());
+        }
+        if !muted(view) || self.lost.is_some() || self.talked_while_muted.is_some_and(|at| at.elapsed() > REMINDER) {
+            self.talked_while_muted = None;
         }
         if self.talked_while_muted.is_none() {
             return;
