@@ -68,18 +68,19 @@ async fn vp8_and_opus_arrive_as_sent() {
         taken.video.lock().unwrap().len() == 60 && taken.audio.lock().unwrap().len() == 60
     })
     .await;
-    let video = taken.video.lock().unwrap();
-    for (n, (got, sent)) in video.iter().zip(&frames).enumerate() {
-        assert_eq!(got.data, sent.data, "frame {n}");
-        assert_eq!(got.key_frame, n == 0);
-        assert_eq!(got.rtp_timestamp.wrapping_sub(video[0].rtp_timestamp), sent.rtp_timestamp);
+    {
+        let video = taken.video.lock().unwrap();
+        for (n, (got, sent)) in video.iter().zip(&frames).enumerate() {
+            assert_eq!(got.data, sent.data, "frame {n}");
+            assert_eq!(got.key_frame, n == 0);
+            assert_eq!(got.rtp_timestamp.wrapping_sub(video[0].rtp_timestamp), sent.rtp_timestamp);
+        }
+        let audio = taken.audio.lock().unwrap();
+        for (n, got) in audio.iter().enumerate() {
+            assert_eq!(got.data, opus_packet(n as u32).data, "packet {n}");
+            assert_eq!(got.rtp_timestamp.wrapping_sub(audio[0].rtp_timestamp), n as u32 * 960);
+        }
     }
-    let audio = taken.audio.lock().unwrap();
-    for (n, got) in audio.iter().enumerate() {
-        assert_eq!(got.data, opus_packet(n as u32).data, "packet {n}");
-        assert_eq!(got.rtp_timestamp.wrapping_sub(audio[0].rtp_timestamp), n as u32 * 960);
-    }
-    drop((video, audio));
     let (sent, got) = (publication.stats(), subscription.stats());
     for transport in [&sent.transport, &got.transport] {
         assert_eq!(transport.candidate.as_deref(), Some("host/udp"));

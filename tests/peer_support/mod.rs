@@ -94,7 +94,7 @@ pub async fn wait_for(what: &str, limit: Duration, mut done: impl FnMut() -> boo
 pub type Packets = Arc<Mutex<Vec<(RtpCodecKind, rtc::rtp::Packet)>>>;
 
 struct Handler {
-    candidates: mpsc::UnboundedSender<String>,
+    candidates: mpsc::Sender<String>,
     state: Arc<Mutex<RTCPeerConnectionState>>,
     packets: Packets,
     tracks: Arc<Mutex<Vec<Arc<dyn TrackRemote>>>>,
@@ -103,7 +103,7 @@ struct Handler {
 #[async_trait::async_trait]
 impl PeerConnectionEventHandler for Handler {
     async fn on_ice_candidate(&self, event: RTCPeerConnectionIceEvent) {
-        let _ = self.candidates.send(event.candidate.to_json().unwrap().candidate);
+        let _ = self.candidates.try_send(event.candidate.to_json().unwrap().candidate);
     }
 
     async fn on_connection_state_change(&self, state: RTCPeerConnectionState) {
@@ -127,7 +127,7 @@ impl PeerConnectionEventHandler for Handler {
 /// The bare side.
 pub struct Other {
     pub pc: Arc<dyn PeerConnection>,
-    pub candidates: mpsc::UnboundedReceiver<String>,
+    pub candidates: mpsc::Receiver<String>,
     pub state: Arc<Mutex<RTCPeerConnectionState>>,
     pub packets: Packets,
     pub tracks: Arc<Mutex<Vec<Arc<dyn TrackRemote>>>>,
@@ -176,7 +176,7 @@ impl Other {
                 Slot::SenderReport,
                 SenderReportBuilder::new().with_interval(Duration::from_millis(200)).with_use_latest_packet().build(),
             );
-        let (tx, candidates) = mpsc::unbounded_channel();
+        let (tx, candidates) = mpsc::channel(64);
         let state = Arc::new(Mutex::new(RTCPeerConnectionState::New));
         let packets = Packets::default();
         let tracks = Arc::default();
