@@ -329,9 +329,8 @@ async fn our_offers_have_the_form_of_the_recorded_browser_offers() {
             assert_eq!((ours.direction, theirs.direction), (direction, direction));
             assert_eq!(ours.setup.as_deref(), Some("actpass"));
             assert!(ours.rtcp_mux && ours.fingerprint.is_some() && ours.ufrag.is_some() && ours.pwd.is_some());
-            for uri in ["http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"] {
-                assert_eq!(ours.extension_id(uri), theirs.extension_id(uri));
-            }
+            let send_time = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time";
+            assert_eq!(ours.extension_id(send_time), theirs.extension_id(send_time));
         }
         let opus = ours.media[0].codec("opus").unwrap();
         assert_eq!((opus.payload_type, opus.fmtp.as_deref()), (111, Some("minptime=10;useinbandfec=1")));
