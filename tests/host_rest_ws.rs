@@ -366,12 +366,71 @@ async fn hostile_input_is_answered_and_others_are_served() {
     let (mut binary, _) = host.join("s", "PUBLISHER").await;
     binary.ws.send(Message::binary(vec![1, 2, 3])).await.unwrap();
     assert_eq!(binary.closed(PATIENCE).await, u16::from(CloseCode::Unsupported));
+    // Connections that never say anything cost a place for some seconds and nothing else.
+    let mut silent = Vec::new();
+    for _ in 0..200 {
+        silent.push(TcpStream::connect(host.addr()).await.unwrap());
+    }
+    assert!(good.request("echo", json!({})).await["result"].is_object());
+    assert_eq!(host.rest("GET", "/openvidu/api/sessions/s", true, None).await.0, 200);
     // Half a request and nothing more: the connection is given up.
     let mut slow = host.connect().await;
     slow.write_all(b"GET /openvidu/api/sessions HTTP/1.1\r\nHost: x\r\n").await.unwrap();
     let mut rest = Vec::new();
     tokio::time::timeout(Duration::from_secs(15), slow.read_to_end(&mut rest)).await.expect("given up").ok();
+    let mut nothing = [0; 1];
+    let first = silent.first_mut().unwrap();
+    assert!(
+        matches!(tokio::time::timeout(PATIENCE, first.read(&mut nothing)).await, Ok(Ok(0) | Err(_))),
+        "silent ones are given up too"
+    );
     assert!(good.request("sendMessage", signal("still here")).await["result"].is_object());
+}
+
+#[tokio::test]
+async fn publishing_and_subscribing_reach_the_media_thread() {
+    let host = host();
+    host.session("s").await;
+    let (mut a, _) = host.join("s", "PUBLISHER").await;
+    let (mut b, _) = host.join("s", "PUBLISHER").await;
+    let publish = |offer: &str| {
+        json!({"doLoopback": false, "hasAudio": true, "hasVideo": true, "audioActive": true, "videoActive": true, "typeOfVideo": "CAMERA",
+            "frameRate": 30, "videoDimensions": "{\"width\":640,\"height\":480}", "sdpOffer": offer})
+    };
+    assert_eq!(a.request("publishVideo", publish("not an sdp")).await["error"]["code"], 302);
+    let published =
+        a.request("publishVideo", publish(include_str!("fixtures/sdp/chromium-publish-offer.sdp"))).await["result"]
+            .clone();
+    let answer = published["sdpAnswer"].as_str().expect("an answer");
+    assert!(answer.contains("a=recvonly") && answer.contains("VP8/90000") && !answer.contains("VP9/90000"), "{answer}");
+    assert!(
+        answer.contains(&format!(" {} typ host", host.handle.udp_addr().port())),
+        "with the host's own candidate: {answer}"
+    );
+    let stream = b.notification("participantPublished", PATIENCE).await["streams"][0]["id"].clone();
+    assert_eq!(stream, published["id"]);
+    let offer = include_str!("fixtures/sdp/chromium-subscribe-offer.sdp");
+    let received = b.request("receiveVideoFrom", json!({"sender": stream, "sdpOffer": offer})).await;
+    assert!(received["result"]["sdpAnswer"].as_str().expect("an answer").contains("a=sendonly"));
+    assert!(
+        b.request(
+            "onIceCandidate",
+            json!({"endpointName": published["id"], "candidate": "", "sdpMid": "0", "sdpMLineIndex": 0})
+        )
+        .await["result"]
+            .is_object()
+    );
+    let prepared = b.request("prepareReceiveVideoFrom", json!({"sender": stream, "reconnect": true})).await;
+    assert!(prepared["result"]["sdpOffer"].as_str().expect("an offer").contains("m=video"), "{prepared}");
+    let again = include_str!("fixtures/sdp/chromium-reconnect-publisher-offer.sdp");
+    let reconnected = a.request("reconnectStream", json!({"stream": stream, "sdpString": again})).await;
+    assert_eq!(reconnected["result"]["id"], stream);
+    assert_eq!(host.handle.stats().streams, 1);
+    a.request("unpublishVideo", json!({})).await;
+    assert_eq!(b.notification("participantUnpublished", PATIENCE).await["reason"], "unpublish");
+    let late = b.request("receiveVideoFrom", json!({"sender": stream, "sdpOffer": offer})).await;
+    assert_eq!(late["error"]["code"], 105);
+    assert_eq!(host.handle.stats().streams, 0);
 }
 
 #[tokio::test]

@@ -141,7 +141,8 @@ impl Server {
         let mine = me.and_then(|p| p.stream.as_ref()).is_some_and(|s| s.info.id == stream_id);
         let allowed = !needs_permission || me.and_then(|p| p.ticket.kurento_options.as_ref()).is_some();
         let moderator = me.is_some_and(|p| p.may(Role::Moderator));
-        if !moderator && !(mine && allowed) {
+        let may = moderator || (mine && allowed);
+        if !may {
             return (ErrorCode::UserUnauthorized, format!("Unable to {what}. The user does not have a valid token"));
         }
         match session.and_then(|s| s.publisher(stream_id)) {
