@@ -285,6 +285,22 @@ fn in_the_call_keys_and_buttons_mean_the_same() {
 }
 
 #[test]
+fn a_call_from_the_command_line_says_what_it_waits_for() {
+    let script = Script::default();
+    script.with(|s| {
+        s.next_view.connection = Connection::Joining(JoinStep::Reaching);
+        s.next_view.server = "meet.example.org".into();
+    });
+    let call = script.call();
+    let target = Target::Session { server: String::new(), name: String::new() };
+    let mut w = Window::open(&script, Start::Call(call, target), (1280.0, 800.0));
+    assert!(w.has("Reaching meet.example.org") && !w.has("You are the first one here"));
+    script.with(|s| s.set_connection(Connection::Ended { reason: "forceDisconnectByUser".into() }));
+    w.steps(2);
+    assert!(w.has("You were removed by a moderator.") && !w.has("Join again"));
+}
+
+#[test]
 fn space_talks_while_it_is_held() {
     let script = Script::default();
     script.with(|s| {

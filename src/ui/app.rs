@@ -59,9 +59,6 @@ impl App {
 
     /// Draws one frame.
     pub fn show(&mut self, ui: &mut egui::Ui) {
-        if self.backend.wants_close() {
-            ui.ctx().send_viewport_cmd(egui::ViewportCommand::Close);
-        }
         let before = self.prefs.clone();
         self.zoom(ui.ctx());
         self.window_closing(ui.ctx());
@@ -123,7 +120,7 @@ impl App {
 
     /// Closing the window in a call asks; elsewhere devices are let go.
     fn window_closing(&mut self, ctx: &egui::Context) {
-        if self.backend.close_requested() && !self.closing {
+        if self.backend.wants_close() && !self.closing {
             self.closing = true;
             ctx.send_viewport_cmd(egui::ViewportCommand::Close);
         }

@@ -253,14 +253,9 @@ pub trait Backend {
     /// Enters a room. The lobby's devices are taken over; progress and refusal are in the call's view.
     fn join(&mut self, request: JoinRequest) -> Box<dyn Call>;
 
-    /// Whether the window is to close by itself (a limited run is over).
-    fn wants_close(&self) -> bool {
-        false
-    }
-
     /// Whether the window is to close itself, without asking: the time given on the command line is over, or the program was
     /// told to end. Read on every frame; whoever sets it calls the repaint function.
-    fn close_requested(&self) -> bool {
+    fn wants_close(&self) -> bool {
         false
     }
 

@@ -2,6 +2,7 @@
 
 use egui::{Align2, CornerRadius, Rect, Ui, pos2, vec2};
 
+use super::bridge::Target;
 use super::call::{Ended, Why};
 use super::failure::{self, CardState, Remedy};
 use super::input;
@@ -30,8 +31,17 @@ impl EndedScreen {
     }
 
     /// Where the call was.
-    pub fn target(&self) -> super::bridge::Target {
+    pub fn target(&self) -> Target {
         self.ended.target.clone()
+    }
+
+    /// Whether the way in cannot be used again: a token is for one entry, and a call started from the command line has no name here.
+    fn spent(&self) -> bool {
+        match &self.ended.target {
+            Target::Token(_) => true,
+            Target::Session { name, .. } => name.is_empty(),
+            Target::Invitation(_) | Target::Hosted { .. } => false,
+        }
     }
 
     /// Draws it.
@@ -46,8 +56,9 @@ impl EndedScreen {
             let failure = failure.clone();
             let at = pos2((area.center().x - w / 2.0).round(), (area.center().y - 130.0).round());
             let (_, remedy) = failure::card(ui, &mut self.card, &failure, at, w);
+            let spent = self.spent();
             return remedy.map(|r| {
-                if matches!(r, Remedy::TryAgain | Remedy::Watch | Remedy::AllowServer) {
+                if !spent && matches!(r, Remedy::TryAgain | Remedy::Watch | Remedy::AllowServer) {
                     Outcome::Again
                 } else {
                     Outcome::Home
@@ -83,7 +94,7 @@ impl EndedScreen {
             out = Some(Outcome::Home);
         }
         // A token for one person is spent: joining again with it can only fail.
-        let spent = matches!(self.ended.target, super::bridge::Target::Token(_));
+        let spent = self.spent();
         if again && !spent {
             let button = Button::new("end.again", Kind::Secondary, t("end.again"));
             let bw = button.width(ui);

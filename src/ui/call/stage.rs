@@ -41,7 +41,13 @@ impl CallScreen {
         self.was_with_others |= !view.people.is_empty();
         if others == 0 && own_all <= 1 {
             self.columns = None;
-            if view.people.is_empty() {
+            if let Some(step) = joining(view) {
+                let p = theme::palette(ui.ctx());
+                let center = stage.center();
+                widgets::spinner(ui, center - vec2(0.0, 20.0), 14.0, p.accent_text);
+                let at = center + vec2(0.0, 20.0);
+                widgets::line(ui, at, Align2::CENTER_CENTER, &step, theme::medium(size::TITLE), p.text, stage.width());
+            } else if view.people.is_empty() {
                 self.alone(ui, backend, stage);
             } else {
                 let p = theme::palette(ui.ctx());
@@ -278,5 +284,18 @@ impl CallScreen {
             p.text3,
             w,
         );
+    }
+}
+
+/// What is being waited for while the call is not in yet, as it is when it was started from the command line.
+fn joining(view: &View) -> Option<String> {
+    match &view.connection {
+        Connection::Idle | Connection::Joining(JoinStep::Reaching) => {
+            let host = if view.server.is_empty() { t("lobby.hosted_here").into_owned() } else { clean(&view.server) };
+            Some(tv("lobby.step_reaching", &[("host", host)]))
+        }
+        Connection::Joining(JoinStep::Entering) => Some(t("lobby.step_entering").into_owned()),
+        Connection::Joining(JoinStep::OpeningMedia) => Some(t("lobby.step_media").into_owned()),
+        _ => None,
     }
 }
