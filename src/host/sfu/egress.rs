@@ -7,7 +7,6 @@ use bytes::BytesMut;
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use tokio::net::UdpSocket;
 
 use super::Impairment;
 
@@ -20,9 +19,28 @@ const JOINED_BYTES: usize = 60_000;
 /// Bytes of one receive buffer: a GRO batch.
 const RECEIVE_BUFFER: usize = 65_535;
 
+/// The socket as the runtime sees it. On Unix it is asked for readability only: with writability registered as well,
+/// every datagram that leaves the send buffer would wake the thread once more.
+#[cfg(unix)]
+type Registered = tokio::io::unix::AsyncFd<std::net::UdpSocket>;
+#[cfg(not(unix))]
+type Registered = tokio::net::UdpSocket;
+
+// The successor of this function is `unsafe`, for types whose descriptor may change; that of a `UdpSocket` does not.
+#[cfg(unix)]
+#[allow(deprecated)]
+fn register(socket: std::net::UdpSocket) -> io::Result<Registered> {
+    Registered::with_interest(socket, tokio::io::Interest::READABLE)
+}
+
+#[cfg(not(unix))]
+fn register(socket: std::net::UdpSocket) -> io::Result<Registered> {
+    Registered::from_std(socket)
+}
+
 /// Socket, offload state and counters.
 pub(super) struct Wire {
-    socket: UdpSocket,
+    socket: Registered,
     state: UdpSocketState,
     ipv6: bool,
     /// Bound to every address: the source of a datagram matters.
@@ -35,7 +53,8 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new(socket: UdpSocket) -> io::Result<Self> {
+    /// Takes a bound, non-blocking socket; has to be called within the runtime.
+    pub(super) fn new(socket: std::net::UdpSocket) -> io::Result<Self> {
         let state = UdpSocketState::new((&socket).into())?;
         // Smaller buffers are slower, not wrong.
         let _ = state.set_recv_buffer_size((&socket).into(), SOCKET_BUFFER);
@@ -43,7 +62,7 @@ impl Wire {
         let bound = socket.local_addr()?;
         let (ipv6, wildcard) = (bound.is_ipv6(), bound.ip().is_unspecified());
         Ok(Self {
-            socket,
+            socket: register(socket)?,
             state,
             ipv6,
             wildcard,
@@ -56,16 +75,32 @@ impl Wire {
     }
 
     pub(super) async fn readable(&self) -> io::Result<()> {
-        self.socket.readable().await
+        // What was read is told by `receive`; this only wakes up.
+        self.socket.readable().await.map(|_| ())
+    }
+
+    #[cfg(unix)]
+    fn raw(&self) -> quinn_udp::UdpSockRef<'_> {
+        self.socket.get_ref().into()
+    }
+
+    #[cfg(not(unix))]
+    fn raw(&self) -> quinn_udp::UdpSockRef<'_> {
+        (&self.socket).into()
     }
 
     /// Reads one batch; `WouldBlock` when there is nothing.
     pub(super) fn receive(&self, buffers: &mut Receiver) -> io::Result<usize> {
         let mut slices: Vec<io::IoSliceMut<'_>> =
             buffers.storage.iter_mut().map(|buffer| io::IoSliceMut::new(buffer)).collect();
-        self.socket.try_io(tokio::io::Interest::READABLE, || {
-            self.state.recv((&self.socket).into(), &mut slices, &mut buffers.meta)
-        })
+        // `WouldBlock` inside clears the readiness, so that the next `readable` waits.
+        let interest = tokio::io::Interest::READABLE;
+        let meta = &mut buffers.meta;
+        #[cfg(unix)]
+        let read = self.socket.try_io(interest, |socket| self.state.recv(socket.into(), &mut slices, meta));
+        #[cfg(not(unix))]
+        let read = self.socket.try_io(interest, || self.state.recv(self.raw(), &mut slices, meta));
+        read
     }
 
     fn transmit(&mut self, to: SocketAddr, from: Option<IpAddr>, data: &[u8], segment: Option<usize>) {
@@ -74,10 +109,8 @@ impl Wire {
         let transmit = Transmit { destination, ecn: None, contents: data, segment_size: segment, src_ip: source };
         let count = segment.map_or(1, |segment| data.len().div_ceil(segment.max(1)));
         self.send_calls += 1;
-        let socket = &self.socket;
-        let state = &self.state;
         // A full socket buffer loses the packet, as a full queue on the path would: repair is per packet.
-        match socket.try_io(tokio::io::Interest::WRITABLE, || state.try_send(socket.into(), &transmit)) {
+        match self.state.try_send(self.raw(), &transmit) {
             Ok(()) => {
                 self.datagrams_out += count as u64;
                 self.bytes_out += data.len() as u64;

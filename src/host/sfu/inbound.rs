@@ -316,6 +316,11 @@ impl TrackIn {
         Some(Accepted::Forward(number))
     }
 
+    /// Something may have to be asked for.
+    pub(super) fn is_missing(&self) -> bool {
+        self.source.as_ref().is_some_and(|source| !source.missing.is_empty())
+    }
+
     /// Numbers to be asked for now, ascending; returns when to look again.
     pub(super) fn nacks(&mut self, now_us: u64, out: &mut Vec<u16>) -> Option<u64> {
         let source = self.source.as_mut()?;

@@ -177,6 +177,7 @@ impl Publication {
         } else {
             track.repair(view, now_us, abs)
         };
+        let missing = track.is_missing();
         let fed = match accepted {
             Accepted::Forward(number) => {
                 let stored = track.cache.get(number)?;
@@ -197,7 +198,7 @@ impl Publication {
             }
             Accepted::Nothing => None,
         };
-        if self.nack_next_us.is_none_or(|next| next > now_us + 8_000) {
+        if missing && self.nack_next_us.is_none_or(|next| next > now_us + 8_000) {
             self.nack_next_us = Some(now_us + 8_000);
         }
         fed

@@ -20,7 +20,7 @@ use super::rtcp::{self, Item, Writer};
 use super::transport::{Identity, Transport, TransportEvent};
 use super::{Command, LegId, SfuConfig, SfuError, SfuEvent, SfuStats};
 
-/// Reads in one turn before timers and commands get their chance.
+/// Reads in one turn (the last one finds nothing) before timers and commands get their chance.
 const READS_PER_TURN: usize = 16;
 /// Timers are not looked at more often than this.
 const TICK_US: u64 = 5_000;
@@ -106,7 +106,7 @@ pub(super) fn spawn(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     let wire = {
         let _guard = runtime.enter();
-        Wire::new(tokio::net::UdpSocket::from_std(socket)?)?
+        Wire::new(socket)?
     };
     let worker = Worker {
         wire,
@@ -214,9 +214,6 @@ impl Worker {
                 self.guarded(from, local, data, now, now_us);
             });
             self.flush();
-            if count < quinn_udp::BATCH_SIZE {
-                break;
-            }
         }
     }
 
