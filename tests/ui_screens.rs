@@ -501,3 +501,36 @@ fn pictures_of_the_main_screens_are_not_empty() {
         }
     }
 }
+
+#[test]
+fn closing_the_window_in_a_call_asks_and_then_closes() {
+    let script = Script::default();
+    script.with(|s| s.next_view = call_view(3));
+    let call = script.call();
+    let mut w = Window::open(&script, Start::Call(call, session()), (1280.0, 800.0));
+    let close = |w: &mut Window| {
+        let viewport = w.harness.input_mut().viewports.entry(egui::ViewportId::ROOT).or_default();
+        viewport.events.push(egui::ViewportEvent::Close);
+        w.harness.step();
+    };
+    let commands = |w: &Window| {
+        w.harness.output().viewport_output.get(&egui::ViewportId::ROOT).map(|o| o.commands.clone()).unwrap_or_default()
+    };
+    close(&mut w);
+    assert!(commands(&w).contains(&egui::ViewportCommand::CancelClose));
+    w.steps(2);
+    assert!(w.has("Leave the call?"));
+    w.click("Stay");
+    assert!(!w.has("Leave the call?"));
+    close(&mut w);
+    w.steps(2);
+    let leave = w.harness.query_all_by_label("Leave").last().expect("in the dialog");
+    leave.click();
+    let mut closed = false;
+    for _ in 0..3 {
+        w.harness.step();
+        closed |= commands(&w).contains(&egui::ViewportCommand::Close);
+    }
+    assert!(closed);
+    assert_eq!(script.with(|s| s.commands()).last(), Some(&Command::Leave));
+}

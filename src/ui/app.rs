@@ -31,6 +31,8 @@ pub struct App {
     title: String,
     /// Told to close: nothing is asked any more.
     closing: bool,
+    /// The window is to be closed once the call is left.
+    close_after_call: bool,
 }
 
 enum Screen {
@@ -54,7 +56,7 @@ impl App {
             Start::Lobby(target) => Screen::Lobby(Lobby::new(target, &prefs)),
             Start::Call(call, target) => Screen::Call(CallScreen::new(call, target)),
         };
-        Self { backend, prefs, screen, video, title: String::new(), closing: false }
+        Self { backend, prefs, screen, video, title: String::new(), closing: false, close_after_call: false }
     }
 
     /// Draws one frame.
@@ -82,8 +84,15 @@ impl App {
                 None => None,
             },
         };
+        if let Screen::Call(call) = &self.screen {
+            self.close_after_call &= call.is_leaving();
+        }
         if let Some(next) = next {
             self.screen = next;
+            if self.close_after_call {
+                self.closing = true;
+                ui.ctx().send_viewport_cmd(egui::ViewportCommand::Close);
+            }
             ui.memory_mut(|m| {
                 if let Some(id) = m.focused() {
                     m.surrender_focus(id);
@@ -133,6 +142,7 @@ impl App {
                     && !call.ask_close()
                 {
                     ctx.send_viewport_cmd(egui::ViewportCommand::CancelClose);
+                    self.close_after_call = true;
                 }
             }
             Screen::Lobby(lobby) => lobby.close(self.backend.as_mut()),

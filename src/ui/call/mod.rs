@@ -101,6 +101,11 @@ impl CallScreen {
         self.call.view()
     }
 
+    /// Whether the question on leaving is open.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving
+    }
+
     /// The window is to be closed: asks first. True when it may close at once.
     pub fn ask_close(&mut self) -> bool {
         if self.leaving {
