@@ -1,12 +1,12 @@
 //! `tertulia join`: one participant, with or without a window.
 
-use std::io::Write as _;
+use std::io::{BufRead, Write as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc;
 
 use super::Failure;
 use super::args::{Common, JoinArgs, MediaArgs};
@@ -135,16 +135,28 @@ fn print_line(line: &str) {
     drop(writeln!(out, "{line}").and_then(|()| out.flush()));
 }
 
-async fn read_commands(call: CallHandle) {
-    let mut lines = BufReader::new(tokio::io::stdin());
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        match read_limited(&mut lines, &mut line).await {
-            // The end of standard input means nothing: the call goes on.
-            Ok(0) | Err(_) => return,
-            Ok(_) => {}
+/// Standard input is read on a thread of its own: a blocked read must not hold the runtime's end up.
+fn input_lines() -> mpsc::Receiver<Vec<u8>> {
+    let (lines, queue) = mpsc::channel(16);
+    let reading = std::thread::Builder::new().name("stdin".to_owned()).spawn(move || {
+        let mut input = std::io::stdin().lock();
+        let mut line = Vec::new();
+        // The end of standard input means nothing: the call goes on.
+        while matches!(read_limited(&mut input, &mut line), Ok(1..)) {
+            if lines.blocking_send(std::mem::take(&mut line)).is_err() {
+                return;
+            }
         }
+    });
+    if let Err(error) = reading {
+        eprintln!("tertulia: no commands can be read: {error}");
+    }
+    queue
+}
+
+async fn read_commands(call: CallHandle) {
+    let mut lines = input_lines();
+    while let Some(line) = lines.recv().await {
         let text = String::from_utf8_lossy(&line);
         let text = text.trim();
         if text.is_empty() {
@@ -177,11 +189,11 @@ async fn read_commands(call: CallHandle) {
     }
 }
 
-/// Reads up to the next line end, keeping at most [`LINE_LIMIT`] bytes of it.
-async fn read_limited(reader: &mut (impl tokio::io::AsyncBufRead + Unpin), line: &mut Vec<u8>) -> std::io::Result<usize> {
+/// Reads up to the next line end, keeping at most [`LINE_LIMIT`] bytes of it; gives the number of bytes read.
+fn read_limited(reader: &mut impl BufRead, line: &mut Vec<u8>) -> std::io::Result<usize> {
     let mut total = 0;
     loop {
-        let available = reader.fill_buf().await?;
+        let available = reader.fill_buf()?;
         if available.is_empty() {
             return Ok(total);
         }

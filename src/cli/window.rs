@@ -10,7 +10,6 @@ use tracing::warn;
 use super::args::{Common, DemoArgs, MediaArgs};
 use super::{Failure, common, demo};
 use crate::call::process::ProcessMeter;
-use crate::call::report::Report;
 use crate::call::view::{DeviceState, Failure as Shown, Level, View};
 use crate::call::{self, CallConfig, CallHandle, Command, MediaChoice, VideoInput};
 use crate::host::{self, HostConfig, HostError, Tls};
@@ -22,6 +21,7 @@ use crate::media::video::device;
 use crate::media::video::frame::FrameSlot;
 use crate::media::video::source::{CameraSource, VideoMode};
 use crate::rtp::frame::VideoCodec;
+use crate::signaling::tls::Trust;
 use crate::settings::{self, RecentSession, Secrets, Settings, Store, Theme};
 use crate::ui::app::{Start, run};
 use crate::ui::bridge::{
@@ -409,7 +409,7 @@ impl Backend for Desk {
         Preferences {
             name: s.name.clone(),
             room_name: if s.room_name.is_empty() { "my-room".to_owned() } else { s.room_name.clone() },
-            servers: s.servers.iter().map(|url| Server { url: url.clone() }).collect(),
+            servers: s.servers.iter().map(|k| Server { url: k.url.clone(), own_certificate: k.own_certificate }).collect(),
             recent: s.recent.iter().map(|r| Recent { session: r.session.clone(), host: r.host.clone(), at_unix_ms: r.at_unix_ms }).collect(),
             theme: match s.theme {
                 Theme::System => ThemeChoice::System,
@@ -428,7 +428,11 @@ impl Backend for Desk {
         let s = &mut self.settings;
         s.name.clone_from(&preferences.name);
         s.room_name.clone_from(&preferences.room_name);
-        s.servers = preferences.servers.iter().map(|server| server.url.clone()).collect();
+        s.servers = preferences
+            .servers
+            .iter()
+            .map(|server| settings::KnownServer { url: server.url.clone(), own_certificate: server.own_certificate })
+            .collect();
         s.recent = preferences
             .recent
             .iter()
@@ -578,7 +582,12 @@ impl Backend for Desk {
 
     fn join(&mut self, request: JoinRequest) -> Box<dyn Call> {
         let target = match self.target_of(&request.target) {
-            Ok(target) => target,
+            Ok(mut target) => {
+                if request.own_certificate && target.trust == Trust::System {
+                    target.trust = Trust::Anything;
+                }
+                target
+            }
             Err(failure) => {
                 let view = View { connection: call::view::Connection::Failed(failure), ..View::default() };
                 return Box::new(Refused(Arc::new(view)));

@@ -7,4 +7,4 @@ mod secrets;
 mod store;
 
 pub use secrets::{SecretPlace, Secrets};
-pub use store::{Device, RecentSession, Settings, SettingsError, Store, Theme};
+pub use store::{Device, KnownServer, RecentSession, Settings, SettingsError, Store, Theme};

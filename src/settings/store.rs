@@ -66,6 +66,16 @@ pub struct RecentSession {
     pub at_unix_ms: u64,
 }
 
+/// A server that sessions can be joined on by name. Its secret is kept elsewhere.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KnownServer {
+    /// Base address.
+    pub url: String,
+    /// The user allowed this one server's own certificate.
+    pub own_certificate: bool,
+}
+
 /// Everything remembered between starts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -86,8 +96,8 @@ pub struct Settings {
     pub join_without_camera: bool,
     /// Mirror the own picture for oneself.
     pub mirror: bool,
-    /// Servers' base addresses, the chosen one first.
-    pub servers: Vec<String>,
+    /// Known servers, the chosen one first.
+    pub servers: Vec<KnownServer>,
     /// Devices.
     pub devices: Device,
     /// Newest first.

@@ -131,7 +131,7 @@ impl Engine {
                 })
                 .collect(),
             include_loopback: local,
-            impairments: self.config.impairments.clone(),
+            impairment: self.config.impairments.clone(),
             ..TransportConfig::default()
         }
     }
