@@ -11,7 +11,10 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
-use crate::peer::{MediaKind, MediaSender, PeerError, PeerEvent, Publication, PublishMedia, Sinks, SubscribeMedia, Subscription, TransportConfig};
+use crate::peer::{
+    MediaKind, MediaSender, PeerError, PeerEvent, Publication, PublishMedia, Sinks, SubscribeMedia, Subscription,
+    TransportConfig,
+};
 use crate::rtp::frame::VideoCodec;
 use crate::signaling::{LocalCandidate, PublishRequest, Signaling, SignalingError};
 
@@ -174,7 +177,8 @@ pub(super) async fn publish(
     let mut stream_id: Option<String> = None;
     let mut failures = 0;
     loop {
-        let outcome = publish_once(&spec, &signaling, &mut input, &reporter, &current, &mut stream_id, &mut failures).await;
+        let outcome =
+            publish_once(&spec, &signaling, &mut input, &reporter, &current, &mut stream_id, &mut failures).await;
         if let Some(old) = current.swap(None) {
             old.close().await;
         }
@@ -311,7 +315,17 @@ pub(super) async fn subscribe(
     let mut failures = 0;
     let mut active = (true, true);
     loop {
-        let outcome = subscribe_once(&spec, &signaling, &mut input, &reporter, &current, &mut subscribed, &mut failures, &mut active).await;
+        let outcome = subscribe_once(
+            &spec,
+            &signaling,
+            &mut input,
+            &reporter,
+            &current,
+            &mut subscribed,
+            &mut failures,
+            &mut active,
+        )
+        .await;
         if let Some(old) = current.swap(None) {
             old.close().await;
         }
@@ -349,7 +363,8 @@ async fn subscribe_once(
     let subscription = Arc::new(subscription);
     current.store(Some(Arc::clone(&subscription)));
     subscription.set_expected_active(active.0, active.1);
-    let (again, handle, server, stream_id) = (*subscribed, Arc::clone(&subscription), Arc::clone(signaling), spec.stream_id.clone());
+    let (again, handle, server, stream_id) =
+        (*subscribed, Arc::clone(&subscription), Arc::clone(signaling), spec.stream_id.clone());
     let server_offers = spec.server_offers;
     let ask = async move {
         if server_offers {
@@ -429,17 +444,32 @@ async fn forward_candidate(signaling: &dyn Signaling, endpoint: &str, event: Pee
 
 /// Both handles take the server's candidates.
 trait TakesCandidates {
-    fn take(&self, candidate: &str, sdp_mid: Option<String>, sdp_mline_index: Option<u16>) -> impl Future<Output = Result<(), PeerError>> + Send;
+    fn take(
+        &self,
+        candidate: &str,
+        sdp_mid: Option<String>,
+        sdp_mline_index: Option<u16>,
+    ) -> impl Future<Output = Result<(), PeerError>> + Send;
 }
 
 impl TakesCandidates for Publication {
-    fn take(&self, candidate: &str, sdp_mid: Option<String>, sdp_mline_index: Option<u16>) -> impl Future<Output = Result<(), PeerError>> + Send {
+    fn take(
+        &self,
+        candidate: &str,
+        sdp_mid: Option<String>,
+        sdp_mline_index: Option<u16>,
+    ) -> impl Future<Output = Result<(), PeerError>> + Send {
         self.add_candidate(candidate, sdp_mid, sdp_mline_index)
     }
 }
 
 impl TakesCandidates for Subscription {
-    fn take(&self, candidate: &str, sdp_mid: Option<String>, sdp_mline_index: Option<u16>) -> impl Future<Output = Result<(), PeerError>> + Send {
+    fn take(
+        &self,
+        candidate: &str,
+        sdp_mid: Option<String>,
+        sdp_mline_index: Option<u16>,
+    ) -> impl Future<Output = Result<(), PeerError>> + Send {
         self.add_candidate(candidate, sdp_mid, sdp_mline_index)
     }
 }

@@ -55,7 +55,11 @@ impl LipSync {
         let maps = *self.maps.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let heard_at = playout?.playout_time(audio_timestamp(maps.audio?, maps.video?, video_rtp))?;
         let due = heard_at.min(now + MAX_HOLD).max(now);
-        let late = if due >= heard_at { due.duration_since(heard_at).as_millis() as i32 } else { -(heard_at.duration_since(due).as_millis() as i32) };
+        let late = if due >= heard_at {
+            due.duration_since(heard_at).as_millis() as i32
+        } else {
+            -(heard_at.duration_since(due).as_millis() as i32)
+        };
         self.offset_ms.store(late, Ordering::Relaxed);
         (due > now).then_some(due)
     }

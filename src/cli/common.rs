@@ -36,7 +36,8 @@ pub(super) fn start_logging(verbose: u8, quiet: bool) {
         (false, 2) => "info,tertulia=trace",
         (false, _) => "debug,tertulia=trace",
     };
-    let fallback = format!("{level},rtc=error,rtc_dtls=off,rtc_ice=error,rtc_sctp=off,webrtc=off,rtc_interceptor=error");
+    let fallback =
+        format!("{level},rtc=error,rtc_dtls=off,rtc_ice=error,rtc_sctp=off,webrtc=off,rtc_interceptor=error");
     let filter = EnvFilter::try_from_env("TERTULIA_LOG").unwrap_or_else(|_| EnvFilter::new(fallback));
     // A second call (tests in one process) keeps the first subscriber.
     drop(
@@ -59,7 +60,11 @@ pub(super) fn runtime() -> Result<Runtime, Failure> {
 }
 
 pub(super) fn impairments(common: &Common) -> Result<Option<Impairments>, Failure> {
-    common.simulate_network.as_deref().map(|spec| Impairments::parse(spec).map_err(|e| Failure::Usage(format!("--simulate-network: {e}")))).transpose()
+    common
+        .simulate_network
+        .as_deref()
+        .map(|spec| Impairments::parse(spec).map_err(|e| Failure::Usage(format!("--simulate-network: {e}"))))
+        .transpose()
 }
 
 /// Reads a secret out of the environment. Its value is never printed.
@@ -71,25 +76,39 @@ pub(super) fn secret_from(variable: &str) -> Result<Secret, Failure> {
 }
 
 /// Understands what `join` was given.
-pub(super) fn target(text: &str, session: Option<&str>, secret_env: Option<&str>, role: &str, insecure: bool) -> Result<Target, Failure> {
+pub(super) fn target(
+    text: &str,
+    session: Option<&str>,
+    secret_env: Option<&str>,
+    role: &str,
+    insecure: bool,
+) -> Result<Target, Failure> {
     let text = text.trim();
     let loose = if insecure { Trust::Anything } else { Trust::System };
     if Invitation::looks_like_one(text) {
-        let invitation = Invitation::parse(text).map_err(|e| Failure::Failed(format!("this link is cut off: {e}; copy it again, whole")))?;
+        let invitation = Invitation::parse(text)
+            .map_err(|e| Failure::Failed(format!("this link is cut off: {e}; copy it again, whole")))?;
         let trust = match &invitation.fingerprint {
             Some(fingerprint) => {
-                let pin = Fingerprint::parse(fingerprint)
-                    .ok_or_else(|| Failure::Failed("this link is cut off: its fingerprint is not whole; copy it again".to_owned()))?;
+                let pin = Fingerprint::parse(fingerprint).ok_or_else(|| {
+                    Failure::Failed("this link is cut off: its fingerprint is not whole; copy it again".to_owned())
+                })?;
                 Trust::Pinned(pin)
             }
             None => loose,
         };
-        let source = TokenSource::RoomKey { base: invitation.base_url(), room: invitation.room.clone(), key: Secret::new(invitation.key) };
+        let source = TokenSource::RoomKey {
+            base: invitation.base_url(),
+            room: invitation.room.clone(),
+            key: Secret::new(invitation.key),
+        };
         return Ok(Target { source, trust });
     }
     if text.starts_with("ws://") || text.starts_with("wss://") {
         if crate::protocol::token::Token::parse(text).is_ok_and(|t| !t.secret().is_empty()) {
-            return Err(Failure::Usage("the server's secret does not belong on the command line: name a variable with --secret-env".to_owned()));
+            return Err(Failure::Usage(
+                "the server's secret does not belong on the command line: name a variable with --secret-env".to_owned(),
+            ));
         }
         return Ok(Target { source: TokenSource::Raw(Secret::new(text)), trust: loose });
     }
@@ -99,22 +118,29 @@ pub(super) fn target(text: &str, session: Option<&str>, secret_env: Option<&str>
             return Err(Failure::Usage("a session name has letters, digits, - and _, no spaces".to_owned()));
         }
         if url::Url::parse(text).is_ok_and(|u| u.password().is_some()) {
-            return Err(Failure::Usage("a password does not belong on the command line: name a variable with --secret-env".to_owned()));
+            return Err(Failure::Usage(
+                "a password does not belong on the command line: name a variable with --secret-env".to_owned(),
+            ));
         }
         let (base, session) = (text.trim_end_matches('/').to_owned(), session.to_owned());
         let source = match secret_env {
-            Some(variable) => TokenSource::OpenVidu { base, session, secret: secret_from(variable)?, role: role.to_owned() },
+            Some(variable) => {
+                TokenSource::OpenVidu { base, session, secret: secret_from(variable)?, role: role.to_owned() }
+            }
             None => TokenSource::Application { base, session },
         };
         return Ok(Target { source, trust: loose });
     }
-    Err(Failure::Failed("this is neither a token, an invitation nor a server's address; copy it again, whole".to_owned()))
+    Err(Failure::Failed(
+        "this is neither a token, an invitation nor a server's address; copy it again, whole".to_owned(),
+    ))
 }
 
 /// Media options of the command line as the engine takes them.
 pub(super) fn media(args: &MediaArgs) -> Result<MediaChoice, Failure> {
     let usage = |e: &dyn std::fmt::Display| Failure::Usage(e.to_string());
-    let (camera, microphone, speaker) = if args.headless { ("none", "none", "null") } else { ("device", "device", "device") };
+    let (camera, microphone, speaker) =
+        if args.headless { ("none", "none", "null") } else { ("device", "device", "device") };
     let camera = CameraSource::parse(args.camera.as_deref().unwrap_or(camera)).map_err(|e| usage(&e))?;
     let (tone, sync) = match &camera {
         CameraSource::Pattern(pattern) => (default_tone_hz(pattern.id), pattern.sync),
@@ -125,7 +151,12 @@ pub(super) fn media(args: &MediaArgs) -> Result<MediaChoice, Failure> {
             CameraSource::None => VideoInput::None,
             source => VideoInput::Camera(source),
         },
-        microphone: args.microphone.as_deref().unwrap_or(microphone).parse::<MicrophoneSource>().map_err(|e| usage(&e))?,
+        microphone: args
+            .microphone
+            .as_deref()
+            .unwrap_or(microphone)
+            .parse::<MicrophoneSource>()
+            .map_err(|e| usage(&e))?,
         speaker: args.speaker.as_deref().unwrap_or(speaker).parse::<SpeakerSink>().map_err(|e| usage(&e))?,
         processing: match args.processing {
             Processing::Auto => audio::Processing::Auto,
@@ -153,7 +184,13 @@ pub(super) fn decoders() -> Result<DecoderPool, Failure> {
 }
 
 /// The parts of a call's configuration that every command fills alike.
-pub(super) fn call_config(target: Target, media: MediaChoice, name: String, command: &'static str, started: Instant) -> Result<CallConfig, Failure> {
+pub(super) fn call_config(
+    target: Target,
+    media: MediaChoice,
+    name: String,
+    command: &'static str,
+    started: Instant,
+) -> Result<CallConfig, Failure> {
     Ok(CallConfig {
         target,
         name,
@@ -179,18 +216,24 @@ pub(super) fn new_device_key() -> String {
 
 /// A name for people who gave none.
 pub(super) fn default_name() -> String {
-    ["USER", "USERNAME"].iter().find_map(|v| std::env::var(v).ok()).filter(|n| !n.is_empty()).unwrap_or_else(|| "Tertulia".to_owned())
+    ["USER", "USERNAME"]
+        .iter()
+        .find_map(|v| std::env::var(v).ok())
+        .filter(|n| !n.is_empty())
+        .unwrap_or_else(|| "Tertulia".to_owned())
 }
 
 pub(super) fn save_report(path: Option<&Path>, report: &impl serde::Serialize) -> Result<(), Failure> {
     let Some(path) = path else { return Ok(()) };
-    write_json(path, report).map_err(|e| Failure::Failed(format!("the report could not be written to {}: {e}", path.display())))
+    write_json(path, report)
+        .map_err(|e| Failure::Failed(format!("the report could not be written to {}: {e}", path.display())))
 }
 
 /// Draws the grid as a user would see it.
 pub(super) fn save_snapshot(path: &Path, view: &View) -> Result<(), String> {
     let failed = |e: &dyn std::fmt::Display| format!("the picture could not be written to {}: {e}", path.display());
-    let png = crate::ui::snapshot::render_grid(view, SNAPSHOT_SIZE.0, SNAPSHOT_SIZE.1).to_png().map_err(|e| failed(&e))?;
+    let png =
+        crate::ui::snapshot::render_grid(view, SNAPSHOT_SIZE.0, SNAPSHOT_SIZE.1).to_png().map_err(|e| failed(&e))?;
     std::fs::write(path, png).map_err(|e| failed(&e))
 }
 

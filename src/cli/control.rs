@@ -26,11 +26,16 @@ pub(super) fn parse(line: &str) -> Result<Line, String> {
     let engine = |command| Ok(Line::Engine(vec![command]));
     match text(members, "do")?.as_str() {
         "mute" => {
-            let commands: Vec<Command> = [flag(members, "audio")?.map(Command::MuteAudio), flag(members, "video")?.map(Command::MuteVideo)]
-                .into_iter()
-                .flatten()
-                .collect();
-            if commands.is_empty() { Err("mute needs \"audio\" or \"video\"".to_owned()) } else { Ok(Line::Engine(commands)) }
+            let commands: Vec<Command> =
+                [flag(members, "audio")?.map(Command::MuteAudio), flag(members, "video")?.map(Command::MuteVideo)]
+                    .into_iter()
+                    .flatten()
+                    .collect();
+            if commands.is_empty() {
+                Err("mute needs \"audio\" or \"video\"".to_owned())
+            } else {
+                Ok(Line::Engine(commands))
+            }
         }
         "camera" => engine(Command::Camera(text(members, "source")?)),
         "microphone" => engine(Command::Microphone(text(members, "source")?)),
@@ -45,7 +50,9 @@ pub(super) fn parse(line: &str) -> Result<Line, String> {
                 None | Some(Value::Null) => Vec::new(),
                 Some(Value::Array(ids)) => ids
                     .iter()
-                    .map(|id| id.as_str().map(str::to_owned).ok_or_else(|| "\"to\" is a list of connection ids".to_owned()))
+                    .map(|id| {
+                        id.as_str().map(str::to_owned).ok_or_else(|| "\"to\" is a list of connection ids".to_owned())
+                    })
                     .collect::<Result<_, _>>()?,
                 Some(_) => return Err("\"to\" is a list of connection ids".to_owned()),
             };
@@ -58,7 +65,9 @@ pub(super) fn parse(line: &str) -> Result<Line, String> {
             audio: flag(members, "audio")?.unwrap_or(true),
             video: flag(members, "video")?.unwrap_or(true),
         }),
-        "tile" => engine(Command::Tile { stream_id: text(members, "stream_id")?, size: size(&text(members, "size")?)? }),
+        "tile" => {
+            engine(Command::Tile { stream_id: text(members, "stream_id")?, size: size(&text(members, "size")?)? })
+        }
         "volume" => {
             let gain = members.get("gain").and_then(Value::as_f64).ok_or("volume needs \"gain\": a number")?;
             engine(Command::Volume { person: text(members, "person")?, gain: gain as f32 })
@@ -82,7 +91,11 @@ pub(super) fn refusal(line: &str, message: &str) -> Value {
 }
 
 fn text(members: &Map<String, Value>, name: &str) -> Result<String, String> {
-    members.get(name).and_then(Value::as_str).map(str::to_owned).ok_or_else(|| format!("{name:?} is missing or no text"))
+    members
+        .get(name)
+        .and_then(Value::as_str)
+        .map(str::to_owned)
+        .ok_or_else(|| format!("{name:?} is missing or no text"))
 }
 
 fn optional_text(members: &Map<String, Value>, name: &str) -> Result<String, String> {
@@ -98,7 +111,9 @@ fn flag(members: &Map<String, Value>, name: &str) -> Result<Option<bool>, String
 }
 
 fn size(text: &str) -> Result<(u32, u32), String> {
-    text.split_once('x').and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?))).ok_or_else(|| "a size is written 320x180".to_owned())
+    text.split_once('x')
+        .and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)))
+        .ok_or_else(|| "a size is written 320x180".to_owned())
 }
 
 #[cfg(test)]
@@ -137,7 +152,16 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused_with_a_reason() {
-        for line in ["", "{", "[]", r#"{"do":"dance"}"#, r#"{"do":"mute"}"#, r#"{"do":"mute","audio":1}"#, r#"{"do":"tile","stream_id":"s","size":"big"}"#, r#"{"do":"signal","type":"x","to":"all"}"#] {
+        for line in [
+            "",
+            "{",
+            "[]",
+            r#"{"do":"dance"}"#,
+            r#"{"do":"mute"}"#,
+            r#"{"do":"mute","audio":1}"#,
+            r#"{"do":"tile","stream_id":"s","size":"big"}"#,
+            r#"{"do":"signal","type":"x","to":"all"}"#,
+        ] {
             assert!(!parse(line).unwrap_err().is_empty(), "{line}");
         }
         assert_eq!(refusal(r#"{"do":"dance"}"#, "no")["command"]["do"], "dance");

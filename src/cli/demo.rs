@@ -77,7 +77,14 @@ pub(super) fn begin(
     Ok(Demo { host, calls, _folder: folder })
 }
 
-fn participant(invitation: &str, number: u32, mode: VideoMode, started: Instant, decoders: &DecoderPool, meter: &Arc<ProcessMeter>) -> Result<CallConfig, Failure> {
+fn participant(
+    invitation: &str,
+    number: u32,
+    mode: VideoMode,
+    started: Instant,
+    decoders: &DecoderPool,
+    meter: &Arc<ProcessMeter>,
+) -> Result<CallConfig, Failure> {
     let id = u8::try_from(number).unwrap_or(u8::MAX);
     let target = common::target(invitation, None, None, "PUBLISHER", false)?;
     let media = MediaChoice {
@@ -197,7 +204,11 @@ fn problem(reports: &[Report], participants: usize) -> Option<String> {
         return Some(error);
     }
     let blind = reports.iter().filter(|r| {
-        let seen = r.streams.iter().filter(|s| s.direction == "recv" && s.video.as_ref().is_some_and(|v| v.frames.unwrap_or(0) > 0)).count();
+        let seen = r
+            .streams
+            .iter()
+            .filter(|s| s.direction == "recv" && s.video.as_ref().is_some_and(|v| v.frames.unwrap_or(0) > 0))
+            .count();
         seen + 1 < participants
     });
     let blind = blind.count();

@@ -40,7 +40,9 @@ pub(super) fn run(args: &DoctorArgs) -> Result<(), Failure> {
     }
     if args.json {
         let ok = checks.iter().all(|c| c.ok);
-        let text = serde_json::to_string_pretty(&serde_json::json!({"schema": 1, "version": env!("CARGO_PKG_VERSION"), "ok": ok, "checks": checks}));
+        let text = serde_json::to_string_pretty(
+            &serde_json::json!({"schema": 1, "version": env!("CARGO_PKG_VERSION"), "ok": ok, "checks": checks}),
+        );
         println!("{}", text.map_err(Failure::failed)?);
     } else {
         for check in &checks {
@@ -53,12 +55,18 @@ pub(super) fn run(args: &DoctorArgs) -> Result<(), Failure> {
     // A machine without a camera is no failure; a server that was asked for and cannot be reached is.
     match checks.iter().find(|c| !c.ok && matches!(c.name, "server" | "network" | "VP8" | "H264")) {
         None => Ok(()),
-        Some(check) => Err(Failure::Failed(format!("{}: {}; {}", check.name, check.found, check.remedy.as_deref().unwrap_or("see above")))),
+        Some(check) => Err(Failure::Failed(format!(
+            "{}: {}; {}",
+            check.name,
+            check.found,
+            check.remedy.as_deref().unwrap_or("see above")
+        ))),
     }
 }
 
 fn cameras() -> Check {
-    let found: Vec<String> = device::list_cameras().into_iter().map(|c| format!("{} ({:?})", c.name, c.state).to_lowercase()).collect();
+    let found: Vec<String> =
+        device::list_cameras().into_iter().map(|c| format!("{} ({:?})", c.name, c.state).to_lowercase()).collect();
     if found.is_empty() {
         Check::bad("camera", "none", "plug one in, or join without video")
     } else {
@@ -87,8 +95,12 @@ fn codec(codec: VideoCodec) -> Check {
 }
 
 fn network() -> Check {
-    let addresses: Vec<String> =
-        if_addrs::get_if_addrs().unwrap_or_default().into_iter().filter(|i| !i.is_loopback() && !i.is_link_local()).map(|i| i.ip().to_string()).collect();
+    let addresses: Vec<String> = if_addrs::get_if_addrs()
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|i| !i.is_loopback() && !i.is_link_local())
+        .map(|i| i.ip().to_string())
+        .collect();
     if addresses.is_empty() {
         // Calls on this computer work all the same.
         return Check::fine("network", "loopback only");
@@ -101,14 +113,22 @@ fn network() -> Check {
 
 async fn reach(server: &str) -> Check {
     let started = Instant::now();
-    let Ok(url) = url::Url::parse(server) else { return Check::bad("server", "no address", "write it as https://host:port") };
+    let Ok(url) = url::Url::parse(server) else {
+        return Check::bad("server", "no address", "write it as https://host:port");
+    };
     let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else {
         return Check::bad("server", "no host", "write it as https://host:port");
     };
-    let connected = tokio::time::timeout(SERVER_TIMEOUT, tokio::net::TcpStream::connect((host.trim_matches(['[', ']']), port))).await;
+    let connected =
+        tokio::time::timeout(SERVER_TIMEOUT, tokio::net::TcpStream::connect((host.trim_matches(['[', ']']), port)))
+            .await;
     match connected {
         Ok(Ok(_)) => Check::fine("server", format!("{host}:{port} answers after {} ms", started.elapsed().as_millis())),
-        Ok(Err(error)) => Check::bad("server", format!("{host}:{port}: {error}"), "check the address and whether the server runs"),
-        Err(_) => Check::bad("server", format!("{host}:{port} does not answer"), "ask whether a firewall blocks the port"),
+        Ok(Err(error)) => {
+            Check::bad("server", format!("{host}:{port}: {error}"), "check the address and whether the server runs")
+        }
+        Err(_) => {
+            Check::bad("server", format!("{host}:{port} does not answer"), "ask whether a firewall blocks the port")
+        }
     }
 }

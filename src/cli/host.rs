@@ -14,7 +14,9 @@ pub(super) fn run(global: &Common, args: &HostArgs) -> Result<(), Failure> {
         return Err(Failure::Failed("this version knows the rule `conference` only".to_owned()));
     }
     if args.advertise.is_some() {
-        return Err(Failure::Failed("being found on the network comes with a later version: send the invitation instead".to_owned()));
+        return Err(Failure::Failed(
+            "being found on the network comes with a later version: send the invitation instead".to_owned(),
+        ));
     }
     let secret = args.secret_env.as_deref().map(common::secret_from).transpose()?;
     let meter = ProcessMeter::new(std::time::Instant::now());
@@ -25,7 +27,9 @@ pub(super) fn run(global: &Common, args: &HostArgs) -> Result<(), Failure> {
         tls: if args.no_tls { Tls::None } else { Tls::SelfSigned },
         data_dir: match &args.data_dir {
             Some(dir) => dir.clone(),
-            None => crate::settings::Store::open(global.config.as_deref()).map_err(Failure::failed)?.folder().join("host"),
+            None => {
+                crate::settings::Store::open(global.config.as_deref()).map_err(Failure::failed)?.folder().join("host")
+            }
         },
         impairments: common::impairments(global)?,
         ..HostConfig::default()

@@ -23,7 +23,13 @@ const END_TIMEOUT: Duration = Duration::from_secs(8);
 
 pub(super) fn run(global: &Common, args: JoinArgs, started: Instant) -> Result<(), Failure> {
     let text = if args.target == "-" { first_line_of_input()? } else { args.target.clone() };
-    let target = common::target(&text, args.session.as_deref(), args.secret_env.as_deref(), args.media.role.name(), args.media.insecure)?;
+    let target = common::target(
+        &text,
+        args.session.as_deref(),
+        args.secret_env.as_deref(),
+        args.media.role.name(),
+        args.media.insecure,
+    )?;
     let media = common::media(&args.media)?;
     let name = args.media.name.clone().unwrap_or_else(common::default_name);
     let mut config = common::call_config(target, media, name, "join", started)?;
@@ -38,10 +44,14 @@ pub(super) fn run(global: &Common, args: JoinArgs, started: Instant) -> Result<(
 
 fn first_line_of_input() -> Result<String, Failure> {
     let mut line = String::new();
-    std::io::stdin().read_line(&mut line).map_err(|e| Failure::Failed(format!("standard input cannot be read: {e}")))?;
+    std::io::stdin()
+        .read_line(&mut line)
+        .map_err(|e| Failure::Failed(format!("standard input cannot be read: {e}")))?;
     let line = line.trim();
     if line.is_empty() {
-        return Err(Failure::Failed("nothing came on standard input: give a token or an invitation on its first line".to_owned()));
+        return Err(Failure::Failed(
+            "nothing came on standard input: give a token or an invitation on its first line".to_owned(),
+        ));
     }
     Ok(line.to_owned())
 }

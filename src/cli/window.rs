@@ -21,11 +21,12 @@ use crate::media::video::device;
 use crate::media::video::frame::FrameSlot;
 use crate::media::video::source::{CameraSource, VideoMode};
 use crate::rtp::frame::VideoCodec;
-use crate::signaling::tls::Trust;
 use crate::settings::{self, RecentSession, Secrets, Settings, Store, Theme};
+use crate::signaling::tls::Trust;
 use crate::ui::app::{Start, run};
 use crate::ui::bridge::{
-    Backend, Call, Device, DeviceChoice, Devices, JoinRequest, Preferences, Preview, Recent, Repaint, RoomState, Server, Target, ThemeChoice,
+    Backend, Call, Device, DeviceChoice, Devices, JoinRequest, Preferences, Preview, Recent, Repaint, RoomState,
+    Server, Target, ThemeChoice,
 };
 
 /// How long a call may take to say good-bye when the window is closed.
@@ -73,7 +74,10 @@ pub(super) fn call(global: &Common, config: CallConfig, args: &MediaArgs) -> Res
             shared.close_window();
         });
     }
-    let result = open(desk, Start::Call(Box::new(Running(handle)), Target::Session { server: String::new(), name: String::new() }));
+    let result = open(
+        desk,
+        Start::Call(Box::new(Running(handle)), Target::Session { server: String::new(), name: String::new() }),
+    );
     let report = runtime.block_on(async {
         drop(report.send(Command::Leave));
         tokio::time::timeout(GOOD_BYE, report.finished()).await.ok().flatten()
@@ -94,7 +98,9 @@ pub(super) fn demo(global: &Common, args: &DemoArgs, mode: VideoMode, started: I
         let waker = Arc::clone(&shared);
         demo::begin(global, args.participants, mode, started, Some(Arc::new(move || waker.repaint())))?
     };
-    let Some(first) = demo.calls.first().cloned() else { return Err(Failure::Usage("a demo needs participants".to_owned())) };
+    let Some(first) = demo.calls.first().cloned() else {
+        return Err(Failure::Usage("a demo needs participants".to_owned()));
+    };
     if let Some(seconds) = args.seconds {
         let (shared, first, snapshot) = (Arc::clone(&shared), first.clone(), args.snapshot.clone());
         runtime.spawn(async move {
@@ -119,7 +125,8 @@ async fn draw(call: &CallHandle, path: Option<PathBuf>) {
 
 fn open(desk: Desk, start: Start) -> Result<(), Failure> {
     let (shared, runtime) = (Arc::clone(&desk.shared), Arc::clone(&desk.runtime));
-    let result = run(Box::new(desk), start).map_err(|e| Failure::Failed(format!("no window could be opened: {e}; use --headless without a display")));
+    let result = run(Box::new(desk), start)
+        .map_err(|e| Failure::Failed(format!("no window could be opened: {e}; use --headless without a display")));
     // The window is gone; everybody in the calls is to hear that we left.
     let (calls, room) = {
         let mut state = shared.lock();
@@ -269,10 +276,14 @@ impl Desk {
                 let events = Box::new(move |event: CaptureEvent| {
                     let state = match event {
                         CaptureEvent::Opened { .. } | CaptureEvent::Recovered => DeviceState::On,
-                        CaptureEvent::Failed { key, device, detail } => DeviceState::Failed(Shown { key, values: vec![("dev", device)], detail }),
-                        CaptureEvent::Stalled { device, for_ms } => {
-                            DeviceState::Failed(Shown { key: "dev.cam_lost", values: vec![("dev", device)], detail: format!("no picture for {for_ms} ms") })
+                        CaptureEvent::Failed { key, device, detail } => {
+                            DeviceState::Failed(Shown { key, values: vec![("dev", device)], detail })
                         }
+                        CaptureEvent::Stalled { device, for_ms } => DeviceState::Failed(Shown {
+                            key: "dev.cam_lost",
+                            values: vec![("dev", device)],
+                            detail: format!("no picture for {for_ms} ms"),
+                        }),
                         CaptureEvent::Ended => DeviceState::None,
                     };
                     shared.change(|s| s.camera = state);
@@ -324,7 +335,9 @@ impl Desk {
     fn target_of(&self, target: &Target) -> Result<crate::signaling::target::Target, Shown> {
         let link = |error: Failure| shown("err.link", error.to_string());
         match target {
-            Target::Invitation(text) | Target::Token(text) => common::target(text, None, None, "PUBLISHER", false).map_err(link),
+            Target::Invitation(text) | Target::Token(text) => {
+                common::target(text, None, None, "PUBLISHER", false).map_err(link)
+            }
             Target::Hosted { .. } => {
                 let invitation = self.shared.lock().hosted_invitation.clone();
                 let text = invitation.ok_or_else(|| shown("err.no_room", "no room is open here".to_owned()))?;
@@ -347,14 +360,19 @@ impl Desk {
 
     fn remember(&mut self, target: &Target) {
         let visit = match target {
-            Target::Session { server, name } => (name.clone(), url::Url::parse(server).ok().and_then(|u| u.host_str().map(str::to_owned)).unwrap_or_default()),
+            Target::Session { server, name } => (
+                name.clone(),
+                url::Url::parse(server).ok().and_then(|u| u.host_str().map(str::to_owned)).unwrap_or_default(),
+            ),
             Target::Invitation(text) => match Invitation::parse(text) {
                 Ok(invitation) => (invitation.room, invitation.host),
                 Err(_) => return,
             },
             Target::Token(_) | Target::Hosted { .. } => return,
         };
-        let at_unix_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(0));
+        let at_unix_ms = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(0));
         self.settings.visited(RecentSession { session: visit.0, host: visit.1, at_unix_ms });
         self.save();
     }
@@ -409,15 +427,27 @@ impl Backend for Desk {
         Preferences {
             name: s.name.clone(),
             room_name: if s.room_name.is_empty() { "my-room".to_owned() } else { s.room_name.clone() },
-            servers: s.servers.iter().map(|k| Server { url: k.url.clone(), own_certificate: k.own_certificate }).collect(),
-            recent: s.recent.iter().map(|r| Recent { session: r.session.clone(), host: r.host.clone(), at_unix_ms: r.at_unix_ms }).collect(),
+            servers: s
+                .servers
+                .iter()
+                .map(|k| Server { url: k.url.clone(), own_certificate: k.own_certificate })
+                .collect(),
+            recent: s
+                .recent
+                .iter()
+                .map(|r| Recent { session: r.session.clone(), host: r.host.clone(), at_unix_ms: r.at_unix_ms })
+                .collect(),
             theme: match s.theme {
                 Theme::System => ThemeChoice::System,
                 Theme::Dark => ThemeChoice::Dark,
                 Theme::Light => ThemeChoice::Light,
             },
             language: s.language.clone(),
-            devices: DeviceChoice { camera: s.devices.camera.clone(), microphone: s.devices.microphone.clone(), speaker: s.devices.speaker.clone() },
+            devices: DeviceChoice {
+                camera: s.devices.camera.clone(),
+                microphone: s.devices.microphone.clone(),
+                speaker: s.devices.speaker.clone(),
+            },
             join_muted: s.join_muted,
             join_without_camera: s.join_without_camera,
             mirror: s.mirror,
@@ -470,7 +500,9 @@ impl Backend for Desk {
             shared.change(|s| s.cameras = Devices::Known(cameras));
             let devices = audio::list_devices();
             let known = |list: Vec<audio::AudioDevice>| {
-                Devices::Known(list.into_iter().map(|d| Device { source: format!("device:{}", d.id), name: d.name }).collect())
+                Devices::Known(
+                    list.into_iter().map(|d| Device { source: format!("device:{}", d.id), name: d.name }).collect(),
+                )
             };
             shared.change(|s| {
                 s.microphones = known(devices.microphones);
@@ -517,13 +549,20 @@ impl Backend for Desk {
         if let Some(engine) = &self.microphone {
             state.level.set_dbfs(engine.levels().captured_dbfs);
         }
-        Preview { frames: self.slot.clone(), camera: state.camera.clone(), microphone: state.microphone.clone(), level: state.level.clone() }
+        Preview {
+            frames: self.slot.clone(),
+            camera: state.camera.clone(),
+            microphone: state.microphone.clone(),
+            level: state.level.clone(),
+        }
     }
 
     fn test_speaker(&mut self) {
         if let Some(engine) = &self.microphone {
             let rate = audio::SAMPLE_RATE_HZ as f32;
-            let tone: Vec<f32> = (0..audio::SAMPLE_RATE_HZ / 2).map(|i| 0.1 * (i as f32 * 440.0 * std::f32::consts::TAU / rate).sin()).collect();
+            let tone: Vec<f32> = (0..audio::SAMPLE_RATE_HZ / 2)
+                .map(|i| 0.1 * (i as f32 * 440.0 * std::f32::consts::TAU / rate).sin())
+                .collect();
             engine.play_sound(tone.into());
         }
     }
@@ -547,7 +586,12 @@ impl Backend for Desk {
             match opened {
                 Ok((invitation, handle)) => shared.change(|s| {
                     let text = invitation.to_string();
-                    s.room = RoomState::Open { name, invitation: text.clone(), browser_link: None, port: handle.listen_addr().port() };
+                    s.room = RoomState::Open {
+                        name,
+                        invitation: text.clone(),
+                        browser_link: None,
+                        port: handle.listen_addr().port(),
+                    };
                     s.hosted_invitation = Some(text);
                     s.host = Some(handle);
                 }),
@@ -602,8 +646,18 @@ impl Backend for Desk {
                 None | Some(Ok(CameraSource::None) | Err(_)) => VideoInput::None,
                 Some(Ok(source)) => VideoInput::Camera(source),
             },
-            microphone: request.devices.microphone.as_deref().and_then(|s| s.parse().ok()).unwrap_or(MicrophoneSource::None),
-            speaker: request.devices.speaker.as_deref().and_then(|s| s.parse().ok()).unwrap_or(SpeakerSink::Device(None)),
+            microphone: request
+                .devices
+                .microphone
+                .as_deref()
+                .and_then(|s| s.parse().ok())
+                .unwrap_or(MicrophoneSource::None),
+            speaker: request
+                .devices
+                .speaker
+                .as_deref()
+                .and_then(|s| s.parse().ok())
+                .unwrap_or(SpeakerSink::Device(None)),
             processing: Processing::Auto,
             codecs: vec![VideoCodec::Vp8, VideoCodec::H264],
             audio_muted: request.muted,
@@ -643,9 +697,11 @@ impl Backend for Desk {
 fn room_failure(error: &HostError, port: u16) -> Shown {
     let detail = error.to_string();
     match error {
-        HostError::PortTaken { .. } => {
-            Shown { key: "err.port", values: vec![("port", port.to_string()), ("next", (port.saturating_add(1)).to_string())], detail }
-        }
+        HostError::PortTaken { .. } => Shown {
+            key: "err.port",
+            values: vec![("port", port.to_string()), ("next", (port.saturating_add(1)).to_string())],
+            detail,
+        },
         _ => Shown { key: "err.host_net", values: Vec::new(), detail },
     }
 }

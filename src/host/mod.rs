@@ -106,7 +106,10 @@ pub fn start(config: HostConfig) -> Result<Handle, HostError> {
     let fingerprint = identity.as_ref().map(|i| i.fingerprint.clone());
     let acceptor = identity.map(|i| TlsAcceptor::from(i.config));
     let shared = server::Shared::new(control.clone(), acceptor.is_some());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| HostError::Media(e.to_string()))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| HostError::Media(e.to_string()))?;
     let (ready, started) = sync::sync_channel(1);
     let thread = std::thread::Builder::new()
         .name("host".into())
@@ -135,7 +138,8 @@ pub fn start(config: HostConfig) -> Result<Handle, HostError> {
 
 fn listen(addr: SocketAddr) -> Result<std::net::TcpListener, HostError> {
     let failed = |e| HostError::listen("TCP", addr, e);
-    let socket = socket2::Socket::new(socket2::Domain::for_address(addr), socket2::Type::STREAM, None).map_err(failed)?;
+    let socket =
+        socket2::Socket::new(socket2::Domain::for_address(addr), socket2::Type::STREAM, None).map_err(failed)?;
     // A host that is restarted must not wait for the old connections' TIME_WAIT.
     #[cfg(unix)]
     socket.set_reuse_address(true).map_err(failed)?;
@@ -145,7 +149,10 @@ fn listen(addr: SocketAddr) -> Result<std::net::TcpListener, HostError> {
     Ok(socket.into())
 }
 
-fn start_media(config: &HostConfig, listen_addr: SocketAddr) -> Result<(sfu::Sfu, mpsc::Receiver<sfu::SfuEvent>), HostError> {
+fn start_media(
+    config: &HostConfig,
+    listen_addr: SocketAddr,
+) -> Result<(sfu::Sfu, mpsc::Receiver<sfu::SfuEvent>), HostError> {
     if let Some(i) = &config.impairments {
         let only_loss = |p: &crate::wire::netsim::Profile| {
             let loss = crate::wire::netsim::Profile { loss: p.loss, ..Default::default() };
@@ -158,7 +165,8 @@ fn start_media(config: &HostConfig, listen_addr: SocketAddr) -> Result<(sfu::Sfu
     let attempt = |port: u16| {
         let mut media = sfu::SfuConfig::new(SocketAddr::new(listen_addr.ip(), port));
         media.advertised.clone_from(&config.advertised);
-        media.impairment = config.impairments.map(|i| sfu::Impairment { loss_in: i.down.loss, loss_out: i.up.loss, seed: 1 });
+        media.impairment =
+            config.impairments.map(|i| sfu::Impairment { loss_in: i.down.loss, loss_out: i.up.loss, seed: 1 });
         sfu::start(media).map_err(|e| match e {
             sfu::SfuError::Socket(e) => HostError::listen("UDP", SocketAddr::new(listen_addr.ip(), port), e),
             other => HostError::Media(other.to_string()),

@@ -81,14 +81,21 @@ impl Invitation {
         }
         let fragment = url.fragment().ok_or(InvitationError::Missing("the key"))?;
         let value = |name: &str| {
-            fragment.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')).filter(|v| !v.is_empty()).map(str::to_owned)
+            fragment
+                .split('&')
+                .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+                .filter(|v| !v.is_empty())
+                .map(str::to_owned)
         };
         let key = value("key").ok_or(InvitationError::Missing("the key"))?;
         let fingerprint = value("fp");
         if fingerprint.is_none() && value("tls").as_deref() != Some("off") {
             return Err(InvitationError::Missing("the fingerprint"));
         }
-        if fingerprint.as_ref().is_some_and(|fp| fp.trim_start_matches("sha256:").chars().filter(char::is_ascii_hexdigit).count() != 64) {
+        if fingerprint
+            .as_ref()
+            .is_some_and(|fp| fp.trim_start_matches("sha256:").chars().filter(char::is_ascii_hexdigit).count() != 64)
+        {
             return Err(InvitationError::Missing("the end of the fingerprint"));
         }
         Ok(Self { host, port, room, key, fingerprint })

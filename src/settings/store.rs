@@ -145,7 +145,10 @@ impl Store {
     pub fn open(folder: Option<&Path>) -> Result<Self, SettingsError> {
         let folder = match folder {
             Some(folder) => folder.to_owned(),
-            None => directories::ProjectDirs::from("", "", "tertulia").ok_or(SettingsError::NoFolder)?.config_dir().to_owned(),
+            None => directories::ProjectDirs::from("", "", "tertulia")
+                .ok_or(SettingsError::NoFolder)?
+                .config_dir()
+                .to_owned(),
         };
         Ok(Self { path: folder.join("settings.toml") })
     }
@@ -212,7 +215,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(Some(folder.path())).unwrap();
         assert_eq!(store.load().unwrap(), Settings::default());
-        std::fs::write(folder.path().join("settings.toml"), "name = \"Ines\"\ntheme = 7\nfrom_the_future = [1, 2]\n").unwrap();
+        std::fs::write(folder.path().join("settings.toml"), "name = \"Ines\"\ntheme = 7\nfrom_the_future = [1, 2]\n")
+            .unwrap();
         let mut settings = store.load().unwrap();
         assert_eq!((settings.name.as_str(), settings.theme), ("Ines", Theme::System));
         settings.name = "Noor".into();

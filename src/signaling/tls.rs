@@ -80,9 +80,8 @@ pub fn client_config(trust: Trust) -> Result<ClientConfig, Error> {
         Trust::Pinned(fingerprint) => Some(fingerprint),
         Trust::Anything => None,
     };
-    let provider = CryptoProvider::get_default()
-        .cloned()
-        .ok_or_else(|| Error::General("no crypto provider".to_owned()))?;
+    let provider =
+        CryptoProvider::get_default().cloned().ok_or_else(|| Error::General("no crypto provider".to_owned()))?;
     Ok(ClientConfig::builder()
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(OneCertificate { pin, provider }))
@@ -148,7 +147,12 @@ mod tests {
         assert_eq!(Fingerprint::parse(&fp.to_string()), Some(fp));
         assert_eq!(Fingerprint::parse("sha256:00"), None);
         assert_eq!(Fingerprint::parse("sha1:00"), None);
-        let with_colons = fp.to_string()[7..].as_bytes().chunks(2).map(|c| String::from_utf8_lossy(c).to_string()).collect::<Vec<_>>().join(":");
+        let with_colons = fp.to_string()[7..]
+            .as_bytes()
+            .chunks(2)
+            .map(|c| String::from_utf8_lossy(c).to_string())
+            .collect::<Vec<_>>()
+            .join(":");
         assert_eq!(Fingerprint::parse(&format!("sha256:{with_colons}")), Some(fp));
     }
 }

@@ -104,7 +104,12 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    pub(super) fn new(config: CallConfig, asks: mpsc::Receiver<Ask>, view: Arc<ArcSwap<View>>, events: broadcast::Sender<Event>) -> Self {
+    pub(super) fn new(
+        config: CallConfig,
+        asks: mpsc::Receiver<Ask>,
+        view: Arc<ArcSwap<View>>,
+        events: broadcast::Sender<Event>,
+    ) -> Self {
         let metadata = if config.media.publish_only {
             ClientMetadata::screen(&config.name, &config.device_key)
         } else {
@@ -237,7 +242,11 @@ impl Engine {
     }
 
     /// Runs a request whose outcome only matters when it fails.
-    fn request(&mut self, what: &'static str, request: impl Future<Output = Result<(), SignalingError>> + Send + 'static) {
+    fn request(
+        &mut self,
+        what: &'static str,
+        request: impl Future<Output = Result<(), SignalingError>> + Send + 'static,
+    ) {
         let notices = self.notices.0.clone();
         tokio::spawn(async move {
             if let Err(error) = request.await {
@@ -292,7 +301,9 @@ impl Engine {
     }
 
     fn say(&mut self, name: String, text: String, own: bool) {
-        let at_unix_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(0));
+        let at_unix_ms = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(0));
         self.chat.push(ChatLine { name, text, own, at_unix_ms });
         if self.chat.len() > CHAT_LIMIT {
             self.chat.remove(0);

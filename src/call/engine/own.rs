@@ -132,7 +132,12 @@ impl Own {
 
     /// Whether a publication should be started now: allowed, wanted, and the camera has made up its mind.
     pub(super) fn wants_publishing(&self, allowed: bool) -> bool {
-        allowed && !self.unpublished && !self.refused && self.publishing.is_none() && self.opening_since.is_none() && (self.has_microphone || self.sends_video())
+        allowed
+            && !self.unpublished
+            && !self.refused
+            && self.publishing.is_none()
+            && self.opening_since.is_none()
+            && (self.has_microphone || self.sends_video())
     }
 
     fn sends_video(&self) -> bool {
@@ -236,11 +241,18 @@ impl Engine {
                 self.own.camera_name = Some(name.clone());
                 let changed = (self.own.mode.width, self.own.mode.height) != (width, height);
                 self.own.mode = VideoMode { width, height, fps };
-                let event = self.event("cameraOpened").with("device", name).with("width", width).with("height", height).with("fps", fps);
+                let event = self
+                    .event("cameraOpened")
+                    .with("device", name)
+                    .with("width", width)
+                    .with("height", height)
+                    .with("fps", fps);
                 self.emit(event);
                 if changed && self.own.publishing.as_ref().is_some_and(|p| p.stream_id.is_some()) {
                     let server = Arc::clone(&self.signaling);
-                    self.request("camera", async move { server.set_property(Property::VideoDimensions(width, height)).await });
+                    self.request("camera", async move {
+                        server.set_property(Property::VideoDimensions(width, height)).await
+                    });
                 }
                 if let Some(encoder) = &self.own.encoder {
                     encoder.set_limit((width, height), fps);
@@ -253,7 +265,8 @@ impl Engine {
             }
             CaptureEvent::Failed { key, device, detail } => {
                 self.own.opening_since = None;
-                let event = self.event("deviceError").with("device", "camera").with("key", key).with("message", detail.clone());
+                let event =
+                    self.event("deviceError").with("device", "camera").with("key", key).with("message", detail.clone());
                 self.emit(event);
                 self.own.camera_state = DeviceState::Failed(Failure { key, values: vec![("dev", device)], detail });
                 self.own.capture = None;
@@ -262,7 +275,11 @@ impl Engine {
             CaptureEvent::Stalled { device, for_ms } => {
                 let event = self.event("cameraStalled").with("for_ms", for_ms);
                 self.emit(event);
-                self.own.camera_state = DeviceState::Failed(Failure { key: "dev.cam_lost", values: vec![("dev", device)], detail: format!("no picture for {for_ms} ms") });
+                self.own.camera_state = DeviceState::Failed(Failure {
+                    key: "dev.cam_lost",
+                    values: vec![("dev", device)],
+                    detail: format!("no picture for {for_ms} ms"),
+                });
             }
             CaptureEvent::Recovered => {
                 self.own.camera_state = DeviceState::On;
@@ -293,9 +310,14 @@ impl Engine {
                 self.emit(event);
             }
             AudioEvent::MicrophoneFailed(error) => {
-                let event = self.event("deviceError").with("device", "microphone").with("key", error.key()).with("message", error.to_string());
+                let event = self
+                    .event("deviceError")
+                    .with("device", "microphone")
+                    .with("key", error.key())
+                    .with("message", error.to_string());
                 self.emit(event);
-                self.own.microphone_state = DeviceState::Failed(Failure { key: error.key(), values: Vec::new(), detail: error.to_string() });
+                self.own.microphone_state =
+                    DeviceState::Failed(Failure { key: error.key(), values: Vec::new(), detail: error.to_string() });
             }
             AudioEvent::MicrophoneLost(name) => {
                 let event = self.event("microphoneLost").with("device", name);
@@ -307,7 +329,11 @@ impl Engine {
                 self.emit(event);
             }
             AudioEvent::SpeakerFailed(error) => {
-                let event = self.event("deviceError").with("device", "speaker").with("key", error.key()).with("message", error.to_string());
+                let event = self
+                    .event("deviceError")
+                    .with("device", "speaker")
+                    .with("key", error.key())
+                    .with("message", error.to_string());
                 self.emit(event);
                 self.notice(error.key(), Vec::new());
             }
@@ -326,7 +352,8 @@ impl Engine {
 
     pub(super) fn start_publication(&mut self) {
         let Some(joined) = self.place.joined.clone() else { return };
-        let (has_audio, has_video) = (self.own.has_microphone && !self.config.media.publish_only, self.own.sends_video());
+        let (has_audio, has_video) =
+            (self.own.has_microphone && !self.config.media.publish_only, self.own.sends_video());
         if !has_audio && !has_video {
             return;
         }
@@ -349,8 +376,16 @@ impl Engine {
         let current = Current::default();
         let reporter = Reporter { leg, queue: self.leg_reports.0.clone() };
         tokio::spawn(leg::publish(spec, self.signaling.clone(), queue, reporter, Arc::clone(&current)));
-        self.own.publishing =
-            Some(Publishing { leg, input, current, stream_id: None, has_audio, has_video, flowing: false, ever_connected: false });
+        self.own.publishing = Some(Publishing {
+            leg,
+            input,
+            current,
+            stream_id: None,
+            has_audio,
+            has_video,
+            flowing: false,
+            ever_connected: false,
+        });
         self.dirty = true;
     }
 
@@ -408,7 +443,10 @@ impl Engine {
                 let event = self.event("error").with("command", "publish").with("message", error.to_string());
                 self.emit(event);
             }
-            LegReport::Loss(..) | LegReport::FirstPacket(_) | LegReport::Stalled(..) | LegReport::SenderReport { .. } => {}
+            LegReport::Loss(..)
+            | LegReport::FirstPacket(_)
+            | LegReport::Stalled(..)
+            | LegReport::SenderReport { .. } => {}
         }
         self.dirty = true;
     }
@@ -453,7 +491,8 @@ impl Engine {
             Err(error) => {
                 let event = self.event("deviceError").with("device", "encoder").with("message", error.to_string());
                 self.emit(event);
-                self.own.camera_state = DeviceState::Failed(Failure { key: "err.codec", values: Vec::new(), detail: error.to_string() });
+                self.own.camera_state =
+                    DeviceState::Failed(Failure { key: "err.codec", values: Vec::new(), detail: error.to_string() });
             }
         }
     }

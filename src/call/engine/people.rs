@@ -87,7 +87,12 @@ pub(super) struct PictureTimes {
 
 impl PictureTimes {
     fn new() -> Self {
-        Self { origin: Instant::now(), first_ms: AtomicU64::new(0), last_ms: AtomicU64::new(0), tall_ms: AtomicU64::new(0) }
+        Self {
+            origin: Instant::now(),
+            first_ms: AtomicU64::new(0),
+            last_ms: AtomicU64::new(0),
+            tall_ms: AtomicU64::new(0),
+        }
     }
 
     fn shown(&self, frame: &VideoFrame) {
@@ -117,7 +122,8 @@ impl Engine {
     /// How media travels in this place.
     pub(super) fn transport(&self, joined: &Joined) -> TransportConfig {
         let host = joined.host.rsplit_once(':').map_or(joined.host.as_str(), |(h, _)| h);
-        let local = host == "localhost" || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|a| a.is_loopback());
+        let local = host == "localhost"
+            || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|a| a.is_loopback());
         TransportConfig {
             ice_servers: joined
                 .ice_servers
@@ -149,11 +155,23 @@ impl Engine {
         let (gain, pinned) = self.remembered.get(&key).copied().unwrap_or((1.0, false));
         let event = self.event("connectionCreated").with("connection_id", info.id.clone());
         self.emit(event);
-        if self.joined_at.is_some_and(|at| at.elapsed() > Duration::from_secs(1)) && !ours && self.people.len() < ANNOUNCE_LIMIT {
+        if self.joined_at.is_some_and(|at| at.elapsed() > Duration::from_secs(1))
+            && !ours
+            && self.people.len() < ANNOUNCE_LIMIT
+        {
             self.notice("note.joined", vec![("name", name.clone())]);
         }
         self.people.retain(|p| p.connection_id != info.id);
-        self.people.push(Person { connection_id: info.id.clone(), key, name, screen: persona.screen, ours, gain, pinned, stream: None });
+        self.people.push(Person {
+            connection_id: info.id.clone(),
+            key,
+            name,
+            screen: persona.screen,
+            ours,
+            gain,
+            pinned,
+            stream: None,
+        });
     }
 
     pub(super) fn participant_left(&mut self, connection_id: &str, reason: &str) {
@@ -171,7 +189,11 @@ impl Engine {
     }
 
     pub(super) fn stream_published(&mut self, connection_id: &str, info: StreamInfo) {
-        let event = self.event("streamCreated").with("stream_id", info.id.clone()).with("connection_id", connection_id).with("reason", None::<String>);
+        let event = self
+            .event("streamCreated")
+            .with("stream_id", info.id.clone())
+            .with("connection_id", connection_id)
+            .with("reason", None::<String>);
         self.emit(event);
         let only_publishing = self.config.media.publish_only;
         let Some(person) = self.people.iter_mut().find(|p| p.connection_id == connection_id) else { return };
@@ -219,7 +241,10 @@ impl Engine {
         let Some(person) = self.people.iter_mut().find(|p| p.connection_id == connection_id) else { return };
         let gain = person.gain;
         let Some(stream) = &mut person.stream else { return };
-        let media = SubscribeMedia { audio: stream.has_audio && stream.wants_audio, video: stream.has_video && stream.wants_video };
+        let media = SubscribeMedia {
+            audio: stream.has_audio && stream.wants_audio,
+            video: stream.has_video && stream.wants_video,
+        };
         if !media.audio && !media.video {
             return;
         }
@@ -260,7 +285,10 @@ impl Engine {
         let current = Current::default();
         let reporter = Reporter { leg, queue: self.leg_reports.0.clone() };
         // The queue was just made: there is room.
-        drop(input.try_send(LegInput::ExpectActive { audio: stream.audio_active, video: stream.video_active && stream.visible }));
+        drop(input.try_send(LegInput::ExpectActive {
+            audio: stream.audio_active,
+            video: stream.video_active && stream.visible,
+        }));
         tokio::spawn(leg::subscribe(spec, self.signaling.clone(), queue, reporter, Arc::clone(&current)));
         stream.failure = None;
         stream.subscribed = Some(Subscribed {
@@ -290,7 +318,11 @@ impl Engine {
             let report = self.stream_report(person, stream);
             self.push_ended(report);
         }
-        let event = self.event("streamDestroyed").with("stream_id", stream_id).with("connection_id", connection_id).with("reason", reason);
+        let event = self
+            .event("streamDestroyed")
+            .with("stream_id", stream_id)
+            .with("connection_id", connection_id)
+            .with("reason", reason);
         self.emit(event);
     }
 
@@ -353,7 +385,10 @@ impl Engine {
         let input = if own {
             self.own.publishing.as_ref().map(|p| &p.input)
         } else {
-            self.people.iter().find(|p| p.connection_id == connection_id).and_then(|p| Some(&p.stream.as_ref()?.subscribed.as_ref()?.input))
+            self.people
+                .iter()
+                .find(|p| p.connection_id == connection_id)
+                .and_then(|p| Some(&p.stream.as_ref()?.subscribed.as_ref()?.input))
         };
         if let Some(input) = input
             && input.try_send(told).is_err()
@@ -366,7 +401,10 @@ impl Engine {
         if self.own.publishing.as_ref().is_some_and(|p| p.leg == leg) {
             return self.own_report(report);
         }
-        let found = self.people.iter().position(|p| p.stream.as_ref().and_then(|s| s.subscribed.as_ref()).is_some_and(|s| s.leg == leg));
+        let found = self
+            .people
+            .iter()
+            .position(|p| p.stream.as_ref().and_then(|s| s.subscribed.as_ref()).is_some_and(|s| s.leg == leg));
         let Some(at) = found else { return };
         self.dirty = true;
         let t_ms = self.t_ms();
@@ -385,7 +423,12 @@ impl Engine {
                     if why != "disconnected" {
                         subscribed.decoder.reset();
                     }
-                    told = Some(crate::call::Event::new(t_ms, "mediaReconnecting").with("stream_id", stream_id).with("direction", "recv").with("reason", why));
+                    told = Some(
+                        crate::call::Event::new(t_ms, "mediaReconnecting")
+                            .with("stream_id", stream_id)
+                            .with("direction", "recv")
+                            .with("reason", why),
+                    );
                 }
                 LegReport::FirstPacket(MediaKind::Audio) => {
                     self.timeline.first_remote_audio.get_or_insert(t_ms);
@@ -426,7 +469,11 @@ impl Engine {
 
     pub(super) fn decoder_event(&mut self, leg: LegId, event: DecoderEvent, at: Instant) {
         let t_ms = u64::try_from(at.saturating_duration_since(self.config.started).as_millis()).unwrap_or(0);
-        let found = self.people.iter_mut().filter_map(|p| p.stream.as_mut()).find(|s| s.subscribed.as_ref().is_some_and(|x| x.leg == leg));
+        let found = self
+            .people
+            .iter_mut()
+            .filter_map(|p| p.stream.as_mut())
+            .find(|s| s.subscribed.as_ref().is_some_and(|x| x.leg == leg));
         let Some(stream) = found else { return };
         let Some(subscribed) = &mut stream.subscribed else { return };
         match event {
@@ -444,7 +491,11 @@ impl Engine {
                 self.emit(event);
             }
             DecoderEvent::Failed => {
-                stream.failure = Some(Failure { key: "err.codec", values: Vec::new(), detail: "the decoder does not start".to_owned() });
+                stream.failure = Some(Failure {
+                    key: "err.codec",
+                    values: Vec::new(),
+                    detail: "the decoder does not start".to_owned(),
+                });
             }
             DecoderEvent::Picture => {}
         }
@@ -482,7 +533,8 @@ impl Engine {
         };
         let connection_id = person.connection_id.clone();
         let Some(stream) = &mut person.stream else { return };
-        if (stream.wants_audio, stream.wants_video) == (audio, video) && stream.subscribed.is_some() == (audio || video) {
+        if (stream.wants_audio, stream.wants_video) == (audio, video) && stream.subscribed.is_some() == (audio || video)
+        {
             return;
         }
         stream.wants_audio = audio;
@@ -559,9 +611,12 @@ impl Engine {
         for stream in self.people.iter_mut().filter_map(|p| p.stream.as_mut()) {
             let Some(subscription) = stream.subscribed.as_ref().and_then(|s| s.current.load_full()) else { continue };
             let stats = subscription.stats();
-            let sum = |f: fn(&crate::peer::ReceiveStats) -> u64| stats.video.as_ref().map_or(0, f) + stats.audio.as_ref().map_or(0, f);
+            let sum = |f: fn(&crate::peer::ReceiveStats) -> u64| {
+                stats.video.as_ref().map_or(0, f) + stats.audio.as_ref().map_or(0, f)
+            };
             let (packets, lost) = (sum(|s| s.packets), sum(|s| s.packets_lost));
-            let (new, gone) = (packets.saturating_sub(stream.last_packets.0), lost.saturating_sub(stream.last_packets.1));
+            let (new, gone) =
+                (packets.saturating_sub(stream.last_packets.0), lost.saturating_sub(stream.last_packets.1));
             stream.last_packets = (packets, lost);
             let percent = if new + gone == 0 { 0 } else { gone * 100 / (new + gone) };
             let bars = match percent {
@@ -594,7 +649,8 @@ fn sinks(decoder: Arc<DecoderStream>, playout: Option<Arc<PlayoutStream>>, lips:
 
 fn subscription_failure(error: &LegError) -> Failure {
     let key = match error {
-        LegError::Signaling(SignalingError::Codec { .. }) | LegError::Peer(crate::peer::PeerError::NoCommonCodec(_)) => "err.codec",
+        LegError::Signaling(SignalingError::Codec { .. })
+        | LegError::Peer(crate::peer::PeerError::NoCommonCodec(_)) => "err.codec",
         LegError::Signaling(e) => e.key(),
         LegError::Peer(_) => "err.media",
     };

@@ -3,7 +3,8 @@
 use super::Engine;
 use super::people::{Person, Stream};
 use crate::call::report::{
-    AudioReport, ConnectionReport, DevicesReport, PatternReport, Report, SCHEMA, SessionReport, StreamReport, VideoReport,
+    AudioReport, ConnectionReport, DevicesReport, PatternReport, Report, SCHEMA, SessionReport, StreamReport,
+    VideoReport,
 };
 use crate::call::view::{Connection, DeviceState, Me, Person as PersonView, Tile, TileKind, View};
 use crate::peer::{ReceiveStats, SendStats};
@@ -15,7 +16,8 @@ const OURSELVES: &str = "participant-1";
 impl Engine {
     pub(super) fn build_view(&self) -> View {
         let joined = self.place.joined.as_ref();
-        let mut tiles: Vec<Tile> = self.people.iter().filter(|p| !p.ours && !self.config.media.publish_only).map(tile).collect();
+        let mut tiles: Vec<Tile> =
+            self.people.iter().filter(|p| !p.ours && !self.config.media.publish_only).map(tile).collect();
         tiles.push(self.own_tile());
         View {
             session: joined.map_or_else(String::new, |j| j.session.clone()),
@@ -35,7 +37,12 @@ impl Engine {
                 .people
                 .iter()
                 .filter(|p| !p.ours && !p.screen)
-                .map(|p| PersonView { key: p.key.clone(), name: p.name.clone(), connection_id: p.connection_id.clone(), gain: p.gain })
+                .map(|p| PersonView {
+                    key: p.key.clone(),
+                    name: p.name.clone(),
+                    connection_id: p.connection_id.clone(),
+                    gain: p.gain,
+                })
                 .collect(),
             tiles,
             chat: self.chat.clone(),
@@ -69,20 +76,36 @@ impl Engine {
     }
 
     fn rtt_ms(&self) -> Option<f64> {
-        let own = self.own.publishing.as_ref().and_then(|p| p.current.load_full()).and_then(|p| p.stats().transport.rtt_ms);
-        own.or_else(|| self.people.iter().find_map(|p| p.stream.as_ref()?.subscribed.as_ref()?.current.load_full()?.stats().transport.rtt_ms))
+        let own =
+            self.own.publishing.as_ref().and_then(|p| p.current.load_full()).and_then(|p| p.stats().transport.rtt_ms);
+        own.or_else(|| {
+            self.people
+                .iter()
+                .find_map(|p| p.stream.as_ref()?.subscribed.as_ref()?.current.load_full()?.stats().transport.rtt_ms)
+        })
     }
 
     fn candidate(&self) -> Option<String> {
-        let own = self.own.publishing.as_ref().and_then(|p| p.current.load_full()).and_then(|p| p.stats().transport.candidate);
-        own.or_else(|| self.people.iter().find_map(|p| p.stream.as_ref()?.subscribed.as_ref()?.current.load_full()?.stats().transport.candidate))
+        let own = self
+            .own
+            .publishing
+            .as_ref()
+            .and_then(|p| p.current.load_full())
+            .and_then(|p| p.stats().transport.candidate);
+        own.or_else(|| {
+            self.people
+                .iter()
+                .find_map(|p| p.stream.as_ref()?.subscribed.as_ref()?.current.load_full()?.stats().transport.candidate)
+        })
     }
 
     pub(super) fn report(&self) -> Report {
         let joined = self.place.joined.as_ref();
         let mut streams: Vec<StreamReport> = self.ended_streams.clone();
         streams.extend(self.own_stream_report());
-        streams.extend(self.people.iter().filter(|p| !p.ours).filter_map(|p| Some(self.stream_report(p, p.stream.as_ref()?))));
+        streams.extend(
+            self.people.iter().filter(|p| !p.ours).filter_map(|p| Some(self.stream_report(p, p.stream.as_ref()?))),
+        );
         Report {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION"),
@@ -133,8 +156,12 @@ impl Engine {
     /// At the end: everything that still runs is reported as it stood.
     pub(super) fn collect_all_streams(&mut self) {
         self.collect_own_stream();
-        let reports: Vec<StreamReport> =
-            self.people.iter().filter(|p| !p.ours).filter_map(|p| Some(self.stream_report(p, p.stream.as_ref()?))).collect();
+        let reports: Vec<StreamReport> = self
+            .people
+            .iter()
+            .filter(|p| !p.ours)
+            .filter_map(|p| Some(self.stream_report(p, p.stream.as_ref()?)))
+            .collect();
         for report in reports {
             self.push_ended(report);
         }
@@ -159,7 +186,10 @@ impl Engine {
                 key_frames: encoder.as_ref().map(|e| e.key_frames),
                 frames_dropped: encoder.as_ref().map(|e| e.dropped + send.frames_dropped),
                 bitrate_bps: Some(send.bitrate_bps),
-                target_bitrate_bps: self.own.target_bps.or_else(|| encoder.as_ref().map(|e| u64::from(e.target_bitrate_bps))),
+                target_bitrate_bps: self
+                    .own
+                    .target_bps
+                    .or_else(|| encoder.as_ref().map(|e| u64::from(e.target_bitrate_bps))),
                 time_to_720p_ms: self.own.sent_720p_after_ms,
                 ..sent_packets(&send)
             }

@@ -25,10 +25,13 @@ impl Engine {
             SignalingEvent::ParticipantJoined(info) => self.participant_joined(&info),
             SignalingEvent::ParticipantLeft { connection_id, reason } => self.participant_left(&connection_id, &reason),
             SignalingEvent::StreamPublished { connection_id, stream } => self.stream_published(&connection_id, *stream),
-            SignalingEvent::StreamUnpublished { connection_id, stream_id, reason } => self.stream_gone(&connection_id, &stream_id, &reason),
+            SignalingEvent::StreamUnpublished { connection_id, stream_id, reason } => {
+                self.stream_gone(&connection_id, &stream_id, &reason)
+            }
             SignalingEvent::OwnStreamUnpublished { reason } => self.own_stream_gone(&reason),
             SignalingEvent::RemoteCandidate { connection_id, candidate, sdp_mid, sdp_mline_index } => {
-                let told = LegInput::Candidate { candidate, sdp_mid: Some(sdp_mid), sdp_mline_index: Some(sdp_mline_index) };
+                let told =
+                    LegInput::Candidate { candidate, sdp_mid: Some(sdp_mid), sdp_mline_index: Some(sdp_mline_index) };
                 self.route_candidate(&connection_id, told);
             }
             SignalingEvent::Signal { from, kind, data } => self.signal(from, &kind, data),
@@ -39,7 +42,8 @@ impl Engine {
                 if let Some(joined) = &mut self.place.joined {
                     joined.role = role;
                 }
-                let event = self.event("connectionPropertyChanged").with("property", "role").with("value", role.as_str());
+                let event =
+                    self.event("connectionPropertyChanged").with("property", "role").with("value", role.as_str());
                 self.emit(event);
             }
             SignalingEvent::Checking => {
@@ -52,11 +56,17 @@ impl Engine {
                     self.connection = Connection::Connected;
                 }
             }
-            SignalingEvent::Reconnecting { attempt, retry_at, place_kept_until } => self.reconnecting(attempt, retry_at, place_kept_until),
+            SignalingEvent::Reconnecting { attempt, retry_at, place_kept_until } => {
+                self.reconnecting(attempt, retry_at, place_kept_until)
+            }
             SignalingEvent::Reconnected => self.reconnected(),
             SignalingEvent::Rejoining { attempt, cause, .. } => self.rejoining(attempt, cause),
             SignalingEvent::GivenUp => {
-                self.connection = Connection::Failed(Failure { key: "conn.cut_off", values: Vec::new(), detail: "no way back within 60 s".to_owned() });
+                self.connection = Connection::Failed(Failure {
+                    key: "conn.cut_off",
+                    values: Vec::new(),
+                    detail: "no way back within 60 s".to_owned(),
+                });
                 let event = self.event("givenUp");
                 self.emit(event);
             }
@@ -109,8 +119,11 @@ impl Engine {
             let event = self.event("reconnecting");
             self.emit(event);
         }
-        self.connection =
-            Connection::Reconnecting { attempt, retry_in_ms: retry_at.map_or(0, ms), place_kept_ms: ms(place_kept_until) };
+        self.connection = Connection::Reconnecting {
+            attempt,
+            retry_in_ms: retry_at.map_or(0, ms),
+            place_kept_ms: ms(place_kept_until),
+        };
     }
 
     fn reconnected(&mut self) {
@@ -174,7 +187,9 @@ impl Engine {
         if kind == "chat" {
             // openvidu-call wraps the text; others send it bare.
             let parsed: Option<serde_json::Value> = serde_json::from_str(&data).ok();
-            let member = |name: &str| parsed.as_ref().and_then(|v| v.get(name)).and_then(serde_json::Value::as_str).map(str::to_owned);
+            let member = |name: &str| {
+                parsed.as_ref().and_then(|v| v.get(name)).and_then(serde_json::Value::as_str).map(str::to_owned)
+            };
             let own = from.is_some() && from == self.place.joined.as_ref().map(|j| j.connection_id.clone());
             let name = from.and_then(|id| self.name_of(&id)).or_else(|| member("nickname")).unwrap_or_default();
             let text = member("message").unwrap_or(data);
@@ -191,7 +206,9 @@ impl Engine {
         let (name, value) = match property {
             PropertyValue::AudioActive(on) => ("audioActive", serde_json::Value::from(*on)),
             PropertyValue::VideoActive(on) => ("videoActive", serde_json::Value::from(*on)),
-            PropertyValue::VideoDimensions(d) => ("videoDimensions", serde_json::Value::from(format!("{}x{}", d.width, d.height))),
+            PropertyValue::VideoDimensions(d) => {
+                ("videoDimensions", serde_json::Value::from(format!("{}x{}", d.width, d.height)))
+            }
             PropertyValue::AudioTrack(label) => ("audioTrack", serde_json::Value::from(label.clone())),
             PropertyValue::VideoTrack(label) => ("videoTrack", serde_json::Value::from(label.clone())),
             PropertyValue::Filter(value) => ("filter", value.clone()),
@@ -221,7 +238,9 @@ pub(super) fn failure_of(error: &SignalingError) -> Failure {
         SignalingError::Refused { host, port } | SignalingError::Silent { host, port, .. } => {
             vec![("host", host.clone()), ("port", port.to_string())]
         }
-        SignalingError::NoSession { session } | SignalingError::Closed { session } | SignalingError::Full { session } => {
+        SignalingError::NoSession { session }
+        | SignalingError::Closed { session }
+        | SignalingError::Full { session } => {
             vec![("room", session.clone())]
         }
         _ => Vec::new(),

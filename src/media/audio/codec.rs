@@ -25,13 +25,7 @@ pub struct EncoderSettings {
 
 impl Default for EncoderSettings {
     fn default() -> Self {
-        Self {
-            bitrate_bps: 36_000,
-            complexity: 7,
-            fec: true,
-            dtx: true,
-            packet_loss_percent: 5,
-        }
+        Self { bitrate_bps: 36_000, complexity: 7, fec: true, dtx: true, packet_loss_percent: 5 }
     }
 }
 
@@ -59,12 +53,8 @@ impl OpusPacketEncoder {
     /// # Errors
     /// [`AudioError::Codec`].
     pub fn new(settings: EncoderSettings) -> Result<Self, AudioError> {
-        let inner = opus::Encoder::new(
-            SAMPLE_RATE_HZ,
-            opus::Channels::Mono,
-            opus::Application::Voip,
-        )
-        .map_err(|e| AudioError::Codec(e.to_string()))?;
+        let inner = opus::Encoder::new(SAMPLE_RATE_HZ, opus::Channels::Mono, opus::Application::Voip)
+            .map_err(|e| AudioError::Codec(e.to_string()))?;
         let mut encoder = Self { inner };
         encoder.configure(settings);
         Ok(encoder)
@@ -73,9 +63,7 @@ impl OpusPacketEncoder {
 
 impl PacketEncoder for OpusPacketEncoder {
     fn encode(&mut self, samples: &[f32], packet: &mut [u8]) -> Result<usize, String> {
-        self.inner
-            .encode_float(samples, packet)
-            .map_err(|e| e.to_string())
+        self.inner.encode_float(samples, packet).map_err(|e| e.to_string())
     }
 
     fn reset(&mut self) {
@@ -87,9 +75,7 @@ impl PacketEncoder for OpusPacketEncoder {
     fn configure(&mut self, s: EncoderSettings) {
         let e = &mut self.inner;
         let applied = e
-            .set_bitrate(opus::Bitrate::Bits(
-                s.bitrate_bps.clamp(6_000, 128_000) as i32
-            ))
+            .set_bitrate(opus::Bitrate::Bits(s.bitrate_bps.clamp(6_000, 128_000) as i32))
             .and_then(|()| e.set_complexity(i32::from(s.complexity.min(10))))
             .and_then(|()| e.set_inband_fec(s.fec))
             .and_then(|()| e.set_dtx(s.dtx))
@@ -114,13 +100,7 @@ pub trait PacketDecoder: Send {
     ///
     /// # Errors
     /// What the codec says about a malformed packet; nothing was appended then.
-    fn decode(
-        &mut self,
-        packet: &[u8],
-        fec: bool,
-        samples: usize,
-        out: &mut Vec<f32>,
-    ) -> Result<usize, String>;
+    fn decode(&mut self, packet: &[u8], fec: bool, samples: usize, out: &mut Vec<f32>) -> Result<usize, String>;
     /// Makes up `samples` samples (a multiple of 120) in place of what is missing. Fades out by itself.
     fn conceal(&mut self, samples: usize, out: &mut Vec<f32>);
     /// Forgets the past.
@@ -143,44 +123,22 @@ impl OpusPacketDecoder {
     /// # Errors
     /// [`AudioError::Codec`].
     pub fn new() -> Result<Self, AudioError> {
-        let inner = opus::Decoder::new(SAMPLE_RATE_HZ, opus::Channels::Mono)
-            .map_err(|e| AudioError::Codec(e.to_string()))?;
+        let inner =
+            opus::Decoder::new(SAMPLE_RATE_HZ, opus::Channels::Mono).map_err(|e| AudioError::Codec(e.to_string()))?;
         // The longest packet is 120 ms (RFC 6716).
-        Ok(Self {
-            inner,
-            scratch: vec![0.0; PACKET_SAMPLES * 6],
-        })
+        Ok(Self { inner, scratch: vec![0.0; PACKET_SAMPLES * 6] })
     }
 }
 
 impl PacketDecoder for OpusPacketDecoder {
-    fn decode(
-        &mut self,
-        packet: &[u8],
-        fec: bool,
-        samples: usize,
-        out: &mut Vec<f32>,
-    ) -> Result<usize, String> {
+    fn decode(&mut self, packet: &[u8], fec: bool, samples: usize, out: &mut Vec<f32>) -> Result<usize, String> {
         if packet.is_empty() {
             return Err("empty packet".to_owned());
         }
-        let room = if fec {
-            samples.min(self.scratch.len())
-        } else {
-            self.scratch.len()
-        };
+        let room = if fec { samples.min(self.scratch.len()) } else { self.scratch.len() };
         let scratch = self.scratch.get_mut(..room).unwrap_or_default();
-        let n = self
-            .inner
-            .decode_float(packet, scratch, fec)
-            .map_err(|e| e.to_string())?;
-        out.extend(scratch.iter().take(n).map(|s| {
-            if s.is_finite() {
-                s.clamp(-2.0, 2.0)
-            } else {
-                0.0
-            }
-        }));
+        let n = self.inner.decode_float(packet, scratch, fec).map_err(|e| e.to_string())?;
+        out.extend(scratch.iter().take(n).map(|s| if s.is_finite() { s.clamp(-2.0, 2.0) } else { 0.0 }));
         Ok(n)
     }
 
@@ -201,9 +159,7 @@ impl PacketDecoder for OpusPacketDecoder {
         if packet.is_empty() {
             return None;
         }
-        opus::packet::get_nb_samples(packet, SAMPLE_RATE_HZ)
-            .ok()
-            .filter(|n| (120..=5_760).contains(n))
+        opus::packet::get_nb_samples(packet, SAMPLE_RATE_HZ).ok().filter(|n| (120..=5_760).contains(n))
     }
 
     fn has_fec(&self, packet: &[u8]) -> bool {
@@ -249,12 +205,7 @@ mod tests {
         let mut decoder = OpusPacketDecoder::new().unwrap();
         let mut out = Vec::new();
         assert_eq!(decoder.duration(&SILENT_PACKET), Some(960));
-        assert_eq!(
-            decoder
-                .decode(&SILENT_PACKET, false, 960, &mut out)
-                .unwrap(),
-            960
-        );
+        assert_eq!(decoder.decode(&SILENT_PACKET, false, 960, &mut out).unwrap(), 960);
         assert!(rms(&out) < 1e-4);
     }
 

@@ -10,11 +10,7 @@ pub(crate) fn rms(samples: &[f32]) -> f32 {
 
 /// Level of an RMS value in dBFS where a full-scale sine is 0 dBFS (AES17); −120 for silence.
 pub(crate) fn sine_dbfs(rms: f32) -> f32 {
-    if rms <= 1e-6 {
-        -120.0
-    } else {
-        (20.0 * (rms * std::f32::consts::SQRT_2).log10()).max(-120.0)
-    }
+    if rms <= 1e-6 { -120.0 } else { (20.0 * (rms * std::f32::consts::SQRT_2).log10()).max(-120.0) }
 }
 
 /// RFC 6464 level of an RMS value: 0 (a full-scale square) to 127 (silence), in −dBov.
@@ -59,23 +55,13 @@ pub(crate) fn power_spectrum(signal: &[f32]) -> Vec<f32> {
     let bits = n.trailing_zeros();
     // Decimation in time: samples in bit-reversed order, then butterflies of growing size.
     let mut data: Vec<(f32, f32)> = (0..n)
-        .map(|i| {
-            (
-                signal
-                    .get((i as u32).reverse_bits() as usize >> (32 - bits))
-                    .copied()
-                    .unwrap_or(0.0),
-                0.0,
-            )
-        })
+        .map(|i| (signal.get((i as u32).reverse_bits() as usize >> (32 - bits)).copied().unwrap_or(0.0), 0.0))
         .collect();
     let mut size = 2;
     while size <= n {
         let half = size / 2;
         let step = -std::f32::consts::TAU / size as f32;
-        let twiddles: Vec<(f32, f32)> = (0..half)
-            .map(|k| ((step * k as f32).cos(), (step * k as f32).sin()))
-            .collect();
+        let twiddles: Vec<(f32, f32)> = (0..half).map(|k| ((step * k as f32).cos(), (step * k as f32).sin())).collect();
         for chunk in data.chunks_exact_mut(size) {
             let (low, high) = chunk.split_at_mut(half);
             for ((a, b), (wr, wi)) in low.iter_mut().zip(high.iter_mut()).zip(&twiddles) {
@@ -86,8 +72,5 @@ pub(crate) fn power_spectrum(signal: &[f32]) -> Vec<f32> {
         }
         size *= 2;
     }
-    data.iter()
-        .take(n / 2)
-        .map(|(re, im)| re * re + im * im)
-        .collect()
+    data.iter().take(n / 2).map(|(re, im)| re * re + im * im).collect()
 }

@@ -137,9 +137,7 @@ pub struct AudioEngine {
 
 impl std::fmt::Debug for AudioEngine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AudioEngine")
-            .field("muted", &self.is_muted())
-            .finish_non_exhaustive()
+        f.debug_struct("AudioEngine").field("muted", &self.is_muted()).finish_non_exhaustive()
     }
 }
 
@@ -179,14 +177,7 @@ impl AudioEngine {
             .map_err(|e| AudioError::Thread(e.to_string()))?;
         // Set before anybody holds the engine; a wake-up before this line is not needed, the thread has just begun.
         let _ = shared.thread.set(join.thread().clone());
-        Ok((
-            Self {
-                shared,
-                encoder: Mutex::new(encoder),
-                join: Some(join),
-            },
-            receiver,
-        ))
+        Ok((Self { shared, encoder: Mutex::new(encoder), join: Some(join) }, receiver))
     }
 
     fn want(&self, change: impl FnOnce(&mut Wanted)) {
@@ -224,11 +215,7 @@ impl AudioEngine {
 
     /// Loss the receivers report, 0 to 1: sets how much error correction is sent.
     pub fn set_packet_loss(&self, fraction: f32) {
-        let percent = if fraction.is_finite() {
-            (fraction * 100.0).clamp(0.0, 60.0).ceil() as u8
-        } else {
-            0
-        };
+        let percent = if fraction.is_finite() { (fraction * 100.0).clamp(0.0, 60.0).ceil() as u8 } else { 0 };
         self.change_encoder(|e| e.packet_loss_percent = percent);
     }
 

@@ -47,11 +47,9 @@ impl AudioError {
     /// Key of the text for the user, as in the table of user-visible strings.
     pub fn key(&self) -> &'static str {
         match self {
-            Self::BadSource(_)
-            | Self::NoMicrophone { .. }
-            | Self::File { .. }
-            | Self::Codec(_)
-            | Self::Thread(_) => "dev.mic_none",
+            Self::BadSource(_) | Self::NoMicrophone { .. } | Self::File { .. } | Self::Codec(_) | Self::Thread(_) => {
+                "dev.mic_none"
+            }
             Self::MicrophoneDenied { .. } => "dev.mic_denied",
             Self::BadSink(_) | Self::NoSpeaker { .. } => "dev.spk_none",
         }

@@ -34,10 +34,7 @@ impl Default for ToneMeter {
 impl ToneMeter {
     /// An empty meter.
     pub fn new() -> Self {
-        Self {
-            recent: VecDeque::with_capacity(WINDOW + DECIMATION),
-            low: (0.0, 0.0),
-        }
+        Self { recent: VecDeque::with_capacity(WINDOW + DECIMATION), low: (0.0, 0.0) }
     }
 
     /// Takes 10 ms.
@@ -82,17 +79,9 @@ impl ToneMeter {
             .max_by(|a, b| a.1.total_cmp(b.1))?;
         // Parabola through the logarithms of the peak and its neighbors.
         let around = |bin: usize| spectrum.get(bin).copied().unwrap_or(0.0).max(1e-20).ln();
-        let (left, mid, right) = (
-            around(peak.saturating_sub(1)),
-            power.max(1e-20).ln(),
-            around(peak + 1),
-        );
+        let (left, mid, right) = (around(peak.saturating_sub(1)), power.max(1e-20).ln(), around(peak + 1));
         let bend = left - 2.0 * mid + right;
-        let shift = if bend.abs() < 1e-9 {
-            0.0
-        } else {
-            (0.5 * (left - right) / bend).clamp(-0.5, 0.5)
-        };
+        let shift = if bend.abs() < 1e-9 { 0.0 } else { (0.5 * (left - right) / bend).clamp(-0.5, 0.5) };
         Some((peak as f32 + shift) * bin_hz)
     }
 }
@@ -110,11 +99,7 @@ impl ClickDetector {
         let power = power_at(block, CLICK_HZ, SAMPLE_RATE_HZ as f32);
         let onset = self.hold_blocks == 0 && power > 0.01 && power > self.before * 4.0;
         self.before = 0.8 * self.before + 0.2 * power;
-        self.hold_blocks = if onset {
-            50
-        } else {
-            self.hold_blocks.saturating_sub(1)
-        };
+        self.hold_blocks = if onset { 50 } else { self.hold_blocks.saturating_sub(1) };
         onset
     }
 }
@@ -152,10 +137,8 @@ mod tests {
         for hz in [440.0, 1_000.0] {
             let mut tone = ToneGenerator::new(hz, true);
             let mut detector = ClickDetector::default();
-            let onsets: Vec<u64> = (50..350)
-                .filter(|i| detector.push(&tone.next_block(i * 10)))
-                .map(|i| i * 10)
-                .collect();
+            let onsets: Vec<u64> =
+                (50..350).filter(|i| detector.push(&tone.next_block(i * 10))).map(|i| i * 10).collect();
             assert_eq!(onsets, vec![1_000, 2_000, 3_000], "{hz}");
         }
     }

@@ -43,7 +43,8 @@ impl Limiter {
         }
         let step = (wanted - self.gain) / ATTACK;
         for sample in block.iter_mut() {
-            self.gain = if wanted < self.gain { (self.gain + step).max(wanted) } else { (self.gain * RELEASE).min(wanted) };
+            self.gain =
+                if wanted < self.gain { (self.gain + step).max(wanted) } else { (self.gain * RELEASE).min(wanted) };
             *sample = round_off(*sample * self.gain);
         }
     }
@@ -80,7 +81,13 @@ pub struct Mixer {
 impl Mixer {
     /// An empty mixer.
     pub fn new() -> Self {
-        Self { origin: Instant::now(), streams: Vec::new(), sounds: VecDeque::new(), limiter: Limiter::default(), inbox: Vec::new() }
+        Self {
+            origin: Instant::now(),
+            streams: Vec::new(),
+            sounds: VecDeque::new(),
+            limiter: Limiter::default(),
+            inbox: Vec::new(),
+        }
     }
 
     /// Takes in a stream.

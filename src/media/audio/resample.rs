@@ -1,10 +1,7 @@
 //! Sample rate conversion between devices or files and our 48 kHz.
 
 use rubato::audioadapter_buffers::direct::SequentialSlice;
-use rubato::{
-    Async, FixedAsync, Resampler, SincInterpolationParameters, SincInterpolationType,
-    WindowFunction,
-};
+use rubato::{Async, FixedAsync, Resampler, SincInterpolationParameters, SincInterpolationType, WindowFunction};
 
 /// A streaming mono converter between two fixed rates.
 ///
@@ -27,12 +24,7 @@ impl RateConverter {
         }
         let chunk = (from_hz as usize / 200).max(32);
         if from_hz == to_hz {
-            return Ok(Self {
-                inner: None,
-                pending: Vec::new(),
-                chunk,
-                out: Vec::new(),
-            });
+            return Ok(Self { inner: None, pending: Vec::new(), chunk, out: Vec::new() });
         }
         let parameters = SincInterpolationParameters {
             sinc_len: 64,
@@ -42,15 +34,9 @@ impl RateConverter {
             window: WindowFunction::BlackmanHarris2,
         };
         let ratio = f64::from(to_hz) / f64::from(from_hz);
-        let inner = Async::new_sinc(ratio, 1.0, &parameters, chunk, 1, FixedAsync::Input)
-            .map_err(|e| e.to_string())?;
+        let inner = Async::new_sinc(ratio, 1.0, &parameters, chunk, 1, FixedAsync::Input).map_err(|e| e.to_string())?;
         let out = vec![0.0; inner.output_frames_max()];
-        Ok(Self {
-            inner: Some(inner),
-            pending: Vec::with_capacity(chunk * 4),
-            chunk,
-            out,
-        })
+        Ok(Self { inner: Some(inner), pending: Vec::with_capacity(chunk * 4), chunk, out })
     }
 
     /// Converts `input` and appends what is ready to `output`.
@@ -85,9 +71,8 @@ impl RateConverter {
 /// As [`RateConverter::new`].
 pub fn resample_whole(samples: &[f32], from_hz: u32, to_hz: u32) -> Result<Vec<f32>, String> {
     let mut converter = RateConverter::new(from_hz, to_hz)?;
-    let mut out = Vec::with_capacity(
-        (samples.len() as u64 * u64::from(to_hz) / u64::from(from_hz.max(1))) as usize + 1_024,
-    );
+    let mut out =
+        Vec::with_capacity((samples.len() as u64 * u64::from(to_hz) / u64::from(from_hz.max(1))) as usize + 1_024);
     converter.push(samples, &mut out);
     // The filter keeps a rest of less than a chunk: push it out with silence, then cut to the exact length.
     if converter.inner.is_some() {
@@ -105,21 +90,11 @@ mod tests {
 
     #[test]
     fn rates_are_converted_without_changing_pitch() {
-        for (from, to) in [
-            (44_100, 48_000),
-            (8_000, 48_000),
-            (48_000, 44_100),
-            (96_000, 48_000),
-        ] {
-            let input: Vec<f32> = (0..from * 2)
-                .map(|i| (std::f32::consts::TAU * 700.0 * i as f32 / from as f32).sin() * 0.3)
-                .collect();
+        for (from, to) in [(44_100, 48_000), (8_000, 48_000), (48_000, 44_100), (96_000, 48_000)] {
+            let input: Vec<f32> =
+                (0..from * 2).map(|i| (std::f32::consts::TAU * 700.0 * i as f32 / from as f32).sin() * 0.3).collect();
             let out = resample_whole(&input, from, to).unwrap();
-            assert!(
-                (out.len() as i64 - i64::from(to) * 2).abs() <= 2,
-                "{from}->{to}: {}",
-                out.len()
-            );
+            assert!((out.len() as i64 - i64::from(to) * 2).abs() <= 2, "{from}->{to}: {}", out.len());
             if to == 48_000 {
                 let mut meter = ToneMeter::new();
                 for block in out.chunks_exact(480) {

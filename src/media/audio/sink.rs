@@ -59,26 +59,18 @@ impl WavSink {
             sample_format: hound::SampleFormat::Int,
         };
         let writer = hound::WavWriter::create(path, spec).map_err(|e| file_error(path, &e))?;
-        Ok(Self {
-            writer,
-            blocks: 0,
-            path: path.to_owned(),
-        })
+        Ok(Self { writer, blocks: 0, path: path.to_owned() })
     }
 
     /// Appends a block; the header is brought up to date every second, so that a killed process leaves a readable file.
     pub(crate) fn write(&mut self, block: &Block) -> Result<(), AudioError> {
         for sample in block {
             let value = (sample.clamp(-1.0, 1.0) * f32::from(i16::MAX)).round() as i16;
-            self.writer
-                .write_sample(value)
-                .map_err(|e| file_error(&self.path, &e))?;
+            self.writer.write_sample(value).map_err(|e| file_error(&self.path, &e))?;
         }
         self.blocks += 1;
         if self.blocks.is_multiple_of(100) {
-            self.writer
-                .flush()
-                .map_err(|e| file_error(&self.path, &e))?;
+            self.writer.flush().map_err(|e| file_error(&self.path, &e))?;
         }
         Ok(())
     }
@@ -91,10 +83,7 @@ impl WavSink {
 }
 
 fn file_error(path: &Path, error: &hound::Error) -> AudioError {
-    AudioError::File {
-        path: path.display().to_string(),
-        detail: error.to_string(),
-    }
+    AudioError::File { path: path.display().to_string(), detail: error.to_string() }
 }
 
 #[cfg(test)]
@@ -103,19 +92,11 @@ mod tests {
 
     #[test]
     fn sinks_are_read_and_written_alike() {
-        for text in [
-            "null",
-            "device",
-            "device:pulseaudio:vspeaker",
-            "file:/a/b c.wav",
-        ] {
+        for text in ["null", "device", "device:pulseaudio:vspeaker", "file:/a/b c.wav"] {
             assert_eq!(text.parse::<SpeakerSink>().unwrap().to_string(), text);
         }
         for text in ["", "nul", "file:", "file", "device:", "tone"] {
-            assert!(
-                matches!(text.parse::<SpeakerSink>(), Err(AudioError::BadSink(_))),
-                "{text}"
-            );
+            assert!(matches!(text.parse::<SpeakerSink>(), Err(AudioError::BadSink(_))), "{text}");
         }
     }
 }

@@ -81,11 +81,7 @@ pub struct ToneGenerator {
 impl ToneGenerator {
     /// A tone of `hz`; `sync` adds 20 ms of 1 kHz at each full second of Unix time.
     pub fn new(hz: f32, sync: bool) -> Self {
-        Self {
-            step: TAU * hz / SAMPLE_RATE_HZ as f32,
-            phase: 0.0,
-            sync,
-        }
+        Self { step: TAU * hz / SAMPLE_RATE_HZ as f32, phase: 0.0, sync }
     }
 
     /// Next 10 ms. `unix_ms` is the Unix time of the block's first sample.
@@ -122,35 +118,21 @@ impl WavLoop {
     /// # Errors
     /// [`AudioError::File`] when it cannot be read, is no WAV, or holds no sample.
     pub fn open(path: &Path) -> Result<Self, AudioError> {
-        let fail = |detail: String| AudioError::File {
-            path: path.display().to_string(),
-            detail,
-        };
+        let fail = |detail: String| AudioError::File { path: path.display().to_string(), detail };
         let mut reader = hound::WavReader::open(path).map_err(|e| fail(e.to_string()))?;
         let spec = reader.spec();
         let channels = usize::from(spec.channels.max(1));
-        let limit = FILE_LIMIT_S
-            .saturating_mul(spec.sample_rate as usize)
-            .saturating_mul(channels);
+        let limit = FILE_LIMIT_S.saturating_mul(spec.sample_rate as usize).saturating_mul(channels);
         let interleaved: Vec<f32> = match spec.sample_format {
-            hound::SampleFormat::Float => reader
-                .samples::<f32>()
-                .take(limit)
-                .collect::<Result<_, _>>(),
+            hound::SampleFormat::Float => reader.samples::<f32>().take(limit).collect::<Result<_, _>>(),
             hound::SampleFormat::Int => {
                 let full = 2f32.powi(i32::from(spec.bits_per_sample.clamp(1, 32)) - 1);
-                reader
-                    .samples::<i32>()
-                    .take(limit)
-                    .map(|s| s.map(|v| v as f32 / full))
-                    .collect::<Result<_, _>>()
+                reader.samples::<i32>().take(limit).map(|s| s.map(|v| v as f32 / full)).collect::<Result<_, _>>()
             }
         }
         .map_err(|e| fail(e.to_string()))?;
-        let mono: Vec<f32> = interleaved
-            .chunks_exact(channels)
-            .map(|frame| frame.iter().sum::<f32>() / channels as f32)
-            .collect();
+        let mono: Vec<f32> =
+            interleaved.chunks_exact(channels).map(|frame| frame.iter().sum::<f32>() / channels as f32).collect();
         if mono.is_empty() || spec.sample_rate == 0 {
             return Err(fail("no samples".to_owned()));
         }
@@ -158,10 +140,7 @@ impl WavLoop {
         if samples.is_empty() {
             return Err(fail("no samples".to_owned()));
         }
-        Ok(Self {
-            samples: samples.into(),
-            position: 0,
-        })
+        Ok(Self { samples: samples.into(), position: 0 })
     }
 
     /// Length of one round, in samples at 48 kHz.
@@ -194,27 +173,11 @@ mod tests {
 
     #[test]
     fn sources_are_read_and_written_alike() {
-        for text in [
-            "none",
-            "tone",
-            "tone:440",
-            "tone:512.5",
-            "device",
-            "device:pulseaudio:x",
-            "file:/a b.wav",
-        ] {
+        for text in ["none", "tone", "tone:440", "tone:512.5", "device", "device:pulseaudio:x", "file:/a b.wav"] {
             assert_eq!(text.parse::<MicrophoneSource>().unwrap().to_string(), text);
         }
-        for text in [
-            "", "tone:", "tone:0", "tone:x", "file:", "device:", "null", "tone:1e9",
-        ] {
-            assert!(
-                matches!(
-                    text.parse::<MicrophoneSource>(),
-                    Err(AudioError::BadSource(_))
-                ),
-                "{text}"
-            );
+        for text in ["", "tone:", "tone:0", "tone:x", "file:", "device:", "null", "tone:1e9"] {
+            assert!(matches!(text.parse::<MicrophoneSource>(), Err(AudioError::BadSource(_))), "{text}");
         }
         assert_eq!(default_tone_hz(0), 300.0);
         assert_eq!(default_tone_hz(19), 2_200.0);
@@ -229,11 +192,7 @@ mod tests {
         assert!(quiet.iter().any(|s| s.abs() > TONE_AMPLITUDE * 0.99));
         assert!(tone.next_block(3_000).iter().any(|s| s.abs() > 0.3));
         assert!(tone.next_block(3_010).iter().any(|s| s.abs() > 0.3));
-        assert!(
-            tone.next_block(3_020)
-                .iter()
-                .all(|s| s.abs() <= TONE_AMPLITUDE + 1e-6)
-        );
+        assert!(tone.next_block(3_020).iter().all(|s| s.abs() <= TONE_AMPLITUDE + 1e-6));
         // A block that begins 5 ms before the second clicks in its second half only.
         let split = tone.next_block(3_995);
         let (before, after) = split.split_at(BLOCK_SAMPLES / 2);
@@ -266,9 +225,6 @@ mod tests {
         }
         let hz = meter.tone_hz().unwrap();
         assert!((hz - 440.0).abs() < 2.0, "{hz}");
-        assert!(matches!(
-            WavLoop::open(&dir.path().join("none.wav")),
-            Err(AudioError::File { .. })
-        ));
+        assert!(matches!(WavLoop::open(&dir.path().join("none.wav")), Err(AudioError::File { .. })));
     }
 }

@@ -131,18 +131,13 @@ impl Drop for CloseOnDrop {
 
 impl std::fmt::Debug for PlayoutStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PlayoutStream")
-            .field("gain", &self.shared.gain())
-            .finish_non_exhaustive()
+        f.debug_struct("PlayoutStream").field("gain", &self.shared.gain()).finish_non_exhaustive()
     }
 }
 
 impl PlayoutStream {
     pub(crate) fn new(shared: Arc<StreamShared>) -> Self {
-        Self {
-            _close_on_drop: Arc::new(CloseOnDrop(Arc::clone(&shared))),
-            shared,
-        }
+        Self { _close_on_drop: Arc::new(CloseOnDrop(Arc::clone(&shared))), shared }
     }
 
     /// Hands in a received packet, in any order. Never blocks for long and never fails: duplicates, late and malformed
@@ -164,11 +159,7 @@ impl PlayoutStream {
 
     /// Volume of this person: 0 to 2, 1 is unchanged. Changes are ramped over 10 ms.
     pub fn set_gain(&self, gain: f32) {
-        let gain = if gain.is_finite() {
-            gain.clamp(0.0, 2.0)
-        } else {
-            1.0
-        };
+        let gain = if gain.is_finite() { gain.clamp(0.0, 2.0) } else { 1.0 };
         self.shared.gain.store(gain.to_bits(), Ordering::Relaxed);
     }
 
@@ -188,27 +179,16 @@ impl PlayoutStream {
     pub fn playout_time(&self, rtp_timestamp: u32) -> Option<Instant> {
         let (anchor, at) = lock(&self.shared.figures).anchor?;
         let ahead = rtp_timestamp.wrapping_sub(anchor) as i32;
-        let offset = Duration::from_micros(
-            u64::from(ahead.unsigned_abs()) * 1_000_000 / u64::from(super::SAMPLE_RATE_HZ),
-        );
-        if ahead >= 0 {
-            at.checked_add(offset)
-        } else {
-            at.checked_sub(offset)
-        }
+        let offset =
+            Duration::from_micros(u64::from(ahead.unsigned_abs()) * 1_000_000 / u64::from(super::SAMPLE_RATE_HZ));
+        if ahead >= 0 { at.checked_add(offset) } else { at.checked_sub(offset) }
     }
 
     /// All figures. Computes a spectrum: for once a second, not for every frame.
     pub fn stats(&self) -> PlayoutStats {
         let (jitter, level_dbfs, tone, last_click_at, first_played_at) = {
             let figures = lock(&self.shared.figures);
-            (
-                figures.jitter,
-                figures.level_dbfs,
-                figures.tone.clone(),
-                figures.last_click_at,
-                figures.first_played_at,
-            )
+            (figures.jitter, figures.level_dbfs, figures.tone.clone(), figures.last_click_at, figures.first_played_at)
         };
         let ms = |samples: u64| samples * 1_000 / u64::from(super::SAMPLE_RATE_HZ);
         PlayoutStats {

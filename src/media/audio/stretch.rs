@@ -83,8 +83,11 @@ pub fn decelerate(past: &[f32], samples: &[f32], urgency: Urgency) -> Option<Vec
     let mut joined = past.to_vec();
     joined.extend_from_slice(future);
     let quiet = rms(&joined) < QUIET_RMS;
-    let (lag, alike) =
-        if quiet { (DECELERATE_PAST, 1.0) } else { best_lag(&joined, past.len(), true, DECELERATE_PAST, DECELERATE_NEEDS)? };
+    let (lag, alike) = if quiet {
+        (DECELERATE_PAST, 1.0)
+    } else {
+        best_lag(&joined, past.len(), true, DECELERATE_PAST, DECELERATE_NEEDS)?
+    };
     if !acceptable(alike, quiet, urgency) {
         return None;
     }

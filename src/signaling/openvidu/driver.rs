@@ -12,7 +12,8 @@ use super::handle::ConnectConfig;
 use super::rest;
 use super::socket::{Socket, SocketEvent};
 use crate::protocol::client::{
-    Action, ActionError, ActionId, Answer, Client, ClientConfig, ClientEvent, EndReason, Input, LostPlace, Output, SDK_VERSION, Seed, State,
+    Action, ActionError, ActionId, Answer, Client, ClientConfig, ClientEvent, EndReason, Input, LostPlace, Output,
+    SDK_VERSION, Seed, State,
 };
 use crate::protocol::message::{JoinResult, MediaServer};
 use crate::protocol::token::Token;
@@ -75,7 +76,9 @@ impl Driver {
     }
 
     fn now(&self) -> Now {
-        let unix_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
+        let unix_ms = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
         Now { mono: self.started.elapsed(), unix_ms }
     }
 
@@ -96,7 +99,12 @@ impl Driver {
         self.adopt(&token);
         let client = Client::new(ClientConfig {
             token,
-            platform: format!("Tertulia {} on {} {}", env!("CARGO_PKG_VERSION"), std::env::consts::OS, std::env::consts::ARCH),
+            platform: format!(
+                "Tertulia {} on {} {}",
+                env!("CARGO_PKG_VERSION"),
+                std::env::consts::OS,
+                std::env::consts::ARCH
+            ),
             sdk_version: SDK_VERSION.to_owned(),
             metadata: self.config.metadata.to_json(),
             can_rejoin: self.config.target.source.renewable(),
@@ -187,7 +195,10 @@ impl Driver {
                 warn!(%error, "no fresh token");
                 let for_good = matches!(
                     error,
-                    SignalingError::TokenRefused | SignalingError::WrongSecret { .. } | SignalingError::PinMismatch { .. } | SignalingError::Untrusted { .. }
+                    SignalingError::TokenRefused
+                        | SignalingError::WrongSecret { .. }
+                        | SignalingError::PinMismatch { .. }
+                        | SignalingError::Untrusted { .. }
                 );
                 self.last_failure = Some(error);
                 Action::NoToken { for_good }
@@ -235,18 +246,24 @@ impl Driver {
                 SignalingEvent::Joined { joined: Box::new(joined(&result, &self.host)), rejoined }
             }
             ClientEvent::ParticipantJoined(info) => SignalingEvent::ParticipantJoined(Box::new(info)),
-            ClientEvent::ParticipantLeft { connection_id, reason } => SignalingEvent::ParticipantLeft { connection_id, reason },
-            ClientEvent::StreamPublished { connection_id, stream } => SignalingEvent::StreamPublished { connection_id, stream: Box::new(stream) },
+            ClientEvent::ParticipantLeft { connection_id, reason } => {
+                SignalingEvent::ParticipantLeft { connection_id, reason }
+            }
+            ClientEvent::StreamPublished { connection_id, stream } => {
+                SignalingEvent::StreamPublished { connection_id, stream: Box::new(stream) }
+            }
             ClientEvent::StreamUnpublished { connection_id, stream_id, reason } => {
                 SignalingEvent::StreamUnpublished { connection_id, stream_id, reason }
             }
             ClientEvent::OwnStreamUnpublished { reason, .. } => SignalingEvent::OwnStreamUnpublished { reason },
-            ClientEvent::RemoteCandidate { connection_id, candidate, sdp_mid, sdp_m_line_index, .. } => SignalingEvent::RemoteCandidate {
-                connection_id,
-                candidate,
-                sdp_mid,
-                sdp_mline_index: u16::try_from(sdp_m_line_index).unwrap_or(0),
-            },
+            ClientEvent::RemoteCandidate { connection_id, candidate, sdp_mid, sdp_m_line_index, .. } => {
+                SignalingEvent::RemoteCandidate {
+                    connection_id,
+                    candidate,
+                    sdp_mid,
+                    sdp_mline_index: u16::try_from(sdp_m_line_index).unwrap_or(0),
+                }
+            }
             ClientEvent::Signal { from, kind, data } => SignalingEvent::Signal { from, kind, data },
             ClientEvent::PropertyChanged { connection_id, stream_id, property, reason } => {
                 SignalingEvent::PropertyChanged { connection_id, stream_id, property, reason }
@@ -275,7 +292,11 @@ impl Driver {
             }
             State::Reconnecting { attempt, retry_at, place_kept_until } => {
                 self.was_checking = false;
-                SignalingEvent::Reconnecting { attempt, retry_at: retry_at.map(|at| self.at(at)), place_kept_until: self.at(place_kept_until) }
+                SignalingEvent::Reconnecting {
+                    attempt,
+                    retry_at: retry_at.map(|at| self.at(at)),
+                    place_kept_until: self.at(place_kept_until),
+                }
             }
             State::Resuming { attempt, place_kept_until } => {
                 SignalingEvent::Reconnecting { attempt, retry_at: None, place_kept_until: self.at(place_kept_until) }
@@ -300,17 +321,28 @@ impl Driver {
 
     fn ended(&mut self, reason: EndReason) -> SignalingEvent {
         let host = self.host.clone();
-        let (name, port) = host.rsplit_once(':').and_then(|(h, p)| Some((h.to_owned(), p.parse().ok()?))).unwrap_or((host.clone(), 443));
+        let (name, port) = host
+            .rsplit_once(':')
+            .and_then(|(h, p)| Some((h.to_owned(), p.parse().ok()?)))
+            .unwrap_or((host.clone(), 443));
         let error = match reason {
             EndReason::Left => return SignalingEvent::Left,
             EndReason::Evicted { reason } => return SignalingEvent::Evicted { reason },
-            EndReason::Refused(error) => SignalingError::from_code(error.code, &error.message, "joinRoom", &self.session),
-            EndReason::Unreachable { detail } => self.last_failure.take().unwrap_or(SignalingError::Unreachable { host: name, detail }),
-            EndReason::JoinTimedOut => SignalingError::Silent { host: name, port, after_ms: 10_000 },
-            EndReason::JoinInterrupted { code } => {
-                SignalingError::NotOpenVidu { host: name, detail: format!("it closed the connection while joining, code {code}") }
+            EndReason::Refused(error) => {
+                SignalingError::from_code(error.code, &error.message, "joinRoom", &self.session)
             }
-            EndReason::BadServer => SignalingError::NotOpenVidu { host: name, detail: "its answer to the join lacks a connection id".to_owned() },
+            EndReason::Unreachable { detail } => {
+                self.last_failure.take().unwrap_or(SignalingError::Unreachable { host: name, detail })
+            }
+            EndReason::JoinTimedOut => SignalingError::Silent { host: name, port, after_ms: 10_000 },
+            EndReason::JoinInterrupted { code } => SignalingError::NotOpenVidu {
+                host: name,
+                detail: format!("it closed the connection while joining, code {code}"),
+            },
+            EndReason::BadServer => SignalingError::NotOpenVidu {
+                host: name,
+                detail: "its answer to the join lacks a connection id".to_owned(),
+            },
             EndReason::NeedsNewToken => SignalingError::TokenRefused,
             EndReason::RejoinImpossible => self.last_failure.take().unwrap_or(SignalingError::TokenRefused),
         };

@@ -72,7 +72,9 @@ impl Signaling for OpenVidu {
             filter: None,
         };
         match self.ask("publishVideo", Action::Publish { properties, sdp_offer: Sdp::from(request.sdp_offer) }).await? {
-            Answer::Published { stream_id, sdp_answer, .. } => Ok(Published { stream_id, sdp_answer: sdp_answer.as_str().to_owned() }),
+            Answer::Published { stream_id, sdp_answer, .. } => {
+                Ok(Published { stream_id, sdp_answer: sdp_answer.as_str().to_owned() })
+            }
             _ => Err(unexpected("publishVideo")),
         }
     }
@@ -90,14 +92,18 @@ impl Signaling for OpenVidu {
     }
 
     async fn prepare_subscribe(&self, stream_id: &str, reconnect: bool) -> Result<String, SignalingError> {
-        match self.ask("prepareReceiveVideoFrom", Action::PrepareSubscribe { stream_id: stream_id.to_owned(), reconnect }).await? {
+        match self
+            .ask("prepareReceiveVideoFrom", Action::PrepareSubscribe { stream_id: stream_id.to_owned(), reconnect })
+            .await?
+        {
             Answer::Offer { sdp_offer, .. } => Ok(sdp_offer.as_str().to_owned()),
             _ => Err(unexpected("prepareReceiveVideoFrom")),
         }
     }
 
     async fn answer_subscribe(&self, stream_id: &str, sdp_answer: &str) -> Result<(), SignalingError> {
-        let action = Action::SubscribeAnswer { stream_id: stream_id.to_owned(), sdp_answer: Sdp::from(sdp_answer.to_owned()) };
+        let action =
+            Action::SubscribeAnswer { stream_id: stream_id.to_owned(), sdp_answer: Sdp::from(sdp_answer.to_owned()) };
         self.ask("receiveVideoFrom", action).await.map(drop)
     }
 
@@ -106,14 +112,18 @@ impl Signaling for OpenVidu {
     }
 
     async fn reconnect_publication(&self, sdp_offer: &str) -> Result<String, SignalingError> {
-        match self.ask("reconnectStream", Action::ReconnectPublisher { sdp_offer: Sdp::from(sdp_offer.to_owned()) }).await? {
+        match self
+            .ask("reconnectStream", Action::ReconnectPublisher { sdp_offer: Sdp::from(sdp_offer.to_owned()) })
+            .await?
+        {
             Answer::Published { sdp_answer, .. } => Ok(sdp_answer.as_str().to_owned()),
             _ => Err(unexpected("reconnectStream")),
         }
     }
 
     async fn reconnect_subscription(&self, stream_id: &str, sdp_offer: &str) -> Result<String, SignalingError> {
-        let action = Action::ReconnectSubscriber { stream_id: stream_id.to_owned(), sdp_offer: Sdp::from(sdp_offer.to_owned()) };
+        let action =
+            Action::ReconnectSubscriber { stream_id: stream_id.to_owned(), sdp_offer: Sdp::from(sdp_offer.to_owned()) };
         match self.ask("reconnectStream", action).await? {
             Answer::Subscribed { sdp_answer: Some(sdp), .. } => Ok(sdp.as_str().to_owned()),
             _ => Err(unexpected("reconnectStream")),
@@ -121,8 +131,11 @@ impl Signaling for OpenVidu {
     }
 
     async fn reconnect_subscription_answer(&self, stream_id: &str, sdp_answer: &str) -> Result<(), SignalingError> {
-        let action =
-            Action::ReconnectSubscriberAnswer { stream_id: stream_id.to_owned(), sdp_answer: Sdp::from(sdp_answer.to_owned()), forcibly: false };
+        let action = Action::ReconnectSubscriberAnswer {
+            stream_id: stream_id.to_owned(),
+            sdp_answer: Sdp::from(sdp_answer.to_owned()),
+            forcibly: false,
+        };
         self.ask("reconnectStream", action).await.map(drop)
     }
 
@@ -140,9 +153,10 @@ impl Signaling for OpenVidu {
         let property = match property {
             Property::AudioActive(on) => OwnProperty::AudioActive(on),
             Property::VideoActive(on) => OwnProperty::VideoActive(on),
-            Property::VideoDimensions(width, height) => {
-                OwnProperty::VideoDimensions { dimensions: VideoDimensions { width, height }, reason: DimensionsReason::TrackReplaced }
-            }
+            Property::VideoDimensions(width, height) => OwnProperty::VideoDimensions {
+                dimensions: VideoDimensions { width, height },
+                reason: DimensionsReason::TrackReplaced,
+            },
         };
         self.ask("streamPropertyChanged", Action::PropertyChanged(property)).await.map(drop)
     }

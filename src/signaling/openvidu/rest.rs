@@ -29,8 +29,12 @@ pub async fn fetch_token(target: &Target) -> Result<Secret, SignalingError> {
             let answer = http.send(http.post("/tertulia/join").json(&body)).await?;
             match answer.status() {
                 StatusCode::OK => http.token_member(answer).await,
-                StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Err(SignalingError::Full { session: room.clone() }),
-                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND | StatusCode::GONE => Err(SignalingError::TokenRefused),
+                StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                    Err(SignalingError::Full { session: room.clone() })
+                }
+                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND | StatusCode::GONE => {
+                    Err(SignalingError::TokenRefused)
+                }
                 status => Err(http.not_openvidu(format!("HTTP {status}"))),
             }
         }
@@ -39,15 +43,24 @@ pub async fn fetch_token(target: &Target) -> Result<Secret, SignalingError> {
     }
 }
 
-async fn openvidu(target: &Target, base: &str, session: &str, secret: &Secret, role: &str) -> Result<Secret, SignalingError> {
+async fn openvidu(
+    target: &Target,
+    base: &str,
+    session: &str,
+    secret: &Secret,
+    role: &str,
+) -> Result<Secret, SignalingError> {
     let http = Http::new(base, target)?;
     let auth = |r: RequestBuilder| r.basic_auth("OPENVIDUAPP", Some(secret.expose()));
-    let created = http.send(auth(http.post("/openvidu/api/sessions").json(&json!({"customSessionId": session})))).await?;
+    let created =
+        http.send(auth(http.post("/openvidu/api/sessions").json(&json!({"customSessionId": session})))).await?;
     match created.status() {
         // 409: it exists already, which is what we want.
         StatusCode::OK | StatusCode::CONFLICT => {}
         StatusCode::UNAUTHORIZED => return Err(SignalingError::WrongSecret { host: http.host }),
-        StatusCode::BAD_REQUEST => return Err(SignalingError::BadLink { detail: "the server does not accept this session name".to_owned() }),
+        StatusCode::BAD_REQUEST => {
+            return Err(SignalingError::BadLink { detail: "the server does not accept this session name".to_owned() });
+        }
         status => return Err(http.not_openvidu(format!("HTTP {status}"))),
     }
     let path = format!("/openvidu/api/sessions/{session}/connection");
@@ -85,7 +98,9 @@ async fn application(target: &Target, base: &str, session: &str) -> Result<Secre
 fn plain_or_member(body: &str, member: &str) -> String {
     match serde_json::from_str::<Value>(body.trim()) {
         Ok(Value::String(text)) => text,
-        Ok(Value::Object(map)) => map.get(member).or_else(|| map.get("0")).and_then(Value::as_str).unwrap_or_default().to_owned(),
+        Ok(Value::Object(map)) => {
+            map.get(member).or_else(|| map.get("0")).and_then(Value::as_str).unwrap_or_default().to_owned()
+        }
         _ => body.trim().to_owned(),
     }
 }
@@ -103,7 +118,8 @@ impl Http {
         let base = Url::parse(base).map_err(|_| bad("the address of the server is not complete"))?;
         let host = base.host_str().ok_or_else(|| bad("the address of the server has no host"))?.to_owned();
         let port = base.port_or_known_default().unwrap_or(443);
-        let config = tls::client_config(target.trust).map_err(|e| SignalingError::Untrusted { host: host.clone(), detail: e.to_string() })?;
+        let config = tls::client_config(target.trust)
+            .map_err(|e| SignalingError::Untrusted { host: host.clone(), detail: e.to_string() })?;
         let client = Client::builder()
             .tls_backend_preconfigured(config)
             .timeout(Duration::from_millis(HTTP_TIMEOUT_MS))
@@ -185,10 +201,17 @@ pub(super) fn explain_connect(text: &str, host: &str, port: u16) -> SignalingErr
     if tls::is_pin_mismatch(text) {
         SignalingError::PinMismatch { host }
     } else if lower.contains("certificate") || lower.contains("unknownissuer") {
-        SignalingError::Untrusted { host, detail: "its certificate is not signed by an authority that this system trusts".to_owned() }
+        SignalingError::Untrusted {
+            host,
+            detail: "its certificate is not signed by an authority that this system trusts".to_owned(),
+        }
     } else if lower.contains("refused") {
         SignalingError::Refused { host, port }
-    } else if lower.contains("lookup") || lower.contains("dns") || lower.contains("name or service") || lower.contains("resolve") {
+    } else if lower.contains("lookup")
+        || lower.contains("dns")
+        || lower.contains("name or service")
+        || lower.contains("resolve")
+    {
         SignalingError::UnknownHost { host }
     } else if lower.contains("corrupt message") || lower.contains("invalid content type") || lower.contains("alert") {
         SignalingError::NotOpenVidu { host, detail: "it does not speak TLS on this port".to_owned() }

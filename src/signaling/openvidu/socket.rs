@@ -67,7 +67,13 @@ impl Socket {
     }
 }
 
-async fn run(id: u32, url: String, trust: Trust, events: mpsc::Sender<(u32, SocketEvent)>, mut writes: mpsc::Receiver<Write>) {
+async fn run(
+    id: u32,
+    url: String,
+    trust: Trust,
+    events: mpsc::Sender<(u32, SocketEvent)>,
+    mut writes: mpsc::Receiver<Write>,
+) {
     let opening = tokio::time::timeout(Duration::from_millis(OPEN_TIMEOUT_MS), open(&url, trust));
     let stream = tokio::select! {
         opened = opening => match opened {
@@ -101,7 +107,11 @@ async fn abandoned(writes: &mut mpsc::Receiver<Write>) {
     }
 }
 
-async fn pump<F, R>(mut stream: WebSocketStream<Box<dyn Wire>>, writes: &mut mpsc::Receiver<Write>, mut deliver: F) -> SocketEvent
+async fn pump<F, R>(
+    mut stream: WebSocketStream<Box<dyn Wire>>,
+    writes: &mut mpsc::Receiver<Write>,
+    mut deliver: F,
+) -> SocketEvent
 where
     F: FnMut(String) -> R,
     R: Future<Output = bool>,
@@ -163,17 +173,20 @@ async fn open(url: &str, trust: Trust) -> Result<WebSocketStream<Box<dyn Wire>>,
     drop(tcp.set_nodelay(true));
     let wire: Box<dyn Wire> = if url.starts_with("wss:") {
         let config = tls::client_config(trust).map_err(|e| explain(&e.to_string()))?;
-        let name = ServerName::try_from(address.to_owned()).map_err(|_| SignalingError::UnknownHost { host: host.clone() })?;
+        let name =
+            ServerName::try_from(address.to_owned()).map_err(|_| SignalingError::UnknownHost { host: host.clone() })?;
         Box::new(TlsConnector::from(Arc::new(config)).connect(name, tcp).await.map_err(|e| explain(&e.to_string()))?)
     } else {
         Box::new(tcp)
     };
-    let config = WebSocketConfig::default().max_message_size(Some(MAX_FRAME_BYTES)).max_frame_size(Some(MAX_FRAME_BYTES));
+    let config =
+        WebSocketConfig::default().max_message_size(Some(MAX_FRAME_BYTES)).max_frame_size(Some(MAX_FRAME_BYTES));
     match client_async_with_config(url, wire, Some(config)).await {
         Ok((stream, _)) => Ok(stream),
-        Err(WsError::Http(response)) => {
-            Err(SignalingError::NotOpenVidu { host, detail: format!("it answers {} instead of opening a WebSocket", response.status()) })
-        }
+        Err(WsError::Http(response)) => Err(SignalingError::NotOpenVidu {
+            host,
+            detail: format!("it answers {} instead of opening a WebSocket", response.status()),
+        }),
         Err(WsError::Io(error)) => Err(explain(&error.to_string())),
         Err(error) => Err(SignalingError::NotOpenVidu { host, detail: error.to_string() }),
     }
