@@ -1,6 +1,6 @@
 //! What the window, the control channel and tests ask of the engine.
 
-/// One wish of the user. Applied in order; a refused one gives [`super::Event::Error`] and changes nothing.
+/// One wish of the user. Applied in order; a refused one gives an `error` event and changes nothing.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
     /// Close (`true`) or open the microphone's gate.

@@ -80,8 +80,8 @@ pub(super) enum LegReport {
     Loss(MediaKind, f32),
     /// First packet of a kind.
     FirstPacket(MediaKind),
-    /// No packet for so many ms; `None` when they flow again.
-    Stalled(MediaKind, Option<u64>),
+    /// No packet of some kind for so many ms; `None` when they flow again.
+    Stalled(Option<u64>),
     /// Sender's clock mapping, for lip sync.
     SenderReport {
         /// Of what.
@@ -504,8 +504,8 @@ async fn pass_on(event: PeerEvent, signaling: &dyn Signaling, endpoint: &str, re
         PeerEvent::LossReport { kind, fraction } => LegReport::Loss(kind, fraction),
         PeerEvent::Rtt { .. } => return None,
         PeerEvent::FirstPacket { kind } => LegReport::FirstPacket(kind),
-        PeerEvent::Stalled { kind, ms } => LegReport::Stalled(kind, Some(ms)),
-        PeerEvent::Resumed { kind } => LegReport::Stalled(kind, None),
+        PeerEvent::Stalled { ms, .. } => LegReport::Stalled(Some(ms)),
+        PeerEvent::Resumed { .. } => LegReport::Stalled(None),
         PeerEvent::SenderReport { kind, ntp, rtp, .. } => LegReport::SenderReport { kind, ntp, rtp },
     };
     reporter.tell(report).await;

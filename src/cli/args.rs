@@ -114,17 +114,21 @@ pub struct MediaArgs {
     /// No window; commands on standard input, events on standard output.
     #[arg(long)]
     pub headless: bool,
-    /// pattern[+sync][:ID[:WxH@FPS]], file:PATH, device[:INDEX or NAME[:WxH@FPS]] or none.
-    #[arg(long, value_name = "SOURCE")]
+    /// Where our picture comes from.
+    #[arg(
+        long,
+        value_name = "SOURCE",
+        help = "pattern[+sync][:ID[:WxH@FPS]], file:PATH, device[:INDEX or NAME[:WxH@FPS]] or none"
+    )]
     pub camera: Option<String>,
-    /// tone[:HZ], file:PATH, device[:ID] or none.
-    #[arg(long, value_name = "SOURCE")]
+    /// Where our sound comes from.
+    #[arg(long, value_name = "SOURCE", help = "tone[:HZ], file:PATH, device[:ID] or none")]
     pub microphone: Option<String>,
-    /// device[:ID], file:PATH or null.
-    #[arg(long, value_name = "SINK")]
+    /// Where the others' sound goes.
+    #[arg(long, value_name = "SINK", help = "device[:ID], file:PATH or null")]
     pub speaker: Option<String>,
-    /// pattern[:ID[:WxH@FPS]], monitor[:N], window:TITLE or portal.
-    #[arg(long, value_name = "SOURCE")]
+    /// Which screen is shared.
+    #[arg(long, value_name = "SOURCE", help = "pattern[:ID[:WxH@FPS]], monitor[:N], window:TITLE or portal")]
     pub screen: Option<String>,
     /// Watch and listen only.
     #[arg(long)]

@@ -169,7 +169,7 @@ async fn table(demo: &Demo) {
 /// Ends everybody and writes the report.
 pub(super) async fn finish(demo: Demo, args: &DemoArgs, _whole: bool) -> Result<(), Failure> {
     for call in &demo.calls {
-        drop(call.send(Command::Leave));
+        let _ = call.send(Command::Leave);
     }
     let mut reports: Vec<Report> = Vec::new();
     for call in &demo.calls {

@@ -98,7 +98,7 @@ async fn headless(config: CallConfig, args: &MediaArgs, quiet: bool) -> Result<(
 fn leave(call: &CallHandle) -> std::sync::Arc<View> {
     let view = call.view();
     // A call that is over already is what was wanted.
-    drop(call.send(Command::Leave));
+    let _ = call.send(Command::Leave);
     view
 }
 

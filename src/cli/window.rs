@@ -31,8 +31,6 @@ use crate::ui::bridge::{
 
 /// How long a call may take to say good-bye when the window is closed.
 const GOOD_BYE: Duration = Duration::from_secs(3);
-/// How often the level of the lobby's microphone is read.
-const LEVEL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The app: home first, or the lobby of a link.
 pub(super) fn app(global: &Common, link: Option<String>, started: Instant) -> Result<(), Failure> {
@@ -61,7 +59,7 @@ pub(super) fn call(global: &Common, config: CallConfig, args: &MediaArgs) -> Res
             draw(&ending, snapshot).await;
             tokio::time::sleep(half).await;
             // Over already is what was wanted.
-            drop(ending.send(Command::Leave));
+            let _ = ending.send(Command::Leave);
         });
     }
     let (report, runtime) = (handle.clone(), desk.runtime.handle().clone());
@@ -79,7 +77,7 @@ pub(super) fn call(global: &Common, config: CallConfig, args: &MediaArgs) -> Res
         Start::Call(Box::new(Running(handle)), Target::Session { server: String::new(), name: String::new() }),
     );
     let report = runtime.block_on(async {
-        drop(report.send(Command::Leave));
+        let _ = report.send(Command::Leave);
         tokio::time::timeout(GOOD_BYE, report.finished()).await.ok().flatten()
     });
     if let Some(report) = report {
@@ -134,7 +132,7 @@ fn open(desk: Desk, start: Start) -> Result<(), Failure> {
     };
     runtime.block_on(async {
         for call in &calls {
-            drop(call.send(Command::Leave));
+            let _ = call.send(Command::Leave);
         }
         for call in &calls {
             drop(tokio::time::timeout(GOOD_BYE, call.finished()).await);

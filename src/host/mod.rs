@@ -1,6 +1,6 @@
 //! The embedded OpenVidu-compatible server.
 //!
-//! REST and WebSocket share one TCP port ([`server`]), media has one UDP port and its own thread ([`sfu`]). In between, on one further thread, the control
+//! REST and WebSocket share one TCP port (`server`), media has one UDP port and its own thread ([`sfu`]). In between, on one further thread, the control
 //! task feeds the room machine of [`crate::protocol::room`] and carries out what it answers. Nothing of it runs on the workers of whoever starts it.
 
 mod config;

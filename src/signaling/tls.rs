@@ -147,8 +147,7 @@ mod tests {
         assert_eq!(Fingerprint::parse(&fp.to_string()), Some(fp));
         assert_eq!(Fingerprint::parse("sha256:00"), None);
         assert_eq!(Fingerprint::parse("sha1:00"), None);
-        let with_colons = fp.to_string()[7..]
-            .as_bytes()
+        let with_colons = fp.to_string().as_bytes()[7..]
             .chunks(2)
             .map(|c| String::from_utf8_lossy(c).to_string())
             .collect::<Vec<_>>()

@@ -60,6 +60,9 @@ enum MediaNotice {
     Refused(&'static str, String),
 }
 
+/// Both ends of a bounded queue that the engine hands out and reads itself.
+type Queue<T> = (mpsc::Sender<T>, mpsc::Receiver<T>);
+
 /// The session as the server described it.
 #[derive(Debug, Default)]
 struct Place {
@@ -78,8 +81,8 @@ pub(super) struct Engine {
     log: Vec<Event>,
     signaling: Arc<OpenVidu>,
     signals: mpsc::Receiver<SignalingEvent>,
-    leg_reports: (mpsc::Sender<(LegId, LegReport)>, mpsc::Receiver<(LegId, LegReport)>),
-    notices: (mpsc::Sender<MediaNotice>, mpsc::Receiver<MediaNotice>),
+    leg_reports: Queue<(LegId, LegReport)>,
+    notices: Queue<MediaNotice>,
     audio: Option<AudioEngine>,
     audio_events: Option<mpsc::Receiver<AudioEvent>>,
     connection: Connection,
@@ -262,7 +265,7 @@ impl Engine {
         }
         self.leaving = true;
         if let Some(screen) = self.screen_call.take() {
-            drop(screen.send(Command::Leave));
+            let _ = screen.send(Command::Leave);
         }
         let server = Arc::clone(&self.signaling);
         tokio::spawn(async move { server.leave().await });
@@ -355,7 +358,7 @@ impl Engine {
 
     async fn finish(mut self) -> Report {
         if let Some(screen) = self.screen_call.take() {
-            drop(screen.send(Command::Leave));
+            let _ = screen.send(Command::Leave);
         }
         let report = {
             self.collect_all_streams();

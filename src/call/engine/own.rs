@@ -650,7 +650,7 @@ impl Engine {
         self.dirty = true;
         let Some(source) = screen else {
             if let Some(call) = self.screen_call.take() {
-                drop(call.send(Command::Leave));
+                let _ = call.send(Command::Leave);
                 let event = self.event("shareStopped");
                 self.emit(event);
             } else if let Some(before) = self.own.camera_before_share.take() {
@@ -677,7 +677,7 @@ impl Engine {
             return self.refuse("share", "the role does not allow publishing");
         }
         if let Some(call) = self.screen_call.take() {
-            drop(call.send(Command::Leave));
+            let _ = call.send(Command::Leave);
         }
         if self.config.target.source.renewable() {
             let mut config = self.config.clone();

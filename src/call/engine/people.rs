@@ -98,10 +98,10 @@ impl PictureTimes {
     fn shown(&self, frame: &VideoFrame) {
         let now = u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
         // Lost races only mean that a neighboring picture's time is kept.
-        drop(self.first_ms.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed));
+        let _ = self.first_ms.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
         self.last_ms.store(now, Ordering::Relaxed);
         if frame.height >= 720 {
-            drop(self.tall_ms.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed));
+            let _ = self.tall_ms.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 
@@ -137,7 +137,7 @@ impl Engine {
                 })
                 .collect(),
             include_loopback: local,
-            impairment: self.config.impairments.clone(),
+            impairment: self.config.impairments,
             ..TransportConfig::default()
         }
     }
@@ -362,7 +362,7 @@ impl Engine {
             }
         }
         if let Some(screen) = self.screen_call.take() {
-            drop(screen.send(crate::call::Command::Leave));
+            let _ = screen.send(crate::call::Command::Leave);
         }
     }
 
@@ -433,7 +433,7 @@ impl Engine {
                 LegReport::FirstPacket(MediaKind::Audio) => {
                     self.timeline.first_remote_audio.get_or_insert(t_ms);
                 }
-                LegReport::Stalled(_, ms) => {
+                LegReport::Stalled(ms) => {
                     // A server whose transport is up but gives nothing: one new transport per stall, then patience.
                     if stream.stalled_ms.is_none() && ms.is_some() {
                         drop(subscribed.input.try_send(LegInput::Rebuild));
@@ -618,7 +618,7 @@ impl Engine {
             let (new, gone) =
                 (packets.saturating_sub(stream.last_packets.0), lost.saturating_sub(stream.last_packets.1));
             stream.last_packets = (packets, lost);
-            let percent = if new + gone == 0 { 0 } else { gone * 100 / (new + gone) };
+            let percent = (gone * 100).checked_div(new + gone).unwrap_or(0);
             let bars = match percent {
                 0..=2 => 4,
                 3..=7 => 3,

@@ -170,7 +170,7 @@ pub struct IceCandidateToServer {
     pub sdp_m_line_index: u32,
 }
 
-/// `sendMessage`: the text is JSON, see [`SignalMessage`].
+/// `sendMessage`: the text is JSON, see [`super::SignalMessage`].
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct SendMessage {
     /// JSON text.
