@@ -70,7 +70,7 @@ impl Replay {
         let config = ServerConfig {
             secret: Secret::new("MY_SECRET"),
             public_url: "https://127.0.0.1:4443".into(),
-            udp_port: 4443,
+            public_url_guessed: false,
             seed: [7; 32],
             limits: Default::default(),
         };

@@ -91,7 +91,7 @@ pub fn start(config: HostConfig) -> Result<Handle, HostError> {
         ServerConfig {
             secret: config.secret.clone().unwrap_or_else(random_secret),
             public_url: url.clone(),
-            udp_port: udp_addr.port(),
+            public_url_guessed: config.public_url.is_none(),
             seed: random(),
             limits: Default::default(),
         },

@@ -33,8 +33,8 @@ const AUDIO_SHARE_BPS: u64 = 50_000;
 /// Devices and publication.
 pub(super) struct Own {
     pub(super) video: VideoInput,
-    /// What the camera was before a screen took its place.
-    camera_before_share: Option<VideoInput>,
+    /// What the camera was before a screen took its place, and whether it was muted: it must not come back on by itself.
+    camera_before_share: Option<(VideoInput, bool)>,
     capture: Option<Capture>,
     capture_number: u64,
     pub(super) slot: FrameSlot,
@@ -653,8 +653,12 @@ impl Engine {
                 let _ = call.send(Command::Leave);
                 let event = self.event("shareStopped");
                 self.emit(event);
-            } else if let Some(before) = self.own.camera_before_share.take() {
+            } else if let Some((before, muted)) = self.own.camera_before_share.take() {
+                self.own.video_muted = muted;
                 self.use_video(before);
+                if muted {
+                    self.announce_video(false);
+                }
                 let event = self.event("shareStopped");
                 self.emit(event);
             }
@@ -691,7 +695,7 @@ impl Engine {
             self.screen_call = Some(start(config));
         } else {
             if self.own.camera_before_share.is_none() {
-                self.own.camera_before_share = Some(self.own.video.clone());
+                self.own.camera_before_share = Some((self.own.video.clone(), self.own.video_muted));
             }
             self.notice("share.replaces_camera", Vec::new());
             self.own.video_muted = false;

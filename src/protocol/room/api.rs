@@ -246,8 +246,9 @@ pub struct ServerConfig {
     pub secret: Secret,
     /// `https://host[:port]`, without a trailing slash: what tokens point to (with `wss` for `https`).
     pub public_url: String,
-    /// Port of the media socket; 0 leaves the own ICE entry out.
-    pub udp_port: u16,
+    /// Whether the URL is only a guess: then a token leads back to the address under which its caller reached this host, unless that is
+    /// this very machine and others may need another.
+    pub public_url_guessed: bool,
     /// Seed of all identifiers, tokens and keys: 32 bytes of real randomness.
     pub seed: [u8; 32],
     /// Bounds of what clients can make the host keep and do.

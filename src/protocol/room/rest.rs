@@ -203,12 +203,13 @@ impl Server {
     ) -> Result<RestResponse, RestResponse> {
         let body = json_body(request)?.unwrap_or_default();
         self.find(id, 404)?;
-        let ticket = self.ticket(id, &body, path, now)?;
+        let ticket = self.ticket(request, id, &body, path, now)?;
         Ok(RestResponse::json(200, &view::ticket(self.find(id, 404)?, &ticket)))
     }
 
     fn ticket(
         &mut self,
+        request: &RestRequest,
         session_id: &str,
         body: &Map<String, Value>,
         path: &str,
@@ -219,7 +220,7 @@ impl Server {
         {
             Wanted::IpCamera => Err(RestResponse::error(500, "This host cannot fetch IP cameras", path, now.unix_ms)),
             Wanted::Ticket(ticket) => {
-                let base = self.config.public_url.clone();
+                let base = self.base_for_back_end(request);
                 self.issue(session_id, ticket, &base).ok_or_else(|| {
                     RestResponse::error(503, "The session has as many unused tokens as it can hold", path, now.unix_ms)
                 })
@@ -260,7 +261,7 @@ impl Server {
             return Err(RestResponse::not_mapped(None));
         }
         body.remove("record");
-        let ticket = self.ticket(&id, &body, &format!("{API}/sessions/{id}/connection"), now)?;
+        let ticket = self.ticket(request, &id, &body, &format!("{API}/sessions/{id}/connection"), now)?;
         let mut out = json!({
             "id": ticket.token, "token": ticket.token, "createdAt": ticket.created_at, "connectionId": ticket.connection_id, "session": id,
             "data": ticket.server_data, "role": ticket.role.as_str(),
@@ -334,15 +335,30 @@ impl Server {
             ice_servers: Vec::new(),
         };
         // The client has reached this host by some name or address; the token has to lead it back the same way.
-        let scheme = self.config.public_url.split_once("://").map_or("https", |(s, _)| s);
-        let base = match request.header("host").filter(|h| is_authority(h)) {
-            Some(host) => format!("{scheme}://{host}"),
-            None => self.config.public_url.clone(),
-        };
+        let base = self.base_of(request).unwrap_or_else(|| self.config.public_url.clone());
         let ticket = self.issue(&room, ticket, &base).ok_or_else(full)?;
         let out = json!({"token": ticket.token, "session": room, "connectionId": ticket.connection_id, "role": role.as_str()});
         Ok(RestResponse::json(200, &out))
     }
+
+    /// The address under which the caller reached this host.
+    fn base_of(&self, request: &RestRequest) -> Option<String> {
+        let scheme = self.config.public_url.split_once("://").map_or("https", |(s, _)| s);
+        request.header("host").filter(|h| is_authority(h)).map(|host| format!("{scheme}://{host}"))
+    }
+
+    /// Where a token leads that a back end fetches for somebody else. One that calls from this machine says nothing about the way of others.
+    fn base_for_back_end(&self, request: &RestRequest) -> String {
+        let public = &self.config.public_url;
+        let same_reach = |base: &String| is_loopback(public) || !is_loopback(base);
+        let guessed = self.config.public_url_guessed;
+        self.base_of(request).filter(|base| guessed && same_reach(base)).unwrap_or_else(|| public.clone())
+    }
+}
+
+fn is_loopback(url: &str) -> bool {
+    let authority = url.split_once("://").map_or(url, |(_, a)| a);
+    ["127.", "[::1]", "localhost"].iter().any(|p| authority.starts_with(p))
 }
 
 fn is_authority(host: &str) -> bool {

@@ -22,7 +22,7 @@ impl Room {
         let config = ServerConfig {
             secret: Secret::new("S"),
             public_url: "https://h:4443".into(),
-            udp_port: 4443,
+            public_url_guessed: false,
             seed: [9; 32],
             limits,
         };
