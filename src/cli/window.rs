@@ -622,6 +622,13 @@ impl Backend for Desk {
         self.shared.close.load(std::sync::atomic::Ordering::Acquire)
     }
 
+    fn can_share(&self) -> bool {
+        // Under Wayland only the desktop's own dialog hands out a screen, and XWayland's root window is empty.
+        cfg!(target_os = "linux")
+            && std::env::var_os("DISPLAY").is_some_and(|d| !d.is_empty())
+            && std::env::var_os("WAYLAND_DISPLAY").is_none_or(|d| d.is_empty())
+    }
+
     fn join(&mut self, request: JoinRequest) -> Box<dyn Call> {
         let target = match self.target_of(&request.target) {
             Ok(mut target) => {

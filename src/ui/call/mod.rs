@@ -69,6 +69,8 @@ pub enum Why {
 }
 
 const NARROW: f32 = 640.0;
+/// SOURCE of a share, until one can be picked.
+const WHOLE_SCREEN: &str = "monitor:0";
 const OWN: egui::Vec2 = vec2(240.0, 135.0);
 
 impl CallScreen {
@@ -229,7 +231,7 @@ impl CallScreen {
     }
 
     fn share(&self, view: &View) {
-        self.call.send(CallCommand::Share(if view.me.sharing { None } else { Some("screen".to_owned()) }));
+        self.call.send(CallCommand::Share((!view.me.sharing).then(|| WHOLE_SCREEN.to_owned())));
     }
 
     fn leave(&mut self, backend: &dyn Backend, view: &View) -> Option<Ended> {
