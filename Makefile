@@ -3,7 +3,7 @@ CARGO ?= cargo
 SECONDS_SHOWN ?= 30
 export CARGO_TERM_COLOR ?= never
 
-.PHONY: demo test run lint bench figures pictures deps deps-test browser-tests clean
+.PHONY: demo test mute-proof run lint bench figures pictures deps deps-test browser-tests clean
 
 deps:
 	@sh packaging/deps.sh build
@@ -32,7 +32,15 @@ lint: deps
 
 test: deps-test lint
 	$(CARGO) test --locked
+	$(MAKE) mute-proof
 	$(MAKE) browser-tests
+
+# The mute tests prove something only if they fail without the gate.
+mute-proof:
+	@$(CARGO) test --locked --features mute-gate-off --test mute_gate --no-run
+	@if $(CARGO) test --locked --features mute-gate-off --test mute_gate >/dev/null 2>&1; then \
+	  echo "the mute tests pass although the gate is compiled out" >&2; exit 1; \
+	else echo "without the mute gate its tests fail, as they must"; fi
 
 browser-tests: deps-test
 	$(CARGO) build --locked
