@@ -371,6 +371,8 @@ impl Client {
 
     fn on_request_timeout(&mut self, id: i64, purpose: Purpose, now: Duration) {
         match purpose {
+            // A server that has not answered the join either is called silent when the join's own time is over.
+            Purpose::Ping { .. } if self.state == State::Joining => {}
             Purpose::Ping { .. } => self.socket_dead(now),
             Purpose::Join => match self.state {
                 State::Rejoining { .. } => self.rejoin_failed(now),

@@ -158,6 +158,8 @@ impl Server {
         }
         let Ok(mut properties) = body::session_properties(&Map::new()) else { return false };
         properties.custom_session_id = name.to_owned();
+        // Every publisher chooses: the program's own clients take each codec that this host forwards.
+        properties.forced_video_codec = ForcedCodec::None;
         self.insert_session(name.to_owned(), properties, now)
     }
 
