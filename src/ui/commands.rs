@@ -85,6 +85,8 @@ pub fn key_text(ctx: &egui::Context, command: Command) -> String {
 /// Takes the key presses of these commands out of the input and returns what they mean, in the order of the table.
 pub fn pressed(ctx: &egui::Context, wanted: &[Command]) -> Vec<Command> {
     let typing = ctx.text_edit_focused();
+    // An open menu is the topmost thing: Esc is its own.
+    let menu = egui::Popup::is_any_open(ctx);
     let mut out = Vec::new();
     ctx.input_mut(|input| {
         for row in TABLE.iter().filter(|r| wanted.contains(&r.command)) {
@@ -92,7 +94,8 @@ pub fn pressed(ctx: &egui::Context, wanted: &[Command]) -> Vec<Command> {
                 let plain = shortcut.modifiers == Modifiers::NONE;
                 let edits =
                     plain && !matches!(shortcut.logical_key, Key::F11 | Key::Escape | Key::PageUp | Key::PageDown);
-                if (typing && edits) || row.command == Command::TalkHeld {
+                let taken = menu && row.command == Command::Close;
+                if (typing && edits) || taken || row.command == Command::TalkHeld {
                     continue;
                 }
                 // A held key repeats; only the first press counts.

@@ -59,7 +59,8 @@ pub fn show(ui: &mut Ui, video: &mut Video, tile: &Tile, rect: Rect, around: Aro
             ui.painter().rect_filled(rect, corner, p.canvas.gamma_multiply(1.0 - theme::DIMMED));
         }
     }
-    if around.speaking && !dimmed {
+    // Muting oneself shows at once, though the ring of others fades late.
+    if around.speaking && !dimmed && !(tile.own && around.own_muted) {
         ui.painter().rect_stroke(
             rect,
             CornerRadius::same(radius::TILE),
@@ -152,7 +153,7 @@ pub fn plate(ui: &mut Ui, tile: Rect, mark: Option<MicMark>, name: &str, bars: O
             bars,
             theme::ON_PLATE,
             theme::PLATE_WARN,
-            egui::Color32::from_gray(120),
+            theme::PLATE_UNLIT,
         );
     }
 }
