@@ -71,6 +71,9 @@ struct Place {
     lost_at: Option<Instant>,
     reconnect_ms: Vec<u64>,
     reconnects: u32,
+    /// Last known path to the media server.
+    candidate: Option<String>,
+    rtt_ms: Option<f64>,
 }
 
 pub(super) struct Engine {

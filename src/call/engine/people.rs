@@ -19,7 +19,7 @@ use crate::peer::{IceServer, MediaKind, Sinks, SubscribeMedia, Subscription, Tra
 use crate::protocol::message::{ParticipantInfo, PropertyValue, StreamInfo};
 use crate::protocol::metadata::Persona;
 use crate::rtp::frame::{AudioPacket, EncodedFrame};
-use crate::signaling::{Joined, Signaling as _, SignalingError};
+use crate::signaling::{Joined, ServerKind, Signaling as _, SignalingError};
 
 /// Beyond so many people nobody is announced any more.
 const ANNOUNCE_LIMIT: usize = 12;
@@ -128,8 +128,8 @@ impl Engine {
             ice_servers: joined
                 .ice_servers
                 .iter()
-                // A host on this computer needs nobody to find the way.
-                .filter(|s| !(local && s.url.starts_with("stun:")))
+                // Our own host is reached directly: its entry only keeps browsers from asking public servers.
+                .filter(|s| !((local || joined.server == ServerKind::Tertulia) && s.url.starts_with("stun:")))
                 .map(|s| IceServer {
                     url: s.url.clone(),
                     username: s.username.clone(),
@@ -607,6 +607,7 @@ impl Engine {
 
     /// Once a second: bars from the share of packets that never came.
     pub(super) fn update_quality(&mut self) {
+        self.note_path();
         let mut changed = false;
         for stream in self.people.iter_mut().filter_map(|p| p.stream.as_mut()) {
             let Some(subscription) = stream.subscribed.as_ref().and_then(|s| s.current.load_full()) else { continue };

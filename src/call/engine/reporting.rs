@@ -48,7 +48,7 @@ impl Engine {
             chat: self.chat.clone(),
             notices: self.standing.clone(),
             joined_at: self.joined_at,
-            rtt_ms: self.rtt_ms().map(|ms| ms as f32),
+            rtt_ms: self.place.rtt_ms.map(|ms| ms as f32),
         }
     }
 
@@ -75,28 +75,17 @@ impl Engine {
         }
     }
 
-    fn rtt_ms(&self) -> Option<f64> {
-        let own =
-            self.own.publishing.as_ref().and_then(|p| p.current.load_full()).and_then(|p| p.stats().transport.rtt_ms);
-        own.or_else(|| {
-            self.people
-                .iter()
-                .find_map(|p| p.stream.as_ref()?.subscribed.as_ref()?.current.load_full()?.stats().transport.rtt_ms)
-        })
-    }
-
-    fn candidate(&self) -> Option<String> {
-        let own = self
-            .own
-            .publishing
-            .as_ref()
-            .and_then(|p| p.current.load_full())
-            .and_then(|p| p.stats().transport.candidate);
-        own.or_else(|| {
-            self.people
-                .iter()
-                .find_map(|p| p.stream.as_ref()?.subscribed.as_ref()?.current.load_full()?.stats().transport.candidate)
-        })
+    /// Looks at the path to the media server; the report keeps the last one known.
+    pub(super) fn note_path(&mut self) {
+        let own = self.own.publishing.as_ref().and_then(|p| p.current.load_full()).map(|p| p.stats().transport);
+        let others = self.people.iter().filter_map(|p| Some(p.stream.as_ref()?.subscribed.as_ref()?.current.load_full()?.stats().transport));
+        for transport in own.into_iter().chain(others) {
+            if transport.candidate.is_some() {
+                self.place.candidate = transport.candidate;
+                self.place.rtt_ms = transport.rtt_ms.or(self.place.rtt_ms);
+                return;
+            }
+        }
     }
 
     pub(super) fn report(&self) -> Report {
@@ -125,8 +114,8 @@ impl Engine {
                 state: state_word(&self.connection).to_owned(),
                 reconnects: self.place.reconnects,
                 reconnect_ms: self.place.reconnect_ms.clone(),
-                rtt_ms: self.rtt_ms(),
-                candidate: self.candidate(),
+                rtt_ms: self.place.rtt_ms,
+                candidate: self.place.candidate.clone(),
             },
             streams,
             events: self.log.clone(),

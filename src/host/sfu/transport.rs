@@ -118,7 +118,9 @@ struct Path {
 /// What became of a STUN datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct StunOutcome {
-    /// The check was authentic and was answered: its address may be bound.
+    /// The check was authentic: its address may be bound.
+    pub(super) authentic: bool,
+    /// The check was answered with success, which an agent does once its own check of the pair went well.
     pub(super) answered: bool,
     /// The peer moved to this address.
     pub(super) moved: bool,
@@ -326,9 +328,15 @@ impl Transport {
         while let Some(written) = self.agent.poll_write() {
             let reply = stun_head(&written.message);
             if kind == BINDING_REQUEST && reply == Some((BINDING_SUCCESS, transaction)) {
+                outcome.authentic = true;
                 outcome.answered = true;
                 self.out.push(Outgoing { to: from, from_ip: local_ip, data: written.message });
             } else {
+                // A nominating check of a pair that is not proved yet gets a check of our own instead of an answer. Browsers
+                // nominate with their very first check, so their answers to ours must find the way back to this leg.
+                outcome.authentic |= kind == BINDING_REQUEST
+                    && written.transport.peer_addr == agent_remote
+                    && reply.is_some_and(|(kind, _)| kind == BINDING_REQUEST);
                 self.send_from_agent(written);
             }
         }

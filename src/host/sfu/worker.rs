@@ -296,7 +296,7 @@ impl Worker {
             return;
         };
         let outcome = leg.transport.stun(data, from, local, now);
-        if outcome.answered {
+        if outcome.authentic {
             self.demux.bind(from, key);
         } else {
             let request = stun_head(data).is_some_and(|(kind, _)| kind == BINDING_REQUEST);

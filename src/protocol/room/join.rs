@@ -212,7 +212,7 @@ impl Server {
             role: participant.ticket.role.as_str().into(),
             custom_ice_servers: match participant.ticket.ice_servers.is_empty() {
                 false => participant.ticket.ice_servers.clone(),
-                true => own_ice_server(participant.ticket.token.as_ref(), self.config.udp_port),
+                true => own_ice_server(participant.ticket.token.as_ref()),
             },
             tertulia: Some(json!({"version": 1})),
             ..JoinResult::default()
@@ -229,13 +229,19 @@ impl Server {
     }
 }
 
-/// The host itself as a STUN server: without any entry a browser would ask public ones.
-fn own_ice_server(token: Option<&Secret>, udp_port: u16) -> Vec<IceServer> {
+/// Port of the entry below: "discard" (RFC 863), where nobody answers.
+const NOBODY_PORT: u16 = 9;
+
+/// An entry that leads nowhere: without any, a browser would ask public STUN servers, which no call on a local network needs.
+///
+/// It must not name the media port. Chromium takes every datagram from the address of a STUN server for an answer to its
+/// own STUN requests and swallows it, connectivity checks included: no call would ever connect.
+fn own_ice_server(token: Option<&Secret>) -> Vec<IceServer> {
     let host = token.map(|t| host_of(t.expose())).unwrap_or_default();
-    if host.is_empty() || udp_port == 0 {
+    if host.is_empty() {
         return Vec::new();
     }
-    vec![IceServer { url: format!("stun:{host}:{udp_port}"), username: None, credential: None }]
+    vec![IceServer { url: format!("stun:{host}:{NOBODY_PORT}"), username: None, credential: None }]
 }
 
 #[cfg(test)]
