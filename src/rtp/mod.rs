@@ -2,7 +2,6 @@
 //!
 //! No clock, no socket, no runtime: time comes in as an argument, bytes and frames come in and go out as values.
 
-pub mod cache;
 pub mod depacketise;
 pub mod frame;
 pub mod h264;
@@ -11,7 +10,6 @@ pub mod nack;
 pub mod packet;
 pub mod packetise;
 pub mod receiver;
-pub mod rewrite;
 pub mod rtx;
 pub mod sdp;
 pub mod seq;

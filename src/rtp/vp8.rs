@@ -1,6 +1,6 @@
 //! VP8 on RTP: payload descriptor (RFC 7741 §4.2) and the first bytes of a frame (RFC 6386 §9.1).
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 /// The VP8 payload descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,14 +36,6 @@ impl PictureId {
         match self {
             Self::Short(id) => u16::from(id & 0x7f),
             Self::Long(id) => id & 0x7fff,
-        }
-    }
-
-    /// `offset` further on, at the same width.
-    pub fn advanced(self, offset: u16) -> Self {
-        match self {
-            Self::Short(id) => Self::Short((u16::from(id).wrapping_add(offset) & 0x7f) as u8),
-            Self::Long(id) => Self::Long(id.wrapping_add(offset) & 0x7fff),
         }
     }
 }
@@ -145,26 +137,6 @@ pub fn starts_key_frame(payload: &[u8]) -> bool {
     })
 }
 
-/// The payload with picture id and TL0PICIDX moved on, as a receiver needs it after the source behind a stream has
-/// changed. Shares the bytes when nothing changes or the descriptor has neither.
-pub fn renumber(payload: &Bytes, picture_id_offset: u16, tl0_offset: u8) -> Bytes {
-    if picture_id_offset == 0 && tl0_offset == 0 {
-        return payload.clone();
-    }
-    let Some((mut descriptor, length)) = Descriptor::parse(payload) else {
-        return payload.clone();
-    };
-    if descriptor.picture_id.is_none() && descriptor.tl0_picture_index.is_none() {
-        return payload.clone();
-    }
-    descriptor.picture_id = descriptor.picture_id.map(|id| id.advanced(picture_id_offset));
-    descriptor.tl0_picture_index = descriptor.tl0_picture_index.map(|index| index.wrapping_add(tl0_offset));
-    let mut out = BytesMut::with_capacity(payload.len());
-    descriptor.write(&mut out);
-    out.extend_from_slice(payload.get(length..).unwrap_or_default());
-    out.freeze()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,23 +176,6 @@ mod tests {
             for cut in 0..length {
                 prop_assert_eq!(Descriptor::parse(bytes.get(..cut).unwrap()), None);
             }
-        }
-
-        #[test]
-        fn renumbering_keeps_everything_else(descriptor in any_descriptor(), offset: u16, tl0: u8, tail in prop::collection::vec(any::<u8>(), 0..9)) {
-            let mut bytes = written(&descriptor);
-            let length = bytes.len();
-            bytes.extend_from_slice(&tail);
-            let renumbered = renumber(&bytes.freeze(), offset, tl0);
-            let (after, after_length) = Descriptor::parse(&renumbered).unwrap();
-            prop_assert_eq!(after_length, length);
-            prop_assert_eq!(renumbered.get(length..).unwrap(), tail.as_slice());
-            prop_assert_eq!(after.picture_id, descriptor.picture_id.map(|id| id.advanced(offset)));
-            prop_assert_eq!(after.tl0_picture_index, descriptor.tl0_picture_index.map(|i| i.wrapping_add(tl0)));
-            prop_assert_eq!(
-                Descriptor { picture_id: None, tl0_picture_index: None, ..after },
-                Descriptor { picture_id: None, tl0_picture_index: None, ..descriptor }
-            );
         }
     }
 

@@ -209,6 +209,20 @@ pub const PLATE_MUTED: Color32 = DARK.danger_text;
 pub const PLATE_LIVE: Color32 = DARK.accent_text;
 /// Slow link on a plate.
 pub const PLATE_WARN: Color32 = DARK.warn_text;
+/// The part of a mark on a plate that is not lit.
+pub const PLATE_UNLIT: Color32 = Color32::from_gray(120);
+
+/// Mixes `share` of `b` into `a`.
+pub fn mix(a: Color32, b: Color32, share: f32) -> Color32 {
+    let m = |x: u8, y: u8| (f32::from(x) + (f32::from(y) - f32::from(x)) * share).round() as u8;
+    Color32::from_rgba_premultiplied(m(a.r(), b.r()), m(a.g(), b.g()), m(a.b(), b.b()), m(a.a(), b.a()))
+}
+
+/// The tint that shows a picture with this much of its light, 255 for all of it.
+pub fn lit(light: u8) -> Color32 {
+    Color32::from_gray(light)
+}
+
 /// Light of the dimmed last picture, as a factor.
 pub const DIMMED: f32 = 0.34;
 

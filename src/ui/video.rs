@@ -123,12 +123,8 @@ fn texture(
     }
     let uv = Rect { min: pos2(left, top), max: Pos2::new(right, bottom) };
     let light = (show.light * 255.0).round().clamp(0.0, 255.0) as u8;
-    let shape = egui::epaint::RectShape::filled(
-        dest,
-        if whole { corner } else { CornerRadius::ZERO },
-        Color32::from_gray(light),
-    )
-    .with_texture(cached.texture.id(), uv);
+    let corner = if whole { corner } else { CornerRadius::ZERO };
+    let shape = egui::epaint::RectShape::filled(dest, corner, theme::lit(light)).with_texture(cached.texture.id(), uv);
     ui.painter().add(shape);
 }
 

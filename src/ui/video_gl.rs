@@ -284,7 +284,7 @@ void main() {
 fn compile(gl: &glow::Context) -> Result<Program, String> {
     let version = egui_glow::ShaderVersion::get(gl);
     if !version.is_new_shader_interface() {
-        return Err("OpenGL 3.0 or OpenGL ES 3.0 is needed".to_owned());
+        return Err("needs OpenGL 3.0 or OpenGL ES 3.0".to_owned());
     }
     // SAFETY: the context is current; shaders and program are deleted on every path on which they are not kept.
     unsafe {

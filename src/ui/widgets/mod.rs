@@ -16,7 +16,7 @@ use egui::{
     WidgetInfo, pos2, vec2,
 };
 
-use super::theme::{self, Palette, height, radius, size, space};
+use super::theme::{self, Palette, height, mix, radius, size, space};
 use super::{icons, text};
 
 /// Lays a text out: one line cut with an ellipsis when `rows` is 1, else wrapped.
@@ -124,12 +124,6 @@ pub fn focus_ring(ui: &Ui, rect: Rect, corner: u8) {
 /// A card.
 pub fn card(ui: &Ui, rect: Rect, p: &Palette) {
     ui.painter().rect(rect, CornerRadius::same(radius::CARD), p.raised, Stroke::new(1.0, p.border), StrokeKind::Inside);
-}
-
-/// Mixes `share` of `b` into `a`.
-pub fn mix(a: Color32, b: Color32, share: f32) -> Color32 {
-    let m = |x: u8, y: u8| (f32::from(x) + (f32::from(y) - f32::from(x)) * share).round() as u8;
-    Color32::from_rgba_premultiplied(m(a.r(), b.r()), m(a.g(), b.g()), m(a.b(), b.b()), m(a.a(), b.a()))
 }
 
 /// Three bars beside the microphone: its live level. `pos` is the middle of the left edge.
