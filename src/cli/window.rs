@@ -622,6 +622,10 @@ impl Backend for Desk {
         self.shared.close.load(std::sync::atomic::Ordering::Acquire)
     }
 
+    fn window_file(&self) -> Option<PathBuf> {
+        Some(self.store.folder().join("window.ron"))
+    }
+
     fn can_share(&self) -> bool {
         // Under Wayland only the desktop's own dialog hands out a screen, and XWayland's root window is empty.
         cfg!(target_os = "linux")

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::bridge::{Backend, Call, Preferences, Target};
+use super::bridge::{Backend, Call, Preferences, RoomState, Target};
 use super::call::CallScreen;
 use super::commands::{self, Command};
 use super::ended::{self, EndedScreen};
@@ -88,6 +88,10 @@ impl App {
             self.close_after_call &= call.is_leaving();
         }
         if let Some(next) = next {
+            // Back at the start there is no way to a room that was left: it would stay open behind the user's back.
+            if matches!(next, Screen::Home(_)) && matches!(backend.room(), RoomState::Open { .. }) {
+                backend.stop_room();
+            }
             self.screen = next;
             if self.close_after_call {
                 self.closing = true;
@@ -192,7 +196,12 @@ pub fn run(backend: Box<dyn Backend>, start: Start) -> Result<(), String> {
         .with_inner_size([1280.0, 800.0])
         .with_min_inner_size([360.0, 480.0])
         .with_icon(icon());
-    let mut options = eframe::NativeOptions { viewport, persist_window: true, ..eframe::NativeOptions::default() };
+    let mut options = eframe::NativeOptions {
+        viewport,
+        persist_window: true,
+        persistence_path: backend.window_file(),
+        ..eframe::NativeOptions::default()
+    };
     // A virtual display has no refresh to wait for: waiting there only slows everything down.
     options.glow_options.vsync = std::env::var_os("TERTULIA_NO_VSYNC").is_none();
     eframe::run_native(

@@ -259,6 +259,11 @@ pub trait Backend {
         false
     }
 
+    /// The file that keeps place and size of the window; `None` is the toolkit's own.
+    fn window_file(&self) -> Option<std::path::PathBuf> {
+        None
+    }
+
     /// Whether a screen can be shared here.
     fn can_share(&self) -> bool {
         false
