@@ -257,7 +257,6 @@ async fn two_people_talk_and_one_is_evicted() {
     let (mut a, joined) = host.join("s", "MODERATOR").await;
     assert_eq!(joined["role"], "MODERATOR");
     assert_eq!(joined["tertulia"]["version"], 1);
-    let port = host.handle.udp_addr().port();
     assert_eq!(joined["customIceServers"], json!([{"url": "stun:127.0.0.1:9"}]));
     let (mut b, joined_b) = host.join("s", "PUBLISHER").await;
     assert_eq!(a.notification("participantJoined", PATIENCE).await["id"], joined_b["id"]);

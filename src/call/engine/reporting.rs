@@ -78,7 +78,10 @@ impl Engine {
     /// Looks at the path to the media server; the report keeps the last one known.
     pub(super) fn note_path(&mut self) {
         let own = self.own.publishing.as_ref().and_then(|p| p.current.load_full()).map(|p| p.stats().transport);
-        let others = self.people.iter().filter_map(|p| Some(p.stream.as_ref()?.subscribed.as_ref()?.current.load_full()?.stats().transport));
+        let others = self
+            .people
+            .iter()
+            .filter_map(|p| Some(p.stream.as_ref()?.subscribed.as_ref()?.current.load_full()?.stats().transport));
         for transport in own.into_iter().chain(others) {
             if transport.candidate.is_some() {
                 self.place.candidate = transport.candidate;
