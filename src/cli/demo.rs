@@ -77,7 +77,7 @@ pub(super) fn begin(
     Ok(Demo { host, calls, _folder: folder })
 }
 
-fn participant(
+pub(super) fn participant(
     invitation: &str,
     number: u32,
     mode: VideoMode,

@@ -74,7 +74,7 @@ fn run(cli: Cli, started: Instant) -> Result<(), Failure> {
         Some(CommandLine::Host(args)) => host::run(&common, &args),
         Some(CommandLine::Demo(args)) => demo::run(&common, &args, started),
         Some(CommandLine::Doctor(args)) => doctor::run(&args),
-        Some(CommandLine::Bench(args)) => bench::run(&args),
+        Some(CommandLine::Bench(args)) => bench::run(&common, &args, started),
         Some(CommandLine::Available(_) | CommandLine::Call(_) | CommandLine::Lan(_)) => Err(Failure::Failed(
             "calls without a room come with a later version; start a room with `tertulia host --session NAME` and send its invitation".to_owned(),
         )),

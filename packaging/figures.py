@@ -1,0 +1,35 @@
+"""Turns the raw figures of packaging/figures.sh into docs/figures.md. Nobody types a figure by hand."""
+import json
+import os
+import sys
+
+folder, binary = sys.argv[1], sys.argv[2]
+
+
+def load(name):
+    with open(os.path.join(folder, name)) as file:
+        return json.load(file)
+
+
+demo, join, sfu = load("f-demo.json"), load("f-join.json"), load("f-sfu.json")
+received = [s for p in demo["participants"] for s in p["streams"] if s["direction"] == "recv"]
+fps = sorted(s["video"]["fps"] for s in received)
+errors = sum(s["video"]["pattern"]["crc_errors"] for s in received)
+late = sorted(s["video"]["pattern"]["latency_ms_p95"] for s in received)
+tones = sum(1 for s in received if s["audio"]["tone_hz"])
+peak = max(p["process"]["rss_peak_bytes"] for p in demo["participants"]) / 2**20
+
+print("# Figures\n")
+print("Made by `make figures`; rows as in the list of figures the project is held to. Release build.\n")
+print(f"Machine: {join['machine']}\n")
+print("| row | what | measured | must |\n|---|---|---|---|")
+print(f"| F1 | demo, 4 participants 640x360@30, 15 s: every received stream | {len(received)} streams, slowest {fps[0]:.2f} fps, {errors} CRC errors, {tones} with a tone | ≥ 28 fps, 0 errors |")
+print(f"| F2 | same: capture to ready, p95 | worst stream {late[-1]:.0f} ms | ≤ 120 ms |")
+print(f"| F3 | same: peak memory | {peak:.0f} MiB | ≤ 250 MiB |")
+f4 = join["figures"]
+print(f"| F4 | `bench join`: joined to first picture, {f4['joins']} joins | p50 {f4['p50_ms']} ms, p95 {f4['p95_ms']} ms | p50 ≤ 300, p95 ≤ 500 ms |")
+for run in sfu["figures"]:
+    print(f"| F5/F6/F26 | `bench sfu`: {run.get('viewers')} viewers | `{json.dumps(run)}` | ≤ 6 µs a packet; ≤ 300 kB a leg |")
+print(f"| F7 | stripped binary | {os.path.getsize(binary) / 2**20:.1f} MiB | ≤ 40 MB |")
+print("\nRaw samples of `bench join` in ms: " + ", ".join(str(s) for s in f4["samples_ms"]) + ".\n")
+print("Not measured yet: the cold start of F7, and every row of later slices.")
