@@ -2,6 +2,8 @@
 #![allow(dead_code)] // each test binary uses its own part
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+pub mod relay;
+
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -292,7 +294,7 @@ impl Participant {
         self.events().iter().filter(|e| e["event"] == name).count()
     }
 
-    /// Waits for an event, earlier ones included.
+    /// Waits for an event, earlier ones included. `wanted` must not ask this participant: its lines are locked meanwhile.
     pub fn event(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let found = self.process.out.find(SOON, |lines| parse(lines).into_iter().find(&wanted));
         found.unwrap_or_else(|| panic!("{}: no {what} in {:#?}", self.name, self.events()))
