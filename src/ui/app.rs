@@ -1,6 +1,7 @@
 //! The window: which screen is shown, and what each one's outcome leads to.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::bridge::{Backend, Call, Preferences, RoomState, Target};
 use super::call::CallScreen;
@@ -11,6 +12,10 @@ use super::lobby::{self, Lobby};
 use super::video::Video;
 use super::{text, theme};
 use crate::call::view::Connection;
+
+/// Pictures of several tiles that come within this time are drawn together. Any delay but zero also keeps the toolkit from
+/// drawing twice for one wish.
+const TOGETHER: Duration = Duration::from_millis(10);
 
 /// Where the window starts.
 pub enum Start {
@@ -50,7 +55,7 @@ impl App {
         text::set_language(&prefs.language);
         theme::choose(ctx, prefs.theme);
         let repaint = ctx.clone();
-        backend.set_repaint(Arc::new(move || repaint.request_repaint()));
+        backend.set_repaint(Arc::new(move || repaint.request_repaint_after(TOGETHER)));
         let screen = match start {
             Start::Home => Screen::Home(Home::default()),
             Start::Lobby(target) => Screen::Lobby(Lobby::new(target, &prefs)),
