@@ -44,7 +44,7 @@ mute-proof:
 
 browser-tests: deps-test
 	$(CARGO) build --locked
-	cd tests/browser && npm ci --no-audit --no-fund --ignore-scripts && TERTULIA_BIN=$(CURDIR)/target/debug/tertulia node --test --test-concurrency=1 *.test.mjs
+	cd tests/browser && npm ci --no-audit --no-fund --ignore-scripts && TERTULIA_BIN=$(CURDIR)/target/debug/tertulia node --test call.test.mjs
 
 bench: deps
 	$(CARGO) build --release --locked
