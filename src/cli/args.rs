@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Native desktop conferencing: joins OpenVidu 2 sessions, hosts its own.
 #[derive(Debug, Parser)]
-#[command(name = "tertulia", version, about, propagate_version = true, args_conflicts_with_subcommands = true)]
+#[command(name = "tertulia", version, about, propagate_version = true, subcommand_precedence_over_arg = true)]
 pub struct Cli {
     /// What to do; without it the app opens.
     #[command(subcommand)]

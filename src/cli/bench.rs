@@ -39,7 +39,10 @@ pub(super) fn run(global: &Common, args: &BenchArgs, started: Instant) -> Result
 /// Processor, cores and load: a figure without them says nothing.
 fn machine() -> String {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu.lines().find_map(|l| l.strip_prefix("model name")).map_or("unknown processor", |l| l.trim_start_matches(['\t', ' ', ':']));
+    let model = cpu
+        .lines()
+        .find_map(|l| l.strip_prefix("model name"))
+        .map_or("unknown processor", |l| l.trim_start_matches(['\t', ' ', ':']));
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     format!("{model}, {cores} cores, load {}", load.split(' ').next().unwrap_or("unknown"))
@@ -70,7 +73,9 @@ async fn join(global: &Common, started: Instant) -> Result<Value, Failure> {
         // Over already is what was wanted.
         let _ = call.send(Command::Leave);
         let _ = tokio::time::timeout(JOIN_TIMEOUT, call.finished()).await;
-        times_ms.push(took_ms.ok_or_else(|| Failure::Failed(format!("join {number} saw no picture within {JOIN_TIMEOUT:?}")))?);
+        times_ms.push(
+            took_ms.ok_or_else(|| Failure::Failed(format!("join {number} saw no picture within {JOIN_TIMEOUT:?}")))?,
+        );
     }
     for call in &demo.calls {
         let _ = call.send(Command::Leave);

@@ -36,7 +36,8 @@ pub(super) fn run(global: &Common, args: JoinArgs, started: Instant) -> Result<(
     config.impairments = common::impairments(global)?;
     config.report_names = args.media.report_names;
     if !args.media.headless {
-        return super::window::call(global, config, &args.media);
+        let place = super::window::place(&text, args.session.as_deref());
+        return super::window::call(global, config, &args.media, place);
     }
     let quiet = global.quiet;
     common::runtime()?.block_on(headless(config, &args.media, quiet))
@@ -75,6 +76,7 @@ async fn headless(config: CallConfig, args: &MediaArgs, quiet: bool) -> Result<(
         _ = call.finished() => {}
         () = limit => snapshot_view = leave(&call),
         () = common::asked_to_end() => snapshot_view = leave(&call),
+        () = given_up(&call) => snapshot_view = leave(&call),
     }
     let report = end(&call).await?;
     reading.abort();
@@ -91,6 +93,18 @@ async fn headless(config: CallConfig, args: &MediaArgs, quiet: bool) -> Result<(
     match report.error {
         None => Ok(()),
         Some(error) => Err(Failure::Failed(error)),
+    }
+}
+
+/// Waits until the engine has found no way back: without a window nobody is there to ask for another try.
+async fn given_up(call: &CallHandle) {
+    let mut events = call.events();
+    loop {
+        match events.recv().await {
+            Ok(event) if event.event == "givenUp" => return,
+            Ok(_) | Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
     }
 }
 

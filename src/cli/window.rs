@@ -42,8 +42,17 @@ pub(super) fn app(global: &Common, link: Option<String>, started: Instant) -> Re
     open(desk, start)
 }
 
+/// What the command line named, as the window needs it for its invitation and for joining again.
+pub(super) fn place(text: &str, session: Option<&str>) -> Target {
+    match session {
+        Some(name) => Target::Session { server: text.to_owned(), name: name.to_owned() },
+        None if Invitation::looks_like_one(text) => Target::Invitation(text.to_owned()),
+        None => Target::Token(text.to_owned()),
+    }
+}
+
 /// `join` with a window: straight into the call.
-pub(super) fn call(global: &Common, config: CallConfig, args: &MediaArgs) -> Result<(), Failure> {
+pub(super) fn call(global: &Common, config: CallConfig, args: &MediaArgs, place: Target) -> Result<(), Failure> {
     let desk = Desk::new(global, config.started)?;
     let (config, shared) = (desk.ready(config), Arc::clone(&desk.shared));
     let handle = {
@@ -72,10 +81,7 @@ pub(super) fn call(global: &Common, config: CallConfig, args: &MediaArgs) -> Res
             shared.close_window();
         });
     }
-    let result = open(
-        desk,
-        Start::Call(Box::new(Running(handle)), Target::Session { server: String::new(), name: String::new() }),
-    );
+    let result = open(desk, Start::Call(Box::new(Running(handle)), place));
     let report = runtime.block_on(async {
         let _ = report.send(Command::Leave);
         tokio::time::timeout(GOOD_BYE, report.finished()).await.ok().flatten()

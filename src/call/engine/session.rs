@@ -67,6 +67,7 @@ impl Engine {
                     values: Vec::new(),
                     detail: "no way back within 60 s".to_owned(),
                 });
+                self.error = Some("the connection was lost and there was no way back for 60 s; try again".to_owned());
                 let event = self.event("givenUp");
                 self.emit(event);
             }
@@ -137,6 +138,7 @@ impl Engine {
     }
 
     fn came_back(&mut self) {
+        self.error = None;
         if let Some(lost_at) = self.place.lost_at.take() {
             self.place.reconnects += 1;
             self.place.reconnect_ms.push(u64::try_from(lost_at.elapsed().as_millis()).unwrap_or(u64::MAX));

@@ -272,7 +272,10 @@ impl Driver {
             ClientEvent::Reconnected { .. } => SignalingEvent::Reconnected,
             ClientEvent::Other(notification) => SignalingEvent::Other { name: notification.method().to_owned() },
             ClientEvent::Garbage { what, count } => SignalingEvent::Garbage { what, count },
-            ClientEvent::RejoinNeeded { .. } | ClientEvent::Pong { .. } => return false,
+            ClientEvent::RejoinNeeded { attempt, cause } => {
+                SignalingEvent::Rejoining { attempt, retry_at: None, cause: Some(cause_name(cause)) }
+            }
+            ClientEvent::Pong { .. } => return false,
             // Only closed-source servers ask for this; the stall watchdog reconnects the stream if its media really stops.
             ClientEvent::ForciblyReconnect { .. } => return false,
         };
@@ -301,7 +304,7 @@ impl Driver {
             State::Resuming { attempt, place_kept_until } => {
                 SignalingEvent::Reconnecting { attempt, retry_at: None, place_kept_until: self.at(place_kept_until) }
             }
-            State::AwaitingToken { attempt } | State::Rejoining { attempt } => {
+            State::Rejoining { attempt } => {
                 SignalingEvent::Rejoining { attempt, retry_at: None, cause: self.lost_cause }
             }
             State::RejoinPaused { attempt, retry_at } => {
@@ -313,6 +316,8 @@ impl Driver {
                 self.tell(last).await;
                 return true;
             }
+            // Told with its cause by the event that asks for the token.
+            State::AwaitingToken { .. } => return false,
             State::Idle | State::Connecting | State::Joining | State::Joined | State::Leaving => return false,
         };
         self.tell(told).await;
