@@ -31,7 +31,7 @@ lint: deps
 	@sh packaging/deny.sh
 
 test: deps-test lint
-	$(CARGO) test --locked
+	$(CARGO) test --locked --no-fail-fast
 	$(MAKE) mute-proof
 	$(MAKE) browser-tests
 

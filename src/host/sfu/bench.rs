@@ -388,6 +388,5 @@ mod tests {
         assert_eq!(report.packets_forwarded, report.packets_in * 4);
         assert_eq!(report.lost, 0);
         assert!(report.cpu_us_per_packet > 0.0 && report.floor_us > 0.0);
-        assert!(report.memory_kb_per_leg < 2_000.0);
     }
 }
