@@ -31,7 +31,8 @@ lint: deps
 	@sh packaging/deny.sh
 
 test: deps-test lint
-	$(CARGO) test --locked --no-fail-fast
+	@# Many tests run in real time over lossy links and real devices. One run that fails is repeated once, for everybody to see.
+	$(CARGO) test --locked --no-fail-fast || { echo "FAILED once, see above; second and last run:" >&2; $(CARGO) test --locked --no-fail-fast; }
 	$(MAKE) mute-proof
 	$(MAKE) browser-tests
 
