@@ -125,6 +125,36 @@ async fn a_lossy_subscriber_costs_the_publisher_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn viewers_who_come_soon_after_a_key_frame_start_with_it_and_cost_no_other() {
+    let (sfu, _events) = sfu::start(config()).unwrap();
+    let publisher = Publisher::publish(&sfu, 1, "one").await;
+    let mut first = subscriber(&sfu, 2, "one", 96).await;
+    first.connected(Duration::from_secs(10)).await.expect("connects");
+    publisher.send(10, 0, 100, 10_000).await;
+    assert!(wait_for(Duration::from_secs(5), || first.got("video").len() >= 30).await);
+    let before = sfu.stats().await.unwrap().plis_sent;
+    let mut late = subscriber(&sfu, 3, "one", 96).await;
+    late.connected(Duration::from_secs(10)).await.expect("connects");
+    assert!(wait_for(Duration::from_secs(5), || late.got("video").len() >= 30).await, "{}", late.got("video").len());
+    publisher.send(10, 30, 130, 10_000).await;
+    assert!(wait_for(Duration::from_secs(5), || late.got("video").len() >= 60).await, "{}", late.got("video").len());
+    assert_eq!(unbroken(&late.got("video")), (0..60).collect::<Vec<_>>());
+    assert_eq!(sfu.stats().await.unwrap().plis_sent, before, "nothing was asked of the publisher");
+    // Much later the cache is no help: a new key frame is.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    let mut later = subscriber(&sfu, 4, "one", 96).await;
+    later.connected(Duration::from_secs(10)).await.expect("connects");
+    let asked = async || sfu.stats().await.unwrap().plis_sent > before;
+    let end = tokio::time::Instant::now() + Duration::from_secs(5);
+    while !asked().await && tokio::time::Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(asked().await, "a key frame is asked for");
+    assert!(later.got("video").is_empty());
+    sfu.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lossy_publisher_is_repaired_for_everybody() {
     let (sfu, _events) = sfu::start(config()).unwrap();
     let publisher = Publisher::publish(&sfu, 1, "one").await;

@@ -66,6 +66,8 @@ async fn join(global: &Common, started: Instant) -> Result<Value, Failure> {
     let (decoders, meter) = (common::decoders()?, Arc::new(ProcessMeter::new(started)));
     let mut times_ms = Vec::new();
     for number in 0..JOINS {
+        // People do not come right after one another: soon after a key frame, and long after it.
+        tokio::time::sleep(Duration::from_millis(100 + (number as u64 * 370) % 1_500)).await;
         let joiner = u32::try_from(number).unwrap_or(0) + 2;
         let config = demo::participant(&invitation, joiner, mode, Instant::now(), &decoders, &meter)?;
         let call = start(config);

@@ -20,6 +20,10 @@ const REPORT_INTERVAL_US: u64 = 500_000;
 const ESTIMATE_AGE_US: u64 = 5_000_000;
 /// No subscriber can press a publisher below this.
 const LOWEST_BITRATE_BPS: u64 = 300_000;
+/// A viewer who comes this soon after a key frame gets it, and all since, from the cache: no new one is asked for.
+const REPLAY_AGE_US: u64 = 500_000;
+/// As long as it is not more than this: a burst on top of what the leg has to take anyway.
+const REPLAY_BYTES: usize = 128 * 1_024;
 /// What is written when nobody limits any more.
 const UNLIMITED_BPS: u64 = 20_000_000;
 
@@ -58,12 +62,21 @@ pub(super) struct Publication {
     /// Middle 32 bits of the publisher's last sender report and its arrival, per track.
     clock_audio: Option<(u32, u64)>,
     clock_video: Option<(u32, u64)>,
+    key_frame: Option<KeyFrame>,
     estimates: Vec<(LegKey, u64, u64)>,
     limited: bool,
     rate_bytes: u64,
     rate_bps: u64,
     scratch: Vec<u8>,
     numbers: Vec<u16>,
+}
+
+/// Where the last key frame starts in the cache.
+#[derive(Debug, Clone, Copy)]
+struct KeyFrame {
+    number: u64,
+    timestamp: u32,
+    at_us: u64,
 }
 
 /// What feeding a packet came to.
@@ -99,6 +112,7 @@ impl Publication {
             nack_next_us: None,
             clock_audio: None,
             clock_video: None,
+            key_frame: None,
             estimates: Vec::new(),
             limited: false,
             rate_bytes: 0,
@@ -117,6 +131,7 @@ impl Publication {
         self.twcc_next_us = None;
         self.clock_audio = None;
         self.clock_video = None;
+        self.key_frame = None;
         let mut place = |slot: &mut Option<TrackIn>, plan: Option<&TrackPlan>| match (slot, plan) {
             (Some(track), Some(plan)) => track.replace(plan.clone()),
             (slot, Some(plan)) => *slot = Some(TrackIn::new(plan.clone(), random() as u16)),
@@ -184,6 +199,10 @@ impl Publication {
                 if stored.starts_key_frame {
                     self.key_wanted = false;
                     self.key_tries = 0;
+                    // Parameter sets and slices of one H264 key frame may each count as its start.
+                    if self.key_frame.is_none_or(|key| key.timestamp != stored.timestamp && key.number < number) {
+                        self.key_frame = Some(KeyFrame { number, timestamp: stored.timestamp, at_us: now_us });
+                    }
                 }
                 let highest = match kind {
                     TrackKind::Audio => &mut self.highest_audio,
@@ -210,6 +229,18 @@ impl Publication {
             self.key_wanted = true;
             self.key_tries = 0;
         }
+    }
+
+    /// Numbers of the video packets with which a new viewer can start at once: the last key frame and all since, while
+    /// that is recent and little. A storm of viewers then costs the publisher one key frame, and none of them waits.
+    pub(super) fn replay(&self, now_us: u64) -> Option<std::ops::RangeInclusive<u64>> {
+        let key = self.key_frame.filter(|key| now_us.saturating_sub(key.at_us) <= REPLAY_AGE_US)?;
+        let cache = &self.video.as_ref()?.cache;
+        let run = key.number..=self.highest_video;
+        // The start must be there; holes are requested by the viewer like any other loss.
+        cache.get(key.number)?;
+        let bytes: usize = run.clone().filter_map(|number| cache.get(number)).map(|stored| stored.payload.len()).sum();
+        (bytes <= REPLAY_BYTES).then_some(run)
     }
 
     /// A subscriber's own estimate of what it can take.

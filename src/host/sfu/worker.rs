@@ -503,16 +503,33 @@ impl Worker {
         }
     }
 
+    /// A new viewer starts at a key frame: at the last one if it is recent, else the publisher is asked for one.
     fn leg_connected(&mut self, key: LegKey) {
-        let Some(leg) = self.legs.get(key).and_then(Option::as_ref) else {
+        let now_us = self.now_us();
+        let Some(leg) = self.legs.get_mut(key).and_then(Option::as_mut) else {
             return;
         };
-        // A new viewer starts at a key frame, whenever the publisher's next one would have been.
-        if leg.video.is_some()
-            && let Some(publication) = self.streams.get_mut(leg.stream).and_then(Option::as_mut)
-        {
+        let (Some(track), Some(publication)) =
+            (leg.video.as_mut(), self.streams.get_mut(leg.stream).and_then(Option::as_mut))
+        else {
+            return;
+        };
+        let Some(run) = publication.replay(now_us) else {
             publication.want_key_frame();
             self.next_us = 0;
+            return;
+        };
+        let (Some(source), Some(context)) = (publication.video.as_ref(), leg.transport.srtp_out()) else {
+            return;
+        };
+        for stored in run.filter_map(|number| source.cache.get(number)) {
+            if let Some(data) = track.forward(stored, context, now_us) {
+                self.stats.rtp_forwarded += 1;
+                if leg.queue.is_empty() {
+                    self.dirty.push(key);
+                }
+                leg.queue.push(data);
+            }
         }
     }
 
