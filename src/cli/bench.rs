@@ -10,7 +10,7 @@ use super::{Failure, common, demo};
 use crate::call::process::ProcessMeter;
 use crate::call::report::write_json;
 use crate::call::{CallHandle, Command, start};
-use crate::host::sfu::bench::{BenchOptions, run as forward};
+use crate::host::sfu::bench::{BenchOptions, run as forward, run_memory};
 use crate::media::video::source::VideoMode;
 
 /// Joins of `bench join` (F4).
@@ -54,7 +54,8 @@ fn sfu() -> Result<Value, Failure> {
         let report = forward(&BenchOptions { viewers, duration: FORWARDING, aes_cm: true }).map_err(Failure::failed)?;
         runs.push(serde_json::to_value(report).map_err(Failure::failed)?);
     }
-    Ok(Value::Array(runs))
+    let memory = run_memory().map_err(Failure::failed)?;
+    Ok(json!({"forwarding": runs, "memory": memory}))
 }
 
 /// From `joined` to the first remote picture, over and over into a running room.

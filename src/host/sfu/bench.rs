@@ -3,8 +3,12 @@
 //! The load comes from another thread of the same process, built on the same transport; the figure counts the media
 //! thread only (`schedstat`), and the bare pair of system calls is measured in the same run to compare with.
 
+mod memory;
+
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
+
+pub use memory::{MemoryReport, run as run_memory};
 
 use crate::rtp::frame::VideoCodec;
 use crate::rtp::sdp::Summary;
@@ -65,8 +69,6 @@ pub struct BenchReport {
     pub floor_us: f64,
     /// Sending system calls; fewer than packets where segmentation offload joined them.
     pub send_calls: u64,
-    /// Growth of the process per leg, in kilobytes; the client's end of each leg is in it.
-    pub memory_kb_per_leg: f64,
     /// Time until the slowest leg was connected, in milliseconds.
     pub slowest_connect_ms: u64,
 }
@@ -188,53 +190,15 @@ pub fn run(options: &BenchOptions) -> Result<BenchReport, SfuError> {
 
 fn measure(runtime: &tokio::runtime::Runtime, sfu: &Sfu, options: &BenchOptions) -> Result<BenchReport, SfuError> {
     let identity = Identity::generate(options.aes_cm)?;
-    let before_kb = resident_kb();
-    let mut number = 100;
-    let offer = Plan::offer(true, Some(VideoCodec::Vp8), &mut || {
-        number += 1;
-        number
-    });
-    let (audio, video) = (offer.audio(), offer.video());
-    let (Some(audio), Some((video, _))) = (audio, video) else {
-        return Err(SfuError::InvalidSdp("own offer"));
-    };
-    let source = |plan: &super::answer::TrackPlan| Source {
-        ssrc: plan.ssrc,
-        payload_type: plan.payload_type,
-        sequence: 1_000,
-        timestamp: 0,
-    };
-    let (mut audio, mut video) = (source(audio), source(video));
     let mut buffer = vec![0; 2_048];
-
-    let (mut publisher, sdp) = Client::new(&identity, &offer, "a=sendonly")?;
-    let spec = PublishSpec {
-        stream_id: "bench".to_owned(),
-        session: "bench".to_owned(),
-        audio: true,
-        video: true,
-        loopback: false,
-        forced_video: None,
-    };
-    let answer = runtime.block_on(sfu.publish(LegId(0), spec, &sdp))?;
-    publisher.answered(&answer.sdp)?;
+    let (publisher, offer) = publish(runtime, sfu, &identity, 0, "bench")?;
+    let (mut audio, mut video) = sources(&offer)?;
     let mut clients = vec![publisher];
     for viewer in 1..=options.viewers {
-        let (mut client, sdp) = Client::new(&identity, &offer, "a=recvonly")?;
-        let answer = runtime.block_on(sfu.subscribe(LegId(viewer as u64), "bench", &sdp))?;
-        client.answered(&answer.sdp)?;
-        clients.push(client);
+        clients.push(view(runtime, sfu, &identity, &offer, viewer as u64)?);
     }
     let begin = Instant::now();
-    while clients.iter().any(|client| !client.transport.connected()) {
-        if begin.elapsed() > Duration::from_secs(15) {
-            return Err(SfuError::TimedOut);
-        }
-        for client in &mut clients {
-            client.turn(&mut buffer);
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    connect(&mut clients, &mut buffer)?;
     let slowest_connect_ms = begin.elapsed().as_millis() as u64;
     // Warm up: the cache fills, the first key frame passes.
     stream(&mut clients, &mut audio, &mut video, Duration::from_millis(1_500), &mut buffer);
@@ -250,7 +214,6 @@ fn measure(runtime: &tokio::runtime::Runtime, sfu: &Sfu, options: &BenchOptions)
     let after = runtime.block_on(sfu.stats())?;
     let packets_received = clients.iter().map(|client| client.received).sum::<u64>() - received;
     let packets_forwarded = after.rtp_forwarded - stats.rtp_forwarded;
-    let legs = (options.viewers + 1) as f64;
     Ok(BenchReport {
         viewers: options.viewers,
         seconds,
@@ -262,9 +225,78 @@ fn measure(runtime: &tokio::runtime::Runtime, sfu: &Sfu, options: &BenchOptions)
         cpu_us_per_packet: cpu.as_secs_f64() * 1e6 / (packets_forwarded.max(1) as f64),
         floor_us: floor()?,
         send_calls: after.send_calls - stats.send_calls,
-        memory_kb_per_leg: resident_kb().saturating_sub(before_kb) as f64 / legs,
         slowest_connect_ms,
     })
+}
+
+/// A publishing client under `leg` and what it offered.
+fn publish(
+    runtime: &tokio::runtime::Runtime,
+    sfu: &Sfu,
+    identity: &Identity,
+    leg: u64,
+    stream: &str,
+) -> Result<(Client, Plan), SfuError> {
+    let mut number = 100;
+    let offer = Plan::offer(true, Some(VideoCodec::Vp8), &mut || {
+        number += 1;
+        number
+    });
+    let (mut publisher, sdp) = Client::new(identity, &offer, "a=sendonly")?;
+    let spec = PublishSpec {
+        stream_id: stream.to_owned(),
+        session: "bench".to_owned(),
+        audio: true,
+        video: true,
+        loopback: false,
+        forced_video: None,
+    };
+    let answer = runtime.block_on(sfu.publish(LegId(leg), spec, &sdp))?;
+    publisher.answered(&answer.sdp)?;
+    Ok((publisher, offer))
+}
+
+/// A viewer of the stream `bench` under `leg`.
+fn view(
+    runtime: &tokio::runtime::Runtime,
+    sfu: &Sfu,
+    identity: &Identity,
+    offer: &Plan,
+    leg: u64,
+) -> Result<Client, SfuError> {
+    let (mut client, sdp) = Client::new(identity, offer, "a=recvonly")?;
+    let answer = runtime.block_on(sfu.subscribe(LegId(leg), "bench", &sdp))?;
+    client.answered(&answer.sdp)?;
+    Ok(client)
+}
+
+/// Runs the clients until all are connected.
+fn connect(clients: &mut [Client], buffer: &mut [u8]) -> Result<(), SfuError> {
+    let begin = Instant::now();
+    while clients.iter().any(|client| !client.transport.connected()) {
+        if begin.elapsed() > Duration::from_secs(15) {
+            return Err(SfuError::TimedOut);
+        }
+        for client in clients.iter_mut() {
+            client.turn(buffer);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// The sound and the picture of an offer.
+fn sources(offer: &Plan) -> Result<(Source, Source), SfuError> {
+    let source = |plan: &super::answer::TrackPlan| Source {
+        ssrc: plan.ssrc,
+        payload_type: plan.payload_type,
+        sequence: 1_000,
+        timestamp: 0,
+    };
+    match (offer.audio(), offer.video()) {
+        (Some(audio), Some((video, _))) => Ok((source(audio), source(video))),
+        _ => Err(SfuError::InvalidSdp("own offer")),
+    }
 }
 
 /// Takes what is still on its way.
@@ -365,14 +397,6 @@ fn media_thread_cpu() -> Duration {
         .filter(|task| std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.trim() == "sfu"))
         .map(|task| schedstat(&task.path().join("schedstat").to_string_lossy()))
         .sum()
-}
-
-fn resident_kb() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    text.lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .and_then(|rest| rest.split_ascii_whitespace().next()?.parse().ok())
-        .unwrap_or(0)
 }
 
 #[cfg(test)]
