@@ -3,41 +3,13 @@
 
 mod peer_support;
 
-use peer_support::{Taken, config, h264_frame, opus_packet, vp8_frame, wait_for};
+use peer_support::{
+    Taken, config, h264_frame, opus_packet, pump_to_publication, pump_to_subscription, vp8_frame, wait_for,
+};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tertulia::peer::{PeerEvent, Publication, PublishMedia, SubscribeMedia, Subscription, TransportConfig};
 use tertulia::rtp::frame::VideoCodec;
-use tokio::sync::mpsc;
-
-/// Carries candidates from one handle's events to the other, keeps the rest.
-fn pump_to_subscription(mut events: mpsc::Receiver<PeerEvent>, to: Arc<Subscription>) -> Arc<Mutex<Vec<PeerEvent>>> {
-    let log = Arc::new(Mutex::new(Vec::new()));
-    let kept = Arc::clone(&log);
-    tokio::spawn(async move {
-        while let Some(event) = events.recv().await {
-            if let PeerEvent::LocalCandidate { candidate, sdp_mid, sdp_mline_index } = &event {
-                to.add_candidate(candidate, sdp_mid.clone(), *sdp_mline_index).await.unwrap();
-            }
-            kept.lock().unwrap().push(event);
-        }
-    });
-    log
-}
-
-fn pump_to_publication(mut events: mpsc::Receiver<PeerEvent>, to: Arc<Publication>) -> Arc<Mutex<Vec<PeerEvent>>> {
-    let log = Arc::new(Mutex::new(Vec::new()));
-    let kept = Arc::clone(&log);
-    tokio::spawn(async move {
-        while let Some(event) = events.recv().await {
-            if let PeerEvent::LocalCandidate { candidate, sdp_mid, sdp_mline_index } = &event {
-                to.add_candidate(candidate, sdp_mid.clone(), *sdp_mline_index).await.unwrap();
-            }
-            kept.lock().unwrap().push(event);
-        }
-    });
-    log
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn vp8_and_opus_arrive_as_sent() {

@@ -10,7 +10,7 @@ use rtc::rtp_transceiver::rtp_sender::{
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use tertulia::peer::{Sinks, TransportConfig};
+use tertulia::peer::{PeerEvent, Publication, Sinks, Subscription, TransportConfig};
 use tertulia::rtp::frame::{AudioPacket, EncodedAudio, EncodedFrame, VideoCodec};
 use tokio::sync::mpsc;
 use webrtc::media_stream::track_local::TrackLocal;
@@ -296,4 +296,36 @@ pub fn kurento_candidates(udp: &str, dead_port: u16) -> Vec<(String, String, u16
         }
     }
     out
+}
+
+/// Carries candidates from one handle's events to the other, keeps the rest.
+pub fn pump_to_subscription(
+    mut events: mpsc::Receiver<PeerEvent>,
+    to: Arc<Subscription>,
+) -> Arc<Mutex<Vec<PeerEvent>>> {
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&log);
+    tokio::spawn(async move {
+        while let Some(event) = events.recv().await {
+            if let PeerEvent::LocalCandidate { candidate, sdp_mid, sdp_mline_index } = &event {
+                to.add_candidate(candidate, sdp_mid.clone(), *sdp_mline_index).await.unwrap();
+            }
+            kept.lock().unwrap().push(event);
+        }
+    });
+    log
+}
+
+pub fn pump_to_publication(mut events: mpsc::Receiver<PeerEvent>, to: Arc<Publication>) -> Arc<Mutex<Vec<PeerEvent>>> {
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&log);
+    tokio::spawn(async move {
+        while let Some(event) = events.recv().await {
+            if let PeerEvent::LocalCandidate { candidate, sdp_mid, sdp_mline_index } = &event {
+                to.add_candidate(candidate, sdp_mid.clone(), *sdp_mline_index).await.unwrap();
+            }
+            kept.lock().unwrap().push(event);
+        }
+    });
+    log
 }
