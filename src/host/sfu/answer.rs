@@ -426,7 +426,7 @@ mod tests {
             pwd: "passwordpasswordpassword",
             fingerprint: "AB:CD",
             setup: "active",
-            candidates: &[SocketAddr::from(([10, 0, 0, 1], 4443))],
+            candidates: &[std::net::SocketAddr::from(([10, 0, 0, 1], 4443))],
             session_id: 7,
             stream: "str_CAM_x",
         })
