@@ -49,13 +49,13 @@ fn capture_while(run: impl FnOnce()) -> Vec<Datagram> {
         .expect("tcpdump is installed (packaging/deps.sh)");
     let mut out = tcpdump.stdout.take().unwrap();
     let mut err = tcpdump.stderr.take().unwrap();
-    let (begun, ready) = mpsc::channel();
+    let (begun, ready) = mpsc::sync_channel(1);
     let reader = std::thread::spawn(move || {
         let mut all = Vec::new();
         let mut piece = [0; 65_536];
         while let Ok(n @ 1..) = out.read(&mut piece) {
             all.extend_from_slice(&piece[..n]);
-            let _ = begun.send(());
+            let _ = begun.try_send(());
         }
         all
     });
