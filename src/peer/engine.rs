@@ -4,15 +4,16 @@
 //! and simply does not stand in Kurento's answers.
 
 use super::error::PeerError;
+use crate::rtp::congestion::Bounds;
 use crate::rtp::frame::{AUDIO_CLOCK_HZ, VIDEO_CLOCK_HZ, VideoCodec};
-use crate::wire::{ABS_SEND_TIME_URI, AUDIO_LEVEL_URI, Estimate, MID_URI, TRANSPORT_CC_URI};
+use crate::wire::{ABS_SEND_TIME_URI, AUDIO_LEVEL_URI, MID_URI, TRANSPORT_CC_URI};
 use rtc::rtp_transceiver::rtp_sender::{
     RTCPFeedback, RTCRtpCodec, RTCRtpCodecParameters, RTCRtpHeaderExtensionCapability, RtpCodecKind,
 };
 use webrtc::peer_connection::MediaEngine;
 
-/// Bounds of the bandwidth estimate from transport-wide feedback.
-pub(super) const ESTIMATE: Estimate = Estimate { start_bps: 1_000_000.0, min_bps: 100_000.0, max_bps: 5_000_000.0 };
+/// Bounds of the rate where there is transport-wide feedback.
+pub(super) const BOUNDS: Bounds = Bounds { start_bps: 1_000_000.0, min_bps: 100_000.0, max_bps: 5_000_000.0 };
 
 const OPUS_PT: u8 = 111;
 const VP8_PT: u8 = 96;

@@ -15,10 +15,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use webrtc::media_stream::track_local::{TrackLocal, TrackLocalEvent};
-use webrtc::peer_connection::{PeerConnection, RTCStatsReportEntry, StatsSelector};
 
-/// The encoder is told about estimates no more often, unless they fall.
+/// The control of the path lives by this beat.
+const CONTROL_TICK: Duration = Duration::from_millis(25);
+/// The encoder is told about small changes no more often than this, and about rises no more often than that.
 const TARGET_INTERVAL: Duration = Duration::from_millis(500);
+const RISE_INTERVAL: Duration = Duration::from_millis(100);
+/// Of the bytes on the path these are the picture's; the rest is headers, extensions and repeats.
+const MEDIA_SHARE: f64 = 0.93;
 /// A REMB older than this no longer binds: Kurento repeats it every second.
 const REMB_LIFETIME: Duration = Duration::from_secs(10);
 /// Estimates below this starve even audio.
@@ -142,33 +146,35 @@ fn apply(outbox: &Outbox, shared: &Shared, kind: MediaKind, digest: &Digest) {
     }
 }
 
-/// Joins REMB and the own estimate into the encoder's target.
-pub(super) async fn estimate_task(outbox: Arc<Outbox>, pc: Arc<dyn PeerConnection>, shared: Arc<Shared>) {
-    let mut ticks = tokio::time::interval(TARGET_INTERVAL);
+/// Joins REMB and what our own control of the path allows into the encoder's target.
+pub(super) async fn estimate_task(outbox: Arc<Outbox>, shared: Arc<Shared>) {
+    let mut ticks = tokio::time::interval(CONTROL_TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut told = 0;
+    let mut told: Option<(u64, Instant)> = None;
     loop {
-        ticks.tick().await;
+        let now = ticks.tick().await.into_std();
         if !shared.is_connected() {
             continue;
         }
-        let report = pc.get_stats(Instant::now(), StatsSelector::None).await;
-        // Zero until transport-wide feedback has come: with servers that send none (Kurento) only REMB counts.
-        let own = report
-            .iter()
-            .filter_map(|entry| match entry {
-                RTCStatsReportEntry::OutboundRtp(stream) if stream.target_bitrate > 0.0 => {
-                    Some(stream.target_bitrate as u64)
-                }
-                _ => None,
-            })
-            .max();
+        outbox.wire.tick(now);
+        // None until transport-wide feedback has come: with servers that send none (Kurento) only REMB counts.
+        let own = outbox.wire.allowance().map(|allowance| {
+            let audio = lock(&outbox.audio_sent).rate();
+            ((allowance.target_bps - audio) * MEDIA_SHARE) as u64
+        });
         let remb = lock(&outbox.remb).filter(|(_, at)| at.elapsed() < REMB_LIFETIME).map(|(bps, _)| bps);
         let Some(bps) = own.into_iter().chain(remb).min() else { continue };
         let bps = bps.max(LEAST_TARGET_BPS);
         outbox.target_bps.store(bps, Ordering::Relaxed);
-        if bps != told {
-            told = bps;
+        let tell = told.is_none_or(|(last, at)| {
+            let age = now.saturating_duration_since(at);
+            // Down at once, up soon, small things now and then: an encoder that changes all the time looks bad.
+            (bps < last * 97 / 100)
+                || (bps > last * 103 / 100 && age >= RISE_INTERVAL)
+                || (bps != last && age >= TARGET_INTERVAL)
+        });
+        if tell {
+            told = Some((bps, now));
             shared.emit(PeerEvent::TargetBitrate { bps });
         }
     }

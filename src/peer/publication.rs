@@ -124,7 +124,7 @@ impl Publication {
         let engine = engine::media_engine(media.audio, &codecs)?;
         let wire = WireHandle::new();
         let (connection, events, _tracks) =
-            Connection::build(config, engine, wire::sending(&wire, Some(engine::ESTIMATE))).await?;
+            Connection::build(config, engine, wire::sending(&wire, Some(engine::BOUNDS))).await?;
         let stream = format!("{:016x}", rand::random::<u64>());
         let mut audio = None;
         let mut video = None;
@@ -134,7 +134,7 @@ impl Publication {
         if !codecs.is_empty() {
             video = Some(add_line(&connection, RtpCodecKind::Video, &stream, Some(random_ssrc())).await?);
         }
-        let (outbox, audio_packets) = Outbox::new(Arc::clone(&connection.shared));
+        let (outbox, audio_packets) = Outbox::new(Arc::clone(&connection.shared), wire);
         let publication = Self {
             connection,
             sender: MediaSender { outbox },
@@ -230,11 +230,7 @@ impl Publication {
         lock(&outbox.video_sent).stats.codec = Some(codec.name());
         self.connection.spawn(send::video_task(Arc::clone(&outbox), Arc::clone(&line.track), packetizer, codec, route));
         let shared = Arc::clone(&self.connection.shared);
-        self.connection.spawn(feedback::estimate_task(
-            Arc::clone(&outbox),
-            Arc::clone(&self.connection.pc),
-            Arc::clone(&shared),
-        ));
+        self.connection.spawn(feedback::estimate_task(Arc::clone(&outbox), Arc::clone(&shared)));
         self.connection.spawn(feedback::sender_task(outbox, shared, line.track, super::MediaKind::Video));
         Ok(())
     }

@@ -8,7 +8,7 @@ use super::transform::FrameTransform;
 use crate::rtp::frame::{EncodedAudio, EncodedFrame, VideoCodec};
 use crate::rtp::packet::RtpPacket;
 use crate::rtp::packetise::{AudioPacketizer, VideoPacketizer};
-use crate::wire::from_rtp;
+use crate::wire::{WireHandle, from_rtp};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,6 +30,8 @@ const PACING_FACTOR: f64 = 2.5;
 /// Key frame requests towards the encoder.
 pub(super) const KEY_FRAME_INTERVAL: Duration = Duration::from_millis(300);
 const FIRST_TARGET_BPS: u64 = 1_000_000;
+/// 50 Opus packets a second, each with about 58 bytes of headers and tags.
+const AUDIO_OVERHEAD_BPS: f64 = 50.0 * 58.0 * 8.0;
 
 /// What one kind has sent.
 #[derive(Debug, Default)]
@@ -43,6 +45,12 @@ impl Sent {
         self.stats.packets += 1;
         self.stats.bytes += bytes as u64;
         self.meter.add(now, bytes);
+    }
+
+    /// Bits per second on the path, with what lies below RTP.
+    pub(super) fn rate(&mut self) -> f64 {
+        let payload = self.meter.bps(Instant::now());
+        if payload == 0 { 0.0 } else { payload as f64 + AUDIO_OVERHEAD_BPS }
     }
 
     pub(super) fn snapshot(&mut self) -> SendStats {
@@ -69,12 +77,14 @@ pub(super) struct Outbox {
     pub(super) video_sent: Mutex<Sent>,
     pub(super) audio_sent: Mutex<Sent>,
     pub(super) target_bps: AtomicU64,
+    /// The connection's interceptors: what the path takes, and bursts that measure it.
+    pub(super) wire: WireHandle,
     /// The last REMB and when it came.
     pub(super) remb: Mutex<Option<(u64, Instant)>>,
 }
 
 impl Outbox {
-    pub(super) fn new(shared: Arc<Shared>) -> (Arc<Self>, mpsc::Receiver<EncodedAudio>) {
+    pub(super) fn new(shared: Arc<Shared>, wire: WireHandle) -> (Arc<Self>, mpsc::Receiver<EncodedAudio>) {
         let (audio, audio_rx) = mpsc::channel(QUEUED_AUDIO);
         let outbox = Self {
             shared,
@@ -84,6 +94,7 @@ impl Outbox {
             video_sent: Mutex::default(),
             audio_sent: Mutex::default(),
             target_bps: AtomicU64::new(0),
+            wire,
             remb: Mutex::new(None),
         };
         (Arc::new(outbox), audio_rx)
@@ -223,14 +234,18 @@ pub(super) async fn video_task(
             outbox.wake.notified().await;
             continue;
         }
-        ticks.tick().await;
+        let now = ticks.tick().await.into_std();
         let waiting: usize = backlog.iter().map(|packet| packet.payload.len()).sum();
-        let target = match outbox.target_bps.load(Ordering::Relaxed) {
-            0 => FIRST_TARGET_BPS,
-            bps => bps,
+        let pacing = match (outbox.wire.allowance(), outbox.target_bps.load(Ordering::Relaxed)) {
+            (Some(allowance), _) => allowance.pacing_bps,
+            (None, 0) => FIRST_TARGET_BPS as f64 * PACING_FACTOR,
+            (None, bps) => bps as f64 * PACING_FACTOR,
         };
-        let by_target = target as f64 * PACING_FACTOR / 8.0 * PACER_TICK.as_secs_f64();
-        let mut budget = (by_target as usize).max(waiting / DRAIN_TICKS).max(1);
+        let mut budget = (pacing / 8.0 * PACER_TICK.as_secs_f64()) as usize;
+        budget = budget.max(waiting / DRAIN_TICKS).max(1);
+        if let Some(probe) = outbox.wire.take_probe(waiting, now) {
+            budget = budget.max(probe.bytes);
+        }
         while budget > 0 {
             let Some(packet) = backlog.pop_front() else { break };
             let bytes = packet.payload.len();
@@ -268,7 +283,7 @@ mod tests {
     async fn a_full_queue_drops_the_old_video_until_a_key_frame_and_asks_for_one() {
         let (tx, mut events) = mpsc::channel(super::super::connection::EVENT_CAPACITY);
         let shared = Arc::new(Shared::new(tx));
-        let (outbox, mut sounds) = Outbox::new(Arc::clone(&shared));
+        let (outbox, mut sounds) = Outbox::new(Arc::clone(&shared), WireHandle::new());
         // Before the connection stands everything is dropped and counted.
         outbox.push_video(frame(0, true));
         outbox.push_audio(audio(b"a"));

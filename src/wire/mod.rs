@@ -7,16 +7,18 @@
 pub mod netsim;
 mod packet;
 mod registry;
+mod responder;
 mod rtcp_to_app;
 mod rtx_unwrap;
 mod shared;
 mod stamp;
 
 pub use packet::{from_rtp, to_rtp};
-pub use registry::{Estimate, receiving, sending};
+pub use registry::{receiving, sending};
+pub use responder::Responder;
 pub use rtcp_to_app::RtcpToApp;
 pub use rtx_unwrap::RtxUnwrap;
-pub use shared::{Departure, Report, SenderClock, WireHandle, WireStats};
+pub use shared::{Allowance, Report, SenderClock, WireHandle, WireStats};
 pub use stamp::{Stamp, StampConfig};
 
 /// Distance from the wire of [`RtxUnwrap`]: before anything that reads sequence numbers.

@@ -1,15 +1,16 @@
 //! What the interceptors of one connection learn and are told.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::rtp::congestion::{Arrival, Bounds, Congestion, Departed, Probe};
 use crate::rtp::rtx::RtxMap;
 
 /// SSRCs remembered per connection; more than any real one has, so that made-up ones cannot fill memory.
 pub(super) const MAX_SSRCS: usize = 64;
-/// Departures kept for an estimator; the oldest goes when nobody takes them.
-const MAX_DEPARTURES: usize = 2048;
+/// Bytes of a packet below RTP: IPv4, UDP and the SRTP tag.
+const BELOW_RTP: usize = 20 + 8 + 10;
 
 /// A sender's clock: which of its RTP timestamps belongs to which NTP time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,17 +40,40 @@ pub struct Report {
 
 /// One RTP packet that left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Departure {
+pub(super) struct Departure {
     /// Transport-wide number, where one is written.
-    pub transport_cc: Option<u16>,
-    /// Stream.
-    pub ssrc: u32,
+    pub(super) transport_cc: Option<u16>,
     /// Size of header and payload in bytes, before SRTP.
-    pub bytes: usize,
-    /// Answer to a request.
-    pub retransmission: bool,
+    pub(super) bytes: usize,
+    /// Answer to a request, or padding.
+    pub(super) retransmission: bool,
     /// When.
-    pub at: Instant,
+    pub(super) at: Instant,
+}
+
+/// What a path takes, by transport-wide feedback. Bytes below RTP are in it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Allowance {
+    /// What may be sent, in bit/s.
+    pub target_bps: f64,
+    /// What a pacer lets out, in bit/s.
+    pub pacing_bps: f64,
+    /// How long the queue on the way is.
+    pub queue: Duration,
+}
+
+/// Congestion control of a connection, driven by what leaves and by what is fed back.
+#[derive(Debug)]
+pub(super) struct Control {
+    congestion: Congestion,
+    origin: Instant,
+    /// The burst that is leaving, and what is left of it in bytes.
+    probe: Option<(u32, usize)>,
+    padding: usize,
+    /// Packets carry numbers: feedback may be expected.
+    numbered: bool,
+    /// Feedback has come.
+    fed: bool,
 }
 
 /// Counters of one connection.
@@ -84,7 +108,7 @@ pub(super) struct State {
     pub(super) reports: HashMap<u32, Report>,
     pub(super) rtt: Option<Duration>,
     pub(super) remb: Option<(u64, Instant)>,
-    pub(super) departures: VecDeque<Departure>,
+    pub(super) control: Option<Control>,
     pub(super) stats: WireStats,
 }
 
@@ -139,9 +163,52 @@ impl WireHandle {
         self.lock().remb
     }
 
-    /// Takes the departures noted since the last call, oldest first; at most the last 2 048.
-    pub fn take_departures(&self, out: &mut Vec<Departure>) {
-        out.extend(self.lock().departures.drain(..));
+    /// Starts congestion control within `bounds`; times count from `origin`.
+    pub fn control(&self, bounds: Bounds, origin: Instant) {
+        let congestion = Congestion::new(bounds);
+        let control = Control { congestion, origin, probe: None, padding: 0, numbered: false, fed: false };
+        self.lock().control = Some(control);
+    }
+
+    /// What the path takes; `None` while no feedback has come, as from servers that send none.
+    pub fn allowance(&self) -> Option<Allowance> {
+        let state = self.lock();
+        let control = state.control.as_ref().filter(|control| control.fed)?;
+        Some(Allowance {
+            target_bps: control.congestion.target_bps(),
+            pacing_bps: control.congestion.pacing_bps(),
+            queue: control.congestion.queue(),
+        })
+    }
+
+    /// More than this is of no use to the source, in bit/s.
+    pub fn set_useful_bps(&self, max_bps: f64) {
+        if let Some(control) = &mut self.lock().control {
+            control.congestion.set_max(max_bps);
+        }
+    }
+
+    /// Lets the clock take effect; every 25 to 100 ms.
+    pub fn tick(&self, now: Instant) {
+        if let Some(control) = self.lock().control.as_mut().filter(|control| control.numbered) {
+            control.congestion.tick(now.saturating_duration_since(control.origin));
+        }
+    }
+
+    /// A burst to send at once, if one is due: what leaves from now on belongs to it until it is complete. What the
+    /// `waiting` bytes of media do not fill of it is filled with repeats.
+    pub fn take_probe(&self, waiting: usize, now: Instant) -> Option<Probe> {
+        let mut state = self.lock();
+        let control = state.control.as_mut().filter(|control| control.numbered)?;
+        let probe = control.congestion.take_probe(now.saturating_duration_since(control.origin))?;
+        control.probe = Some((probe.id, probe.bytes));
+        control.padding = probe.bytes.saturating_sub(waiting);
+        Some(probe)
+    }
+
+    /// Bytes of repeats wanted as padding, once.
+    pub(super) fn take_padding(&self) -> usize {
+        self.lock().control.as_mut().map_or(0, |control| std::mem::take(&mut control.padding))
     }
 
     /// Counters so far.
@@ -155,10 +222,21 @@ impl State {
         self.stats.packets_sent += 1;
         self.stats.bytes_sent += departure.bytes as u64;
         self.stats.retransmissions_sent += u64::from(departure.retransmission);
-        if self.departures.len() >= MAX_DEPARTURES {
-            self.departures.pop_front();
+        let (Some(number), Some(control)) = (departure.transport_cc, self.control.as_mut()) else { return };
+        control.numbered = true;
+        let bytes = departure.bytes + BELOW_RTP;
+        let probe = control.probe.map(|(id, _)| id);
+        control.probe =
+            control.probe.and_then(|(id, left)| Some((id, left.checked_sub(bytes).filter(|left| *left > 0)?)));
+        let at = departure.at.saturating_duration_since(control.origin);
+        control.congestion.departed(Departed { number, bytes, at, probe });
+    }
+
+    pub(super) fn note_feedback(&mut self, arrivals: &[Arrival], now: Instant) {
+        if let Some(control) = &mut self.control {
+            control.fed = true;
+            control.congestion.feedback(arrivals, now.saturating_duration_since(control.origin));
         }
-        self.departures.push_back(departure);
     }
 
     pub(super) fn note_rtt(&mut self, sample: Duration) {

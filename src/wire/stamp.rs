@@ -5,14 +5,17 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rtc::interceptor::{Attribute, Interceptor, Packet, StreamInfo, TaggedPacket};
+use rtc::interceptor::{Attribute, Interceptor, Packet, StreamInfo, TaggedPacket, convert_twcc};
 use rtc::rtcp::payload_feedbacks::receiver_estimated_maximum_bitrate::ReceiverEstimatedMaximumBitrate;
 use rtc::rtcp::receiver_report::ReceiverReport;
 use rtc::rtcp::reception_report::ReceptionReport;
 use rtc::rtcp::sender_report::SenderReport;
+use rtc::rtcp::transport_feedbacks::transport_layer_cc::TransportLayerCc;
 use rtc::sansio::Protocol;
 use rtc::shared::error::Error;
 use rtc::shared::marshal::MarshalSize;
+
+use crate::rtp::congestion::Arrival;
 
 use super::shared::{Departure, MAX_SSRCS, Report, SenderClock, WireHandle, bounded_insert};
 use super::{ABS_SEND_TIME_URI, MID_URI, RID_URI, TRANSPORT_CC_URI, queues};
@@ -112,7 +115,6 @@ impl Stamp {
         }
         self.handle.lock().note_departure(Departure {
             transport_cc: written.transport_cc,
-            ssrc,
             bytes: packet.marshal_size(),
             retransmission,
             at: now,
@@ -208,6 +210,14 @@ impl Protocol<TaggedPacket, TaggedPacket, ()> for Stamp {
                     && remb.bitrate >= 0.0
                 {
                     self.handle.lock().remb = Some((remb.bitrate as u64, message.now));
+                } else if let Some(feedback) = any.downcast_ref::<TransportLayerCc>() {
+                    let arrivals: Vec<Arrival> = convert_twcc(feedback)
+                        .into_iter()
+                        // One that arrived at an untold time says nothing.
+                        .filter(|told| !told.arrived || told.arrival.is_some())
+                        .map(|told| Arrival { number: told.sequence_number, at: told.arrival })
+                        .collect();
+                    self.handle.lock().note_feedback(&arrivals, message.now);
                 }
             }
         }

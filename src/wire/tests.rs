@@ -13,11 +13,15 @@ use rtc::rtcp::payload_feedbacks::receiver_estimated_maximum_bitrate::ReceiverEs
 use rtc::rtcp::receiver_report::ReceiverReport;
 use rtc::rtcp::reception_report::ReceptionReport;
 use rtc::rtcp::sender_report::SenderReport;
+use rtc::rtcp::transport_feedbacks::transport_layer_cc::{
+    PacketStatusChunk, RecvDelta, RunLengthChunk, SymbolTypeTcc, TransportLayerCc,
+};
 use rtc::rtcp::transport_feedbacks::transport_layer_nack::{NackPair, TransportLayerNack};
 use rtc::sansio::Protocol;
 use rtc::shared::TransportContext;
 
 use super::*;
+use crate::rtp::congestion::Bounds;
 use crate::rtp::packet::RtpPacket;
 use crate::rtp::rtx::{RtxMap, wrap};
 
@@ -281,14 +285,6 @@ fn packets_are_stamped_and_a_same_ssrc_repeat_is_the_same_packet() {
     chain.handle_read(tagged(Packet::Rtcp(vec![Box::new(nack)]), later)).unwrap();
     let again = written(&mut chain);
     assert_eq!(again, [(sent[1].0.clone(), true)]);
-    let mut departures = Vec::new();
-    handle.take_departures(&mut departures);
-    assert_eq!(
-        departures.iter().map(|departure| departure.retransmission).collect::<Vec<_>>(),
-        [false, false, false, true]
-    );
-    assert_eq!(departures[3].transport_cc, Some(1));
-    assert_eq!(departures[3].at, later);
     assert_eq!(handle.stats().retransmissions_sent, 1);
 }
 
@@ -296,7 +292,7 @@ fn packets_are_stamped_and_a_same_ssrc_repeat_is_the_same_packet() {
 fn rtx_repeats_get_numbers_of_their_own() {
     let now = Instant::now();
     let handle = WireHandle::new();
-    let mut chain = sending(&handle, Some(Estimate { start_bps: 1e6, min_bps: 1e5, max_bps: 5e6 })).build();
+    let mut chain = sending(&handle, Some(Bounds { start_bps: 1e6, min_bps: 1e5, max_bps: 5e6 })).build();
     chain.bind_local_stream(&stream(&[(TRANSPORT_CC_URI, 3)]));
     for sequence in 0..3 {
         chain.handle_write(tagged(rtp(media(sequence)), now)).unwrap();
@@ -306,6 +302,7 @@ fn rtx_repeats_get_numbers_of_their_own() {
         media_ssrc: VIDEO,
         nacks: vec![NackPair { packet_id: 0, lost_packets: 1 }],
     };
+    let again = nack.clone();
     let _ = written(&mut chain);
     chain.handle_read(tagged(Packet::Rtcp(vec![Box::new(nack)]), now)).unwrap();
     let repeats = written(&mut chain);
@@ -318,7 +315,43 @@ fn rtx_repeats_get_numbers_of_their_own() {
     assert_eq!(numbers, [(RTX, 97, vec![0, 3]), (RTX, 97, vec![0, 4])]);
     // The NACK reaches the application as well.
     let out = read_all(&mut chain);
+    // Asked again at once: the repeats are still on their way.
+    chain.handle_read(tagged(Packet::Rtcp(vec![Box::new(again)]), now + MS)).unwrap();
+    assert!(written(&mut chain).is_empty());
     assert!(out.iter().any(|message| matches!(&message.message.packet, Packet::Rtcp(list) if list.iter().any(|p| p.as_any().is::<TransportLayerNack>()))));
+}
+
+#[test]
+fn feedback_raises_the_rate_and_a_probe_is_filled_with_repeats() {
+    let start = Instant::now();
+    let handle = WireHandle::new();
+    let mut chain = sending(&handle, Some(Bounds { start_bps: 1e6, min_bps: 1e5, max_bps: 5e6 })).build();
+    chain.bind_local_stream(&stream(&[(TRANSPORT_CC_URI, 3)]));
+    assert_eq!(handle.allowance(), None, "nothing is known without feedback");
+    chain.handle_write(tagged(rtp(media(0)), start)).unwrap();
+    assert_eq!(written(&mut chain).len(), 1);
+    handle.tick(start);
+    let probe = handle.take_probe(200, start).unwrap();
+    assert!((probe.bps - 3e6).abs() < 1.0);
+    // The next media packet takes the rest of the burst with it.
+    chain.handle_write(tagged(rtp(media(1)), start)).unwrap();
+    let sent = written(&mut chain);
+    assert!(sent.iter().skip(1).all(|(packet, repeat)| *repeat && packet.header.ssrc == RTX));
+    let bytes: usize = sent.iter().map(|(packet, _)| packet.payload.len() + 40).sum();
+    assert!(bytes + 200 >= probe.bytes && sent.len() >= 5, "{bytes} of {}", probe.bytes);
+    // All of it arrives within half a millisecond.
+    let count = sent.len() as u16 + 1;
+    let small = SymbolTypeTcc::PacketReceivedSmallDelta;
+    let run = RunLengthChunk { packet_status_symbol: small, run_length: count, ..RunLengthChunk::default() };
+    let feedback = TransportLayerCc {
+        packet_status_count: count,
+        packet_chunks: vec![PacketStatusChunk::RunLengthChunk(run)],
+        // Multiples of 250 µs are what it counts in; nearly all at once.
+        recv_deltas: (0..count).map(|n| RecvDelta { type_tcc_packet: small, delta: i64::from(n == 4) * 250 }).collect(),
+        ..TransportLayerCc::default()
+    };
+    chain.handle_read(tagged(Packet::Rtcp(vec![Box::new(feedback)]), start + 20 * MS)).unwrap();
+    assert!(handle.allowance().unwrap().target_bps > 2.5e6, "{:?}", handle.allowance());
 }
 
 #[test]

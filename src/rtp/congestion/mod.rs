@@ -1,0 +1,272 @@
+//! Congestion control of a sender that gets transport-wide feedback (draft-holmer-rmcat-transport-wide-cc-extensions-01).
+//!
+//! Delay first: a growing queue lowers the rate before anything is lost ([`trendline`], [`rate`]). Losses limit only as far
+//! as they come with the rate ([`loss`]). Upwards it does not grope but measures, by short bursts ([`probe`]).
+//! Times are differences to one origin of the caller's; arrivals have an origin of their own.
+
+mod loss;
+mod probe;
+mod rate;
+mod throughput;
+mod trendline;
+
+#[cfg(test)]
+mod simulation;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use loss::LossLimit;
+pub use probe::Probe;
+use probe::Prober;
+use rate::{Path, RateControl};
+use throughput::Throughput;
+use trendline::Trendline;
+
+/// Departures remembered until feedback tells about them: five seconds of 8 Mbit/s.
+const HISTORY: usize = 4_096;
+/// Departures older than this are taken for lost without feedback.
+const HISTORY_AGE: Duration = Duration::from_secs(5);
+/// A packet that is missing for this long is lost; before, it may just have been overtaken.
+const PATIENCE: Duration = Duration::from_millis(120);
+/// Missing packets that are remembered.
+const MISSING: usize = 1_024;
+/// Without any feedback for this long, while packets leave, the rate is halved; again after each such time.
+const SILENCE: Duration = Duration::from_millis(1_500);
+/// Above the target, so that frames larger than the mean do not pile up in the pacer.
+const PACING_FACTOR: f64 = 2.5;
+
+/// Bounds of the rate.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Bounds {
+    /// Where it begins, in bit/s.
+    pub start_bps: f64,
+    /// It never goes below, in bit/s.
+    pub min_bps: f64,
+    /// More is of no use to the source, in bit/s; nothing is probed beyond.
+    pub max_bps: f64,
+}
+
+/// A packet that left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Departed {
+    /// Transport-wide number as written.
+    pub number: u16,
+    /// Size in bytes.
+    pub bytes: usize,
+    /// When.
+    pub at: Duration,
+    /// The burst it belongs to, see [`Congestion::take_probe`].
+    pub probe: Option<u32>,
+}
+
+/// What feedback says about one packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival {
+    /// Transport-wide number.
+    pub number: u16,
+    /// When it arrived, by the receiver's clock since any origin; `None` if it had not yet.
+    pub at: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Flight {
+    packet: Departed,
+    arrived: bool,
+    missing: bool,
+}
+
+/// The controller of one path.
+#[derive(Debug)]
+pub struct Congestion {
+    bounds: Bounds,
+    history: VecDeque<Flight>,
+    /// Numbers that feedback passed over, and when.
+    missing: VecDeque<(u16, Duration)>,
+    trendline: Trendline,
+    throughput: Throughput,
+    rate: RateControl,
+    loss: LossLimit,
+    prober: Prober,
+    rtt: Option<Duration>,
+    newest_sent: Duration,
+    heard: Option<Duration>,
+    sent_since_heard: bool,
+    /// Feedback stayed away; what is lost meanwhile says nothing about the rate.
+    silent: bool,
+}
+
+impl Congestion {
+    /// Begins at the start rate.
+    pub fn new(bounds: Bounds) -> Self {
+        Self {
+            bounds,
+            history: VecDeque::new(),
+            missing: VecDeque::new(),
+            trendline: Trendline::default(),
+            throughput: Throughput::default(),
+            rate: RateControl::new(bounds.start_bps, bounds.min_bps, bounds.max_bps),
+            loss: LossLimit::default(),
+            prober: Prober::default(),
+            rtt: None,
+            newest_sent: Duration::ZERO,
+            heard: None,
+            sent_since_heard: false,
+            silent: false,
+        }
+    }
+
+    /// What may be sent, in bit/s.
+    pub fn target_bps(&self) -> f64 {
+        let loss = self.loss.limit_bps().unwrap_or(f64::INFINITY);
+        self.rate.bps().min(loss).clamp(self.bounds.min_bps, self.bounds.max_bps)
+    }
+
+    /// What a pacer lets out, in bit/s.
+    pub fn pacing_bps(&self) -> f64 {
+        self.target_bps() * PACING_FACTOR
+    }
+
+    /// Smoothed round-trip time by the feedback.
+    pub fn rtt(&self) -> Option<Duration> {
+        self.rtt
+    }
+
+    /// How long the queue on the way to the receiver is.
+    pub fn queue(&self) -> Duration {
+        self.trendline.queue()
+    }
+
+    /// More than this is of no use any longer (or is now), in bit/s.
+    pub fn set_max(&mut self, max_bps: f64) {
+        self.bounds.max_bps = max_bps.max(self.bounds.min_bps);
+        self.rate.set_max(self.bounds.max_bps);
+    }
+
+    /// A packet left.
+    pub fn departed(&mut self, packet: Departed) {
+        if let Some(last) = self.history.back() {
+            match packet.number.wrapping_sub(last.packet.number) {
+                1 => {}
+                // A repeat under its former number: feedback about that number is about the first one.
+                0 | 0x8000.. => return,
+                // Numbers were left out: nothing can be found by counting any more.
+                _ => self.history.clear(),
+            }
+        }
+        while self.history.len() >= HISTORY
+            || self.history.front().is_some_and(|old| packet.at.saturating_sub(old.packet.at) > HISTORY_AGE)
+        {
+            self.history.pop_front();
+        }
+        if let Some(id) = packet.probe {
+            self.prober.sent(id);
+        }
+        self.sent_since_heard = true;
+        self.history.push_back(Flight { packet, arrived: false, missing: false });
+    }
+
+    /// Takes one feedback message, in the order of its numbers.
+    pub fn feedback(&mut self, arrivals: &[Arrival], now: Duration) {
+        self.heard = Some(now);
+        self.sent_since_heard = false;
+        let (mut arrived, mut bytes) = (0, 0);
+        let mut measured: Option<f64> = None;
+        let mut newest: Option<Duration> = None;
+        let mut news: Vec<(Duration, Departed)> = Vec::with_capacity(arrivals.len());
+        for arrival in arrivals {
+            let Some(flight) = find(&mut self.history, arrival.number) else { continue };
+            match arrival.at {
+                Some(at) if !flight.arrived => {
+                    flight.arrived = true;
+                    arrived += 1;
+                    bytes += flight.packet.bytes;
+                    newest = newest.max(Some(flight.packet.at));
+                    news.push((at, flight.packet));
+                }
+                None if !flight.arrived && !flight.missing => {
+                    flight.missing = true;
+                    if self.missing.len() < MISSING {
+                        self.missing.push_back((arrival.number, now));
+                    }
+                }
+                _ => {}
+            }
+        }
+        news.sort_by_key(|(at, _)| *at);
+        for (at, packet) in news {
+            self.trendline.packet(packet.at, at);
+            self.throughput.add(at, packet.bytes);
+            if let Some(id) = packet.probe
+                && let Some(bps) = self.prober.arrived(id, at, packet.bytes, self.bounds.max_bps, now)
+            {
+                measured = Some(measured.map_or(bps, |best| best.max(bps)));
+            }
+        }
+        if let Some(sent) = newest {
+            self.newest_sent = self.newest_sent.max(sent);
+            let sample = now.saturating_sub(sent);
+            self.rtt = Some(self.rtt.map_or(sample, |old| (old * 7 + sample) / 8));
+        }
+        let mut lost = 0;
+        let decreased = self.rate.decreased_at();
+        while let Some((number, since)) = self.missing.front().copied()
+            && now.saturating_sub(since) >= PATIENCE
+        {
+            self.missing.pop_front();
+            // What was lost at a rate that has been taken back is no reason to go down again.
+            let counts = |flight: &mut Flight| !flight.arrived && decreased.is_none_or(|at| flight.packet.at > at);
+            lost += u32::from(find(&mut self.history, number).is_some_and(counts));
+        }
+        if std::mem::take(&mut self.silent) {
+            self.loss = LossLimit::default();
+        } else {
+            let target = self.target_bps();
+            self.loss.add(arrived, bytes, lost, target, now);
+        }
+        let before = self.rate.bps();
+        let rtt = self.rtt.unwrap_or(Duration::from_millis(100));
+        let path = Path { rtt, queue: self.queue(), newest_sent: self.newest_sent };
+        self.rate.update(self.trendline.usage(), self.throughput.bps(), path, now);
+        if self.rate.bps() < before {
+            self.prober.fell(now);
+        }
+        if let Some(bps) = measured
+            && bps > self.rate.bps()
+            && self.trendline.usage() != trendline::Usage::Over
+        {
+            self.rate.jump(bps, now);
+            self.prober.raised(now);
+        }
+        self.loss.release_above(self.rate.bps());
+    }
+
+    /// What happens by the clock; to be called every 25–100 ms while media is sent.
+    pub fn tick(&mut self, now: Duration) {
+        let heard = *self.heard.get_or_insert(now);
+        if self.sent_since_heard && now.saturating_sub(heard) >= SILENCE {
+            // The way back or forth is blocked. Less until it opens.
+            self.heard = Some(now);
+            self.silent = true;
+            let halved = self.rate.bps() / 2.0;
+            self.rate = RateControl::new(halved, self.bounds.min_bps, self.bounds.max_bps);
+            self.prober.fell(now);
+        }
+        if self.loss.limit_bps().is_none() {
+            let (decreased, before) = (self.rate.decreased_at(), self.rate.before_decrease_bps());
+            self.prober.plan(self.rate.bps(), self.bounds.max_bps, decreased, before, now);
+        }
+    }
+
+    /// A burst to send now, if one is due. Its packets carry its id in [`Departed::probe`].
+    pub fn take_probe(&mut self, now: Duration) -> Option<Probe> {
+        self.prober.take(now)
+    }
+}
+
+/// The departure numbered `number`; the numbers in the history follow one another.
+fn find(history: &mut VecDeque<Flight>, number: u16) -> Option<&mut Flight> {
+    let first = history.front()?.packet.number;
+    let index = usize::from(number.wrapping_sub(first));
+    history.get_mut(index).filter(|flight| flight.packet.number == number)
+}

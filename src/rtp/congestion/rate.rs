@@ -1,0 +1,229 @@
+//! From usage to a rate: up carefully, down at once (additive increase, multiplicative decrease).
+
+use std::time::Duration;
+
+use super::trendline::Usage;
+
+/// After overuse the rate is this share of what arrived.
+const BACKOFF: f64 = 0.85;
+/// And this one while a queue of more than [`LONG_QUEUE`] has to drain.
+const BACKOFF_HARD: f64 = 0.7;
+const LONG_QUEUE: Duration = Duration::from_millis(100);
+/// Growth per second while the capacity is unknown.
+const GROWTH: f64 = 1.08;
+/// Never further ahead of what arrives than this.
+const AHEAD: f64 = 1.5;
+const AHEAD_BPS: f64 = 50_000.0;
+/// Bits of a packet: the step of additive growth per response time.
+const PACKET_BITS: f64 = 9_600.0;
+/// How the capacity's mean and variance follow new samples.
+const CAPACITY_SHARE: f64 = 0.05;
+
+/// Packets sent for this long at a rate tell about it.
+const SETTLE: Duration = Duration::from_millis(80);
+
+/// What is known of the path beside its usage.
+#[derive(Debug, Clone, Copy)]
+pub struct Path {
+    /// Smoothed round-trip time.
+    pub rtt: Duration,
+    /// Length of the queue on the way.
+    pub queue: Duration,
+    /// When the newest packet left that is known to have arrived.
+    pub newest_sent: Duration,
+}
+
+/// What is known of the capacity: rates at which queues grew.
+#[derive(Debug, Clone, Copy)]
+struct Capacity {
+    mean_kbps: f64,
+    /// Variance relative to the mean.
+    variance: f64,
+}
+
+impl Capacity {
+    fn deviation_kbps(&self) -> f64 {
+        (self.variance * self.mean_kbps).sqrt()
+    }
+
+    fn sample(&mut self, kbps: f64) {
+        self.mean_kbps += CAPACITY_SHARE * (kbps - self.mean_kbps);
+        let error = self.mean_kbps - kbps;
+        self.variance = ((1.0 - CAPACITY_SHARE) * self.variance
+            + CAPACITY_SHARE * error * error / self.mean_kbps.max(1.0))
+        .clamp(0.4, 2.5);
+    }
+}
+
+/// The rate control.
+#[derive(Debug)]
+pub struct RateControl {
+    bps: f64,
+    min_bps: f64,
+    max_bps: f64,
+    capacity: Option<Capacity>,
+    holding: bool,
+    changed: Option<Duration>,
+    decreased: Option<Duration>,
+    /// The last rate before it fell.
+    before_bps: f64,
+}
+
+impl RateControl {
+    /// Begins at `start_bps`.
+    pub fn new(start_bps: f64, min_bps: f64, max_bps: f64) -> Self {
+        Self {
+            bps: start_bps.clamp(min_bps, max_bps),
+            min_bps,
+            max_bps,
+            capacity: None,
+            holding: false,
+            changed: None,
+            decreased: None,
+            before_bps: 0.0,
+        }
+    }
+
+    /// The rate.
+    pub fn bps(&self) -> f64 {
+        self.bps
+    }
+
+    /// When it fell last.
+    pub fn decreased_at(&self) -> Option<Duration> {
+        self.decreased
+    }
+
+    /// The rate before it fell last.
+    pub fn before_decrease_bps(&self) -> f64 {
+        self.before_bps
+    }
+
+    /// Another upper bound.
+    pub fn set_max(&mut self, max_bps: f64) {
+        self.max_bps = max_bps.max(self.min_bps);
+        self.bps = self.bps.min(self.max_bps);
+    }
+
+    /// A measurement of the capacity that is worth more than growth.
+    pub fn jump(&mut self, bps: f64, now: Duration) {
+        if bps > self.bps {
+            self.bps = bps.clamp(self.min_bps, self.max_bps);
+            self.changed = Some(now);
+            self.holding = false;
+            // What was thought of the capacity is out of date.
+            self.capacity = None;
+        }
+    }
+
+    /// Takes what the detector says, what arrived per second, and what else is known of the path.
+    pub fn update(&mut self, usage: Usage, arrived_bps: Option<f64>, path: Path, now: Duration) {
+        match usage {
+            Usage::Over => self.decrease(arrived_bps, path, now),
+            // A queue drains: leave it to it.
+            Usage::Under => self.holding = true,
+            Usage::Normal if self.holding => {
+                self.holding = false;
+                self.changed = Some(now);
+            }
+            Usage::Normal => self.increase(arrived_bps, path.rtt, now),
+        }
+    }
+
+    fn decrease(&mut self, arrived_bps: Option<f64>, path: Path, now: Duration) {
+        self.holding = true;
+        // Until packets tell that were sent at the last rate, this is still the queue of the one before.
+        if self.decreased.is_some_and(|at| path.newest_sent < at + SETTLE) {
+            return;
+        }
+        let Some(arrived) = arrived_bps else {
+            self.bps = (self.bps / 2.0).max(self.min_bps);
+            self.note_decrease(now);
+            return;
+        };
+        let kbps = arrived / 1e3;
+        match &mut self.capacity {
+            Some(capacity) if (kbps - capacity.mean_kbps).abs() <= 3.0 * capacity.deviation_kbps() => {
+                capacity.sample(kbps)
+            }
+            // It is another link now than the one that was measured.
+            capacity => *capacity = Some(Capacity { mean_kbps: kbps, variance: 0.4 }),
+        }
+        let share = if path.queue > LONG_QUEUE { BACKOFF_HARD } else { BACKOFF };
+        let wanted = arrived * share;
+        self.before_bps = self.bps;
+        self.bps = wanted.min(self.bps).max(self.min_bps);
+        self.note_decrease(now);
+    }
+
+    fn note_decrease(&mut self, now: Duration) {
+        self.decreased = Some(now);
+        self.changed = Some(now);
+    }
+
+    fn increase(&mut self, arrived_bps: Option<f64>, rtt: Duration, now: Duration) {
+        let since = now.saturating_sub(*self.changed.get_or_insert(now)).as_secs_f64().min(1.0);
+        self.changed = Some(now);
+        if let (Some(capacity), Some(arrived)) = (self.capacity, arrived_bps)
+            && arrived / 1e3 > capacity.mean_kbps + 3.0 * capacity.deviation_kbps()
+        {
+            self.capacity = None;
+        }
+        let near = self.capacity.is_some();
+        let grown = if near {
+            let response = rtt.as_secs_f64() + 0.1;
+            self.bps + (PACKET_BITS / response).max(4_000.0) * since
+        } else {
+            self.bps * GROWTH.powf(since) + 1_000.0 * since
+        };
+        let limit = arrived_bps.map_or(self.bps, |arrived| arrived * AHEAD + AHEAD_BPS);
+        // A source that sends less than it may proves nothing about more; what was reached stays.
+        self.bps = grown.min(limit).max(self.bps).clamp(self.min_bps, self.max_bps);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    fn path(queue_ms: u64, newest_ms: u64) -> Path {
+        Path { rtt: at(100), queue: at(queue_ms), newest_sent: at(newest_ms) }
+    }
+
+    #[test]
+    fn it_falls_below_what_arrives_and_grows_by_packets_afterwards() {
+        let mut rate = RateControl::new(2e6, 50e3, 5e6);
+        rate.update(Usage::Over, Some(1e6), path(20, 1_000), at(1_000));
+        assert!((rate.bps() - 850e3).abs() < 1.0);
+        rate.update(Usage::Over, Some(1e6), path(20, 1_010), at(1_110));
+        assert!((rate.bps() - 850e3).abs() < 1.0, "once until its effect is seen");
+        rate.update(Usage::Under, Some(1e6), path(20, 1_200), at(1_200));
+        rate.update(Usage::Normal, Some(1e6), path(20, 1_300), at(1_300));
+        let before = rate.bps();
+        for ms in (1_350..2_350).step_by(50) {
+            rate.update(Usage::Normal, Some(0.85e6), path(0, ms), at(ms));
+        }
+        let grown = rate.bps() - before;
+        assert!((40e3..60e3).contains(&grown), "a packet per response time: {grown}");
+    }
+
+    #[test]
+    fn a_long_queue_drains_faster() {
+        let mut rate = RateControl::new(2e6, 50e3, 5e6);
+        rate.update(Usage::Over, Some(1e6), path(250, 1_000), at(1_000));
+        assert!((rate.bps() - 700e3).abs() < 1.0);
+    }
+
+    #[test]
+    fn an_idle_source_does_not_talk_the_rate_up_or_down() {
+        let mut rate = RateControl::new(2e6, 50e3, 5e6);
+        for ms in (0..20_000).step_by(50) {
+            rate.update(Usage::Normal, Some(100e3), path(0, ms), at(ms));
+        }
+        assert!((rate.bps() - 2e6).abs() < 1.0);
+    }
+}

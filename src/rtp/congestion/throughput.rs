@@ -1,0 +1,64 @@
+//! What has arrived per second.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Length of the window.
+const WINDOW: Duration = Duration::from_millis(500);
+/// No figure before this much of it has passed.
+const LEAST: Duration = Duration::from_millis(150);
+
+/// Bytes acknowledged by time of arrival.
+#[derive(Debug, Default)]
+pub struct Throughput {
+    arrivals: VecDeque<(Duration, usize)>,
+    bytes: usize,
+    since: Option<Duration>,
+}
+
+impl Throughput {
+    /// Takes `bytes` that arrived `at`.
+    pub fn add(&mut self, at: Duration, bytes: usize) {
+        self.since.get_or_insert(at);
+        self.arrivals.push_back((at, bytes));
+        self.bytes += bytes;
+        let newest = at;
+        while let Some((old, size)) = self.arrivals.front().copied()
+            && newest.saturating_sub(old) > WINDOW
+        {
+            self.arrivals.pop_front();
+            self.bytes -= size;
+        }
+    }
+
+    /// Bits per second over the window, once there is enough of it.
+    pub fn bps(&self) -> Option<f64> {
+        let (newest, _) = self.arrivals.back().copied()?;
+        let length = newest.saturating_sub(self.since?).min(WINDOW);
+        (length >= LEAST).then(|| self.bytes as f64 * 8.0 / length.as_secs_f64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_counts_the_last_half_second() {
+        let mut throughput = Throughput::default();
+        for n in 0..100u64 {
+            throughput.add(Duration::from_millis(n * 10), 1_000);
+        }
+        assert!((throughput.bps().unwrap_or(0.0) - 800_000.0).abs() < 30_000.0, "{:?}", throughput.bps());
+        throughput.add(Duration::from_secs(5), 1_000);
+        assert!((throughput.bps().unwrap_or(0.0) - 16_000.0).abs() < 1_000.0, "{:?}", throughput.bps());
+    }
+
+    #[test]
+    fn it_says_nothing_too_early() {
+        let mut throughput = Throughput::default();
+        throughput.add(Duration::from_millis(5), 10_000);
+        throughput.add(Duration::from_millis(50), 10_000);
+        assert_eq!(throughput.bps(), None);
+    }
+}

@@ -1,0 +1,188 @@
+//! Answers NACKs (RFC 4585 §6.2.1) by repeats, as RTX (RFC 4588) where that is negotiated; and sends repeats that nobody
+//! asked for as padding of a probe ([`crate::rtp::congestion::Probe`]).
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use bytes::{BufMut, BytesMut};
+use rtc::interceptor::{Attribute, AttributedPacket, Interceptor, Packet, StreamInfo, TaggedPacket};
+use rtc::rtcp::transport_feedbacks::transport_layer_nack::TransportLayerNack;
+use rtc::sansio::Protocol;
+use rtc::shared::TransportContext;
+use rtc::shared::error::Error;
+
+use super::shared::MAX_SSRCS;
+use super::{WireHandle, queues};
+
+/// Packets kept per stream: four seconds of 2.5 Mbit/s.
+const KEPT: usize = 1_024;
+/// The same packet is not repeated again before this: the first repeat is still on its way.
+const LEAST_PAUSE: Duration = Duration::from_millis(10);
+/// Packets that one NACK may ask for.
+const PER_NACK: usize = 256;
+
+#[derive(Debug)]
+struct Kept {
+    packet: rtc::rtp::Packet,
+    repeated: Option<Instant>,
+}
+
+#[derive(Debug, Default)]
+struct Stream {
+    kept: VecDeque<Kept>,
+    /// SSRC and payload type of repeats.
+    rtx: Option<(u32, u8)>,
+    rtx_sequence: u16,
+}
+
+impl Stream {
+    fn keep(&mut self, packet: rtc::rtp::Packet) {
+        if self.kept.len() >= KEPT {
+            self.kept.pop_front();
+        }
+        self.kept.push_back(Kept { packet, repeated: None });
+    }
+
+    /// Packets are kept in the order of their numbers, mostly without a gap.
+    fn find(&mut self, sequence: u16) -> Option<&mut Kept> {
+        let newest = self.kept.back()?.packet.header.sequence_number;
+        let back = usize::from(newest.wrapping_sub(sequence));
+        let guess = self.kept.len().checked_sub(back + 1);
+        let exact = guess.filter(|at| self.kept.get(*at).is_some_and(|k| k.packet.header.sequence_number == sequence));
+        let at = exact.or_else(|| self.kept.iter().position(|k| k.packet.header.sequence_number == sequence))?;
+        self.kept.get_mut(at)
+    }
+
+    fn repeat(&mut self, original: &rtc::rtp::Packet, now: Instant) -> TaggedPacket {
+        let packet = match self.rtx {
+            Some((ssrc, payload_type)) => {
+                let mut payload = BytesMut::with_capacity(original.payload.len() + 2);
+                payload.put_u16(original.header.sequence_number);
+                payload.extend_from_slice(&original.payload);
+                let sequence_number = self.rtx_sequence;
+                self.rtx_sequence = self.rtx_sequence.wrapping_add(1);
+                let header = rtc::rtp::Header {
+                    version: 2,
+                    ssrc,
+                    payload_type,
+                    sequence_number,
+                    timestamp: original.header.timestamp,
+                    marker: original.header.marker,
+                    ..rtc::rtp::Header::default()
+                };
+                rtc::rtp::Packet { header, payload: payload.freeze() }
+            }
+            None => original.clone(),
+        };
+        TaggedPacket {
+            now,
+            transport: TransportContext::default(),
+            message: AttributedPacket::new(Packet::Rtp(packet)).with(Attribute::Retransmission),
+        }
+    }
+}
+
+/// Keeps what was sent and repeats it.
+pub struct Responder {
+    handle: WireHandle,
+    streams: HashMap<u32, Stream>,
+    read: VecDeque<TaggedPacket>,
+    write: VecDeque<TaggedPacket>,
+}
+
+impl Responder {
+    /// Learns the round-trip time and what padding is wanted through `handle`.
+    pub fn new(handle: WireHandle) -> Self {
+        Self { handle, streams: HashMap::new(), read: VecDeque::new(), write: VecDeque::new() }
+    }
+
+    fn answer(&mut self, nack: &TransportLayerNack, now: Instant) {
+        let pause = self.handle.rtt().unwrap_or_default().max(LEAST_PAUSE);
+        let Some(stream) = self.streams.get_mut(&nack.media_ssrc) else { return };
+        for sequence in nack.nacks.iter().flat_map(|pair| pair.packet_list()).take(PER_NACK) {
+            let Some(kept) = stream.find(sequence) else { continue };
+            if kept.repeated.is_some_and(|at| now.saturating_duration_since(at) < pause) {
+                continue;
+            }
+            kept.repeated = Some(now);
+            let original = kept.packet.clone();
+            let repeat = stream.repeat(&original, now);
+            self.write.push_back(repeat);
+        }
+    }
+
+    /// Repeats of the newest packets of `ssrc`, as many as are wanted to fill a probe.
+    fn pad(&mut self, ssrc: u32, now: Instant) {
+        let Some(stream) = self.streams.get_mut(&ssrc).filter(|stream| stream.rtx.is_some()) else { return };
+        let mut wanted = self.handle.take_padding();
+        let mut back = 0;
+        while wanted > 0 {
+            let newest = stream.kept.len();
+            let Some(original) = newest
+                .checked_sub(1 + back % newest.max(1))
+                .and_then(|at| stream.kept.get(at))
+                .map(|kept| kept.packet.clone())
+            else {
+                return;
+            };
+            back += 1;
+            let repeat = stream.repeat(&original, now);
+            // Header, extensions and what is below count too: some dozen bytes.
+            wanted = wanted.saturating_sub(original.payload.len() + 40);
+            self.write.push_back(repeat);
+        }
+    }
+}
+
+impl Protocol<TaggedPacket, TaggedPacket, ()> for Responder {
+    type Rout = TaggedPacket;
+    type Wout = TaggedPacket;
+    type Eout = ();
+    type Error = Error;
+    type Time = Instant;
+
+    fn handle_read(&mut self, message: TaggedPacket) -> Result<(), Error> {
+        if let Packet::Rtcp(compound) = &message.message.packet {
+            for nack in compound.iter().filter_map(|packet| packet.as_any().downcast_ref::<TransportLayerNack>()) {
+                self.answer(nack, message.now);
+            }
+        }
+        self.read.push_back(message);
+        Ok(())
+    }
+
+    fn handle_write(&mut self, message: TaggedPacket) -> Result<(), Error> {
+        let mut of = None;
+        if let Packet::Rtp(packet) = &message.message.packet
+            && let Some(stream) = self.streams.get_mut(&packet.header.ssrc)
+        {
+            stream.keep(packet.clone());
+            of = Some((packet.header.ssrc, message.now));
+        }
+        self.write.push_back(message);
+        if let Some((ssrc, now)) = of {
+            self.pad(ssrc, now);
+        }
+        Ok(())
+    }
+
+    queues!();
+}
+
+impl Interceptor for Responder {
+    fn bind_local_stream(&mut self, info: &StreamInfo) {
+        let nack = info.rtcp_feedback.iter().any(|feedback| feedback.typ == "nack" && feedback.parameter.is_empty());
+        if nack && (self.streams.len() < MAX_SSRCS || self.streams.contains_key(&info.ssrc)) {
+            let rtx = info.ssrc_rtx.zip(info.payload_type_rtx);
+            self.streams.insert(info.ssrc, Stream { rtx, ..Stream::default() });
+        }
+    }
+
+    fn unbind_local_stream(&mut self, info: &StreamInfo) {
+        self.streams.remove(&info.ssrc);
+    }
+
+    fn bind_remote_stream(&mut self, _info: &StreamInfo) {}
+
+    fn unbind_remote_stream(&mut self, _info: &StreamInfo) {}
+}
