@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 const SECRET: &str = "S3CRET";
@@ -63,18 +64,22 @@ impl rustls::client::danger::ServerCertVerifier for Pin {
 
 struct Host {
     handle: Handle,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 fn host() -> Host {
-    let dir = tempfile::tempdir().unwrap();
+    host_in(tempfile::tempdir().unwrap())
+}
+
+fn host_in(dir: tempfile::TempDir) -> Host {
     let config = HostConfig {
         listen: ([127, 0, 0, 1], 0).into(),
         secret: Some(Secret::new(SECRET)),
         data_dir: dir.path().to_owned(),
+        keep_rooms: true,
         ..HostConfig::default()
     };
-    Host { handle: host::start(config).unwrap(), _dir: dir }
+    Host { handle: host::start(config).unwrap(), dir }
 }
 
 type Stream = TlsStream<TcpStream>;
@@ -457,6 +462,44 @@ async fn an_invitation_opens_the_room_again_and_again() {
     let wrong = host.rest("POST", "/tertulia/join", false, Some(json!({"room": "room", "key": "wrong"}))).await;
     let unknown = host.rest("POST", "/tertulia/join", false, Some(json!({"room": "nowhere", "key": "wrong"}))).await;
     assert_eq!((wrong.0, &wrong), (403, &unknown), "nothing says whether a room exists");
+}
+
+#[tokio::test]
+async fn an_invitation_outlives_a_restart_of_the_host() {
+    let first = host();
+    let key = first.handle.create_room("room").unwrap().key;
+    first.handle.shutdown();
+    let kept = std::fs::read_to_string(first.dir.path().join("host-rooms.json")).unwrap();
+    assert!(!kept.contains(&key), "a digest is kept, not the key");
+    let Host { handle, dir } = first;
+    drop(handle);
+    let second = host_in(dir);
+    let (status, body) = second.rest("POST", "/tertulia/join", false, Some(json!({"key": key}))).await;
+    assert_eq!(status, 200, "{body}");
+    let token = serde_json::from_str::<Value>(&body).unwrap()["token"].as_str().unwrap().to_owned();
+    let mut client = second.socket().await;
+    assert!(client.join("room", &token).await["result"]["id"].is_string());
+}
+
+#[tokio::test]
+async fn a_close_is_answered_and_a_violation_is_named() {
+    let host = host();
+    let mut client = host.socket().await;
+    let reason = "Connection closed by client";
+    let close = CloseFrame { code: CloseCode::Library(4102), reason: reason.into() };
+    client.ws.send(Message::Close(Some(close.clone()))).await.unwrap();
+    let answer = tokio::time::timeout(PATIENCE, client.ws.next()).await.unwrap();
+    assert!(matches!(&answer, Some(Ok(Message::Close(Some(frame)))) if frame.code == close.code), "{answer:?}");
+    // Text that is not UTF-8, masked with zeros, and a frame with a reserved bit.
+    for (frame, code) in [(vec![0x81, 0x82, 0, 0, 0, 0, 0xff, 0xfe], 1007), (vec![0xc1, 0x80, 0, 0, 0, 0], 1002)] {
+        let mut client = host.socket().await;
+        client.ws.get_mut().write_all(&frame).await.unwrap();
+        let answer = tokio::time::timeout(PATIENCE, client.ws.next()).await.unwrap();
+        assert!(
+            matches!(&answer, Some(Ok(Message::Close(Some(frame)))) if u16::from(frame.code) == code),
+            "{answer:?}"
+        );
+    }
 }
 
 #[tokio::test]

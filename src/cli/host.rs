@@ -31,6 +31,7 @@ pub(super) fn run(global: &Common, args: &HostArgs) -> Result<(), Failure> {
                 crate::settings::Store::open(global.config.as_deref()).map_err(Failure::failed)?.folder().join("host")
             }
         },
+        keep_rooms: true,
         impairments: common::impairments(global)?,
         ..HostConfig::default()
     };

@@ -29,8 +29,10 @@ pub struct HostConfig {
     pub secret: Option<Secret>,
     /// TLS.
     pub tls: Tls,
-    /// Where certificate and key are kept.
+    /// Where certificate and its key are kept.
     pub data_dir: PathBuf,
+    /// Keep rooms and their keys (digests of them) there too: invitations then outlive a restart.
+    pub keep_rooms: bool,
     /// Sessions to create at the start.
     pub sessions: Vec<String>,
     /// `https://host[:port]` written into tokens and invitations; by default the address others on the local network reach.
@@ -49,6 +51,7 @@ impl Default for HostConfig {
             secret: None,
             tls: Tls::default(),
             data_dir: PathBuf::new(),
+            keep_rooms: false,
             sessions: Vec::new(),
             public_url: None,
             advertised: Vec::new(),
@@ -92,6 +95,14 @@ pub enum HostError {
     /// Certificate or key cannot be read, made or kept.
     #[error("the certificate in {} is not usable: {reason}", path.display())]
     Certificate {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The rooms of an earlier host cannot be read.
+    #[error("the rooms kept in {} cannot be read: {reason}; move the file away to start without them", path.display())]
+    Rooms {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.

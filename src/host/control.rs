@@ -1,5 +1,6 @@
 //! The control task: the room machine between sockets, REST and the media thread.
 
+use super::rooms::RoomsFile;
 use super::sfu::{self, LegId as SfuLeg, PublishSpec, Sfu, SfuError, SfuEvent, SfuStats};
 use crate::protocol::room::{
     Counts, KeyRules, LegId, MediaDone, MediaError, MediaOp, OpId, RestRequest, RestResponse, RoomError, Server,
@@ -100,6 +101,8 @@ impl Clock {
 /// The control task's state.
 pub(super) struct Control {
     pub(super) server: Server,
+    /// Where rooms outlive the host, if they do.
+    pub(super) rooms: Option<RoomsFile>,
     pub(super) clock: Clock,
     pub(super) sfu: Sfu,
     /// For the media tasks' answers.
@@ -153,11 +156,15 @@ impl Control {
             }
             Message::Media { op, result } => ServerInput::Media { op, result },
             Message::Rest { request, reply } => {
-                let _ = reply.send(self.server.rest(&request, now));
+                let response = self.server.rest(&request, now);
+                self.keep_rooms();
+                let _ = reply.send(response);
                 return;
             }
             Message::Room { name, rules, reply } => {
-                let _ = reply.try_send(self.server.create_room(&name, rules, now).map(|(_, key)| key));
+                let made = self.server.create_room(&name, rules, now).map(|(_, key)| key);
+                self.keep_rooms();
+                let _ = reply.try_send(made);
                 return;
             }
             Message::Stats { reply } => {
@@ -170,6 +177,13 @@ impl Control {
             Message::Shutdown { .. } => return,
         };
         self.server.handle(input, now);
+    }
+
+    /// Writes the rooms down when they are not what was written last.
+    fn keep_rooms(&mut self) {
+        if let Some(file) = &mut self.rooms {
+            file.keep(&self.server.state().rooms);
+        }
     }
 
     /// Does what the machine wants done.

@@ -5,6 +5,7 @@
 
 mod config;
 mod control;
+mod rooms;
 mod server;
 pub mod sfu;
 mod tls;
@@ -13,9 +14,10 @@ pub use config::{DEFAULT_PORT, HostConfig, HostError, Tls};
 
 use crate::lan::invitation::Invitation;
 use crate::protocol::Secret;
-use crate::protocol::room::{KeyRules, Server, ServerConfig, ServerInput};
+use crate::protocol::room::{KeyRules, Server, ServerConfig, ServerInput, ServerState};
 use control::{Clock, Control, Message};
 use rand::RngCore as _;
+use rooms::RoomsFile;
 use serde::Serialize;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -87,7 +89,9 @@ pub fn start(config: HostConfig) -> Result<Handle, HostError> {
         Tls::SelfSigned => Some(tls::identity(&config.data_dir, &certificate_names(address))?),
     };
     let clock = Clock::start();
-    let mut server = Server::new(
+    let rooms = config.keep_rooms.then(|| RoomsFile::open(&config.data_dir)).transpose()?;
+    let state = ServerState { rooms: rooms.as_ref().map(RoomsFile::rooms).unwrap_or_default(), ..Default::default() };
+    let mut server = Server::restore(
         ServerConfig {
             secret: config.secret.clone().unwrap_or_else(random_secret),
             public_url: url.clone(),
@@ -95,6 +99,7 @@ pub fn start(config: HostConfig) -> Result<Handle, HostError> {
             seed: random(),
             limits: Default::default(),
         },
+        state,
         clock.now(),
     );
     for session in &config.sessions {
@@ -102,7 +107,8 @@ pub fn start(config: HostConfig) -> Result<Handle, HostError> {
     }
     server.handle(ServerInput::Tick, clock.now());
     let (control, messages) = mpsc::channel(control::CONTROL_QUEUE);
-    let state = Control { server, clock, sfu, to_self: control.clone(), sockets: HashMap::new(), legs: HashMap::new() };
+    let state =
+        Control { server, rooms, clock, sfu, to_self: control.clone(), sockets: HashMap::new(), legs: HashMap::new() };
     let fingerprint = identity.as_ref().map(|i| i.fingerprint.clone());
     let acceptor = identity.map(|i| TlsAcceptor::from(i.config));
     let shared = server::Shared::new(control.clone(), acceptor.is_some());

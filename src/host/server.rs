@@ -215,6 +215,8 @@ async fn upgrade(request: Request, peer: SocketAddr, shared: Shared) -> Response
         .max_message_size(WS_MESSAGE_BYTES)
         .max_frame_size(WS_MESSAGE_BYTES)
         .max_write_buffer_size(1 << 20)
+        // The library's default of 128 KiB would be kept for every idle socket.
+        .read_buffer_size(8 << 10)
         .on_upgrade(move |ws| serve_socket(ws, socket, peer, cookie, shared));
     if is_new && let Ok(value) = HeaderValue::from_str(&set_cookie) {
         response.headers_mut().insert(header::SET_COOKIE, value);
@@ -264,13 +266,21 @@ async fn pump(
                     Some(Ok(Ws::Binary(_))) => return finish(&mut to_peer, &mut from_peer, 1003, "Binary messages not supported").await,
                     Some(Ok(Ws::Ping(_) | Ws::Pong(_))) => {}
                     Some(Ok(Ws::Close(frame))) => {
+                        // The library has queued the answer (RFC 6455 §5.5.1); it has to get out before the connection goes.
+                        let _ = tokio::time::timeout(WS_CLOSE_TIMEOUT, to_peer.close()).await;
                         return frame.map_or((1005, String::new()), |f| (f.code, f.reason.as_str().to_owned()));
                     }
                     Some(Err(error)) if is_too_big(&error) => {
                         let reason = "The decoded text message was too big for the output buffer and the endpoint does not support partial messages";
                         return finish(&mut to_peer, &mut from_peer, 1009, reason).await;
                     }
-                    Some(Err(error)) => return lost(&error.to_string()),
+                    Some(Err(error)) => {
+                        let text = error.to_string();
+                        if let Some(code) = violation(&text) {
+                            let _ = finish(&mut to_peer, &mut from_peer, code, "").await;
+                        }
+                        return lost(&text);
+                    }
                     None => return lost("end of stream"),
                 }
             }
@@ -295,6 +305,16 @@ async fn pump(
                 }
             }
         }
+    }
+}
+
+/// The close code of what the other end has done wrong (RFC 6455 §7.4.1); none when the connection is simply gone.
+fn violation(error: &str) -> Option<u16> {
+    let error = error.to_ascii_lowercase();
+    if error.contains("utf-8") {
+        Some(1007)
+    } else {
+        (error.contains("protocol error") && !error.contains("without closing handshake")).then_some(1002)
     }
 }
 

@@ -56,7 +56,7 @@ fn make(data_dir: &Path, cert_path: &Path, key_path: &Path, names: &[String]) ->
 }
 
 /// Writes a new file only its owner can read.
-fn write_private(path: &Path, content: &[u8]) -> std::io::Result<()> {
+pub(super) fn write_private(path: &Path, content: &[u8]) -> std::io::Result<()> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]

@@ -174,6 +174,7 @@ pub(super) fn connection(body: &Body, ids: &mut IdSource, unix_ms: u64) -> Check
         connection_id: String::new(),
         token: None,
         created_at: unix_ms,
+        expires_at: None,
         role,
         record,
         server_data: data,

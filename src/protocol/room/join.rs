@@ -41,8 +41,13 @@ impl Server {
     pub(super) fn issue(&mut self, session_id: &str, mut ticket: Ticket, base_url: &str) -> Option<Ticket> {
         let limit = self.config.limits.tokens;
         let session = self.state.sessions.get_mut(session_id)?;
+        session.pending.retain(|_, old| old.expires_at.is_none_or(|at| at > ticket.created_at));
         if session.pending.len() >= limit {
-            return None;
+            // Whoever has a key could fill the list: its tokens are worth the least, the oldest first.
+            let mut of_keys: Vec<_> = session.pending.values().filter(|old| old.expires_at.is_some()).collect();
+            of_keys.sort_by_key(|old| old.created_at);
+            let oldest = of_keys.first().map(|old| old.connection_id.clone())?;
+            session.pending.remove(&oldest);
         }
         let taken =
             |session: &Session, id: &str| session.pending.contains_key(id) || session.participants.contains_key(id);
@@ -62,7 +67,7 @@ impl Server {
     }
 
     /// Takes the ticket of a token out of a session. Every token is compared, in constant time.
-    fn consume(&mut self, session_id: &str, token: &str) -> Option<Ticket> {
+    fn consume(&mut self, session_id: &str, token: &str, unix_ms: u64) -> Option<Ticket> {
         let session = self.state.sessions.get_mut(session_id)?;
         let mut found = None;
         for (id, ticket) in &session.pending {
@@ -70,7 +75,7 @@ impl Server {
                 found = Some(id.clone());
             }
         }
-        session.pending.remove(&found?)
+        session.pending.remove(&found?).filter(|ticket| ticket.expires_at.is_none_or(|at| at > unix_ms))
     }
 
     pub(super) fn join(&mut self, rpc_id: &str, frame: &ClientFrame, now: Now) {
@@ -90,7 +95,7 @@ impl Server {
                 if matches!(error, RequestError::Missing { element: "metadata", .. }) {
                     let member = |name: &str| frame.params.as_ref().and_then(|p| p.get(name)).and_then(Value::as_str);
                     if let (Some(session), Some(token)) = (member("session"), member("token")) {
-                        self.consume(session, token);
+                        self.consume(session, token, now.unix_ms);
                     }
                 }
                 return Err((ErrorCode::BadRequest, error.to_string()));
@@ -119,7 +124,7 @@ impl Server {
         let (ticket, hidden) = if insecure {
             self.secret_ticket(&session_id, &request, now)?
         } else {
-            let ticket = self.consume(&session_id, request.token.expose()).ok_or_else(|| {
+            let ticket = self.consume(&session_id, request.token.expose(), now.unix_ms).ok_or_else(|| {
                 let token: String = request.token.expose().chars().take(256).collect();
                 (
                     ErrorCode::UserUnauthorized,
@@ -158,6 +163,7 @@ impl Server {
             connection_id,
             token: Some(token),
             created_at: now.unix_ms,
+            expires_at: None,
             role: Role::Subscriber,
             record: true,
             server_data: String::new(),

@@ -10,6 +10,9 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use subtle::ConstantTimeEq as _;
 
+/// Keys of a room; one more takes the oldest one's place. A host that keeps its rooms makes a key at every start.
+const KEYS_PER_ROOM: usize = 64;
+
 /// What a key allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyRules {
@@ -62,7 +65,11 @@ impl Rooms {
         let key = URL_SAFE_NO_PAD.encode(ids.bytes::<24>());
         let id = self.next_key;
         self.next_key += 1;
-        self.rooms.entry(room.to_owned()).or_default().keys.push(Key { id, digest: digest(&key), rules });
+        let keys = &mut self.rooms.entry(room.to_owned()).or_default().keys;
+        if keys.len() >= KEYS_PER_ROOM {
+            keys.remove(0);
+        }
+        keys.push(Key { id, digest: digest(&key), rules });
         (KeyId(id), Secret::new(key))
     }
 

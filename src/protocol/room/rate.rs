@@ -31,12 +31,6 @@ impl Bucket {
         }
         ok
     }
-
-    /// Whether one could be taken.
-    pub(super) fn has(&mut self, now: Duration) -> bool {
-        self.refill(now);
-        self.level >= 1.0
-    }
 }
 
 #[cfg(test)]
@@ -47,7 +41,6 @@ mod tests {
     fn a_burst_and_then_the_rate() {
         let mut b = Bucket::new((3, 2), Duration::ZERO);
         assert_eq!((0..5).filter(|_| b.take(Duration::ZERO)).count(), 3);
-        assert!(!b.has(Duration::from_millis(400)));
         assert!(b.take(Duration::from_millis(500)));
         assert!(!b.take(Duration::from_millis(500)));
         assert_eq!((0..9).filter(|_| b.take(Duration::from_secs(60))).count(), 3);

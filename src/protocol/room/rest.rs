@@ -39,6 +39,9 @@ fn query_flag(request: &RestRequest, name: &str, default: bool) -> Result<bool, 
     }
 }
 
+/// A token for a key is used at once; unused it must not take a place for long.
+const KEY_TOKEN_LIFE_MS: u64 = 120_000;
+
 impl Server {
     /// Answers a REST request. Whatever it causes for joined clients is in [`Server::poll_output`] afterwards.
     pub fn rest(&mut self, request: &RestRequest, now: Now) -> RestResponse {
@@ -311,15 +314,16 @@ impl Server {
     /// Body: `{"key":"…", "role":"SUBSCRIBER"?, "data":"…"?}`; answer: `{"token":"wss://…","session":"…","connectionId":"con_…","role":"…"}`.
     fn join_by_key(&mut self, request: &RestRequest, now: Now) -> Result<RestResponse, RestResponse> {
         let refused = || RestResponse::json(403, &json!({"error": "The invitation is not valid (any more)"}));
-        if !self.wrong_keys.has(now.mono) {
-            return Err(RestResponse::json(429, &json!({"error": "Too many attempts, try again in a moment"})));
-        }
         let body = json_body(request)?.unwrap_or_default();
         let text = |name: &str| body.get(name).and_then(Value::as_str);
         let redeemed = self.state.rooms.redeem(text("key").unwrap_or_default(), now.unix_ms);
+        // Only wrong keys are slowed down: with 192 bits nobody guesses one, and strangers must not lock invited people out.
         let Some((room, KeyRules { role: highest, .. })) = redeemed else {
-            self.wrong_keys.take(now.mono);
-            return Err(refused());
+            return Err(if self.wrong_keys.take(now.mono) {
+                refused()
+            } else {
+                RestResponse::json(429, &json!({"error": "Too many attempts, try again in a moment"}))
+            });
         };
         let role = text("role").and_then(Role::parse).unwrap_or(highest).min(highest);
         let full = || RestResponse::json(503, &json!({"error": "The room is full"}));
@@ -330,6 +334,7 @@ impl Server {
             connection_id: String::new(),
             token: None,
             created_at: now.unix_ms,
+            expires_at: Some(now.unix_ms.saturating_add(KEY_TOKEN_LIFE_MS)),
             role,
             record: true,
             server_data: String::new(),

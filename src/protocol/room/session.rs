@@ -104,6 +104,9 @@ pub struct Ticket {
     pub token: Option<Secret>,
     /// When it was made, UTC ms.
     pub created_at: u64,
+    /// UTC ms from which it is worth nothing; `None` for one that waits as long as its session.
+    #[serde(default)]
+    pub expires_at: Option<u64>,
     /// Role.
     pub role: Role,
     /// Property `record`.
