@@ -77,7 +77,7 @@ fn ten_thousand_transitions(seed: u64, mut processor: impl FnMut() -> Box<dyn Ca
             let loudness = if muted { 0.9 } else { 0.05 };
             let block: [f32; BLOCK_SAMPLES] = std::array::from_fn(|i| loudness * (i as f32 * 0.13).sin());
             let before = seen.lock().unwrap().samples;
-            let step = pipeline.push(block, stage.as_mut(), device, sending);
+            let step = pipeline.push(block, stage.as_mut(), device, sending, std::time::Instant::now());
             if muted {
                 assert_eq!(seen.lock().unwrap().samples, before, "the encoder got samples while muted");
                 if let Some(packet) = step.packet {

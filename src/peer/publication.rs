@@ -194,7 +194,7 @@ impl Publication {
             .iter()
             .find(|extension| extension.uri == wire::AUDIO_LEVEL_URI)
             .and_then(|extension| u8::try_from(extension.id).ok());
-        let route = Route { transform: self.transform.clone(), level_id, timestamp_offset: rand::random() };
+        let route = self.route(level_id, line.ssrc);
         let packetizer = AudioPacketizer::new(line.ssrc, payload_type, rand::random());
         let outbox = Arc::clone(&self.sender.outbox);
         lock(&outbox.audio_sent).stats.codec = Some("opus");
@@ -214,6 +214,10 @@ impl Publication {
         Ok(())
     }
 
+    fn route(&self, level_id: Option<u8>, ssrc: u32) -> Route {
+        Route { transform: self.transform.clone(), level_id, timestamp_offset: rand::random(), ssrc }
+    }
+
     async fn start_video(&self) -> Result<(), PeerError> {
         let (Some(line), Some(codec)) = (self.video.clone(), self.codec.get().copied()) else { return Ok(()) };
         let parameters = limited(line.sender.get_parameters()).await?.rtp_parameters;
@@ -223,7 +227,7 @@ impl Publication {
             .find(|candidate| engine::codec_of(&candidate.rtp_codec) == Some(codec))
             .map(|codec| codec.payload_type)
             .ok_or(PeerError::NoCommonCodec("video"))?;
-        let route = Route { transform: self.transform.clone(), level_id: None, timestamp_offset: rand::random() };
+        let route = self.route(None, line.ssrc);
         let start = Start { sequence: rand::random(), picture_id: rand::random() };
         let packetizer = VideoPacketizer::new(codec, line.ssrc, payload_type, start);
         let outbox = Arc::clone(&self.sender.outbox);

@@ -5,7 +5,7 @@ use super::event::{MediaKind, PeerEvent};
 use super::meter::Meter;
 use super::stats::SendStats;
 use super::transform::FrameTransform;
-use crate::rtp::frame::{EncodedAudio, EncodedFrame, VideoCodec};
+use crate::rtp::frame::{AUDIO_CLOCK_HZ, EncodedAudio, EncodedFrame, VIDEO_CLOCK_HZ, VideoCodec};
 use crate::rtp::packet::RtpPacket;
 use crate::rtp::packetise::{AudioPacketizer, VideoPacketizer};
 use crate::wire::{WireHandle, from_rtp};
@@ -161,6 +161,8 @@ pub(super) struct Route {
     pub(super) level_id: Option<u8>,
     /// Offset of RTP timestamps from the encoder's: random, RFC 3550 §5.1.
     pub(super) timestamp_offset: u32,
+    /// Stream on the wire, whose sender reports name capture times.
+    pub(super) ssrc: u32,
 }
 
 /// Sends Opus packets as they come. Ends with the connection.
@@ -181,6 +183,7 @@ pub(super) async fn audio_task(
             audio.data = data;
         }
         audio.rtp_timestamp = audio.rtp_timestamp.wrapping_add(route.timestamp_offset);
+        outbox.wire.note_capture(route.ssrc, AUDIO_CLOCK_HZ, audio.rtp_timestamp, audio.at);
         let Some(packet) = packetizer.packetize(&audio) else { continue };
         let bytes = packet.payload.len();
         let mut packet = from_rtp(packet);
@@ -222,6 +225,7 @@ pub(super) async fn video_task(
                 frame.data = data;
             }
             frame.rtp_timestamp = frame.rtp_timestamp.wrapping_add(route.timestamp_offset);
+            outbox.wire.note_capture(route.ssrc, VIDEO_CLOCK_HZ, frame.rtp_timestamp, frame.at);
             packetizer.packetize(&frame, &mut fresh);
             if !fresh.is_empty() {
                 let mut sent = lock(&outbox.video_sent);
@@ -276,7 +280,14 @@ mod tests {
     }
 
     fn audio(data: &'static [u8]) -> EncodedAudio {
-        EncodedAudio { data: Bytes::from_static(data), rtp_timestamp: 0, samples: 960, level: 0, voice: false }
+        EncodedAudio {
+            data: Bytes::from_static(data),
+            rtp_timestamp: 0,
+            samples: 960,
+            level: 0,
+            voice: false,
+            at: Instant::now(),
+        }
     }
 
     #[tokio::test]

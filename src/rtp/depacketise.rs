@@ -278,6 +278,7 @@ mod tests {
     fn audio_talk_spurts_are_marked_and_silence_is_not_sent() {
         let mut audio = AudioPacketizer::new(7, 111, 65_535);
         let mut opus = EncodedAudio {
+            at: Instant::now(),
             data: Bytes::from_static(b"o"),
             rtp_timestamp: u32::MAX - 959,
             samples: 960,

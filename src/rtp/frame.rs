@@ -56,6 +56,8 @@ pub struct EncodedAudio {
     pub level: u8,
     /// Whether somebody speaks, by the encoder side's detector.
     pub voice: bool,
+    /// When the first sample was captured.
+    pub at: std::time::Instant,
 }
 
 /// One received Opus packet with what playout needs to place it.

@@ -76,6 +76,45 @@ pub(super) struct Control {
     fed: bool,
 }
 
+/// A timestamp and when what it names was captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Capture {
+    clock_hz: u32,
+    rtp: u32,
+    at: Instant,
+}
+
+/// A capture time that differs by more from what was expected is believed at once: another source, or a pause.
+const CAPTURE_JUMP: Duration = Duration::from_millis(250);
+/// Weight of a later capture time, as a shift: a thread that came late is no drift.
+const CAPTURE_SMOOTHING: u32 = 6;
+
+impl Capture {
+    /// The timestamp of this moment.
+    pub(super) fn timestamp(&self, now: Instant) -> u32 {
+        let ticks = |span: Duration| (span.as_nanos() * u128::from(self.clock_hz) / 1_000_000_000) as u32;
+        match now.checked_duration_since(self.at) {
+            Some(since) => self.rtp.wrapping_add(ticks(since)),
+            None => self.rtp.wrapping_sub(ticks(self.at - now)),
+        }
+    }
+
+    /// The same clock, later; `None` where it does not go on.
+    fn next(&self, rtp: u32, at: Instant) -> Option<Self> {
+        let ahead = rtp.wrapping_sub(self.rtp) as i32;
+        let span =
+            Duration::from_nanos(u64::from(u32::try_from(ahead).ok()?) * 1_000_000_000 / u64::from(self.clock_hz));
+        let expected = self.at.checked_add(span)?;
+        let at = match at.checked_duration_since(expected) {
+            // Nothing is captured before it is: an earlier time is the better one.
+            None => at,
+            Some(late) if late > CAPTURE_JUMP => return None,
+            Some(late) => expected + late / (1 << CAPTURE_SMOOTHING),
+        };
+        Some(Self { rtp, at, ..*self })
+    }
+}
+
 /// Counters of one connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct WireStats {
@@ -105,6 +144,7 @@ pub(super) struct State {
     pub(super) mids: HashMap<u32, String>,
     pub(super) rids: HashMap<u32, String>,
     pub(super) clocks: HashMap<u32, SenderClock>,
+    pub(super) captures: HashMap<u32, Capture>,
     pub(super) reports: HashMap<u32, Report>,
     pub(super) rtt: Option<Duration>,
     pub(super) remb: Option<(u64, Instant)>,
@@ -136,6 +176,14 @@ impl WireHandle {
     /// Writes this mid into packets of `ssrc` until the other side has reported on it.
     pub fn set_mid(&self, ssrc: u32, mid: &str) {
         self.lock().mids.insert(ssrc, mid.to_owned());
+    }
+
+    /// Says when the sample or picture with this timestamp was captured: from now on the sender reports of `ssrc` carry on
+    /// from there, and not from the moment at which the packet happened to leave.
+    pub fn note_capture(&self, ssrc: u32, clock_hz: u32, rtp: u32, at: Instant) {
+        let mut state = self.lock();
+        let capture = state.captures.get(&ssrc).and_then(|known| known.next(rtp, at));
+        bounded_insert(&mut state.captures, ssrc, capture.unwrap_or(Capture { clock_hz, rtp, at }));
     }
 
     /// Writes this rid into packets of `ssrc` until the other side has reported on it.

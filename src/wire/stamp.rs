@@ -148,6 +148,18 @@ impl Stamp {
         written
     }
 
+    /// The stack's sender reports take the departure of a packet for the moment its timestamp names. Pictures leave later
+    /// after their capture than sound does: lips would move behind the voice by the difference.
+    fn name_capture_times(&self, compound: &mut [Box<dyn rtc::rtcp::Packet>], now: Instant) {
+        let state = self.handle.lock();
+        for packet in compound {
+            let Some(report) = packet.as_any().downcast_ref::<SenderReport>() else { continue };
+            if let Some(capture) = state.captures.get(&report.ssrc) {
+                *packet = Box::new(SenderReport { rtp_time: capture.timestamp(now), ..report.clone() });
+            }
+        }
+    }
+
     fn note_blocks(&self, blocks: &[ReceptionReport], now: Instant) {
         for block in blocks {
             let rtt = self
@@ -231,6 +243,7 @@ impl Protocol<TaggedPacket, TaggedPacket, ()> for Stamp {
         match &mut message.message.packet {
             Packet::Rtp(packet) => self.depart(packet, retransmission, now),
             Packet::Rtcp(compound) => {
+                self.name_capture_times(compound, now);
                 for report in compound.iter().filter_map(|packet| packet.as_any().downcast_ref::<SenderReport>()) {
                     if self.sent_reports.len() >= SENT_REPORTS {
                         self.sent_reports.pop_front();

@@ -415,6 +415,34 @@ fn round_trip_time_and_clocks_come_from_the_reports() {
     assert_eq!(read_all(&mut stamp).len(), 1, "the report goes on to the others");
 }
 
+#[test]
+fn sender_reports_carry_on_from_the_capture() {
+    let start = Instant::now();
+    let handle = WireHandle::new();
+    let mut stamp = Stamp::new(StampConfig::default(), handle.clone());
+    let mut reported = |handle: &WireHandle, at: Instant| {
+        let report = SenderReport { ssrc: VIDEO, rtp_time: 7, packet_count: 3, ..SenderReport::default() };
+        stamp.handle_write(tagged(Packet::Rtcp(vec![Box::new(report)]), at)).unwrap();
+        let Some(Packet::Rtcp(compound)) = stamp.poll_write().map(|m| m.message.packet) else { panic!("no report") };
+        let report = compound[0].as_any().downcast_ref::<SenderReport>().unwrap().clone();
+        assert_eq!((report.packet_count, handle.rtt()), (3, None), "the rest is as it was");
+        report.rtp_time
+    };
+    assert_eq!(reported(&handle, start), 7, "nothing is known of this stream");
+    // Captured now, sent much later: what counts is the capture.
+    handle.note_capture(VIDEO, 90_000, u32::MAX - 899, start);
+    assert_eq!(reported(&handle, start + 500 * MS), 45_000u32.wrapping_sub(900));
+    // The next picture 20 ms later; a thread that came 32 ms late moves the clock by a 64th of that only.
+    handle.note_capture(VIDEO, 90_000, 900, start + 52 * MS);
+    assert_eq!(reported(&handle, start + 20 * MS), 900 - 45);
+    // An earlier capture is the better measure, and another source is believed at once.
+    handle.note_capture(VIDEO, 90_000, 2_700, start + 30 * MS);
+    assert_eq!(reported(&handle, start + 30 * MS), 2_700);
+    handle.note_capture(VIDEO, 90_000, 1_000_000, start + 40 * MS);
+    handle.note_capture(VIDEO, 90_000, 1_001_800, start + 2_000 * MS);
+    assert_eq!(reported(&handle, start + 2_010 * MS), 1_002_700);
+}
+
 proptest::proptest! {
     /// Whatever RTCP and RTP comes in, nothing panics, and only whole facts leave.
     #[test]

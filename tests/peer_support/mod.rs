@@ -79,7 +79,14 @@ fn frame(codec: VideoCodec, n: u32, key_frame: bool, data: Vec<u8>) -> EncodedFr
 
 pub fn opus_packet(n: u32) -> EncodedAudio {
     let data: Vec<u8> = (0..80).map(|i| (n * 31 + i) as u8).collect();
-    EncodedAudio { data: Bytes::from(data), rtp_timestamp: n * 960, samples: 960, level: 30, voice: true }
+    EncodedAudio {
+        data: Bytes::from(data),
+        rtp_timestamp: n * 960,
+        samples: 960,
+        level: 30,
+        voice: true,
+        at: Instant::now(),
+    }
 }
 
 pub async fn wait_for(what: &str, limit: Duration, mut done: impl FnMut() -> bool) {

@@ -4,9 +4,10 @@ use super::codec::{EncoderSettings, PacketEncoder, SILENT_PACKET, packet_buffer}
 use super::dsp::{dbov_level, rms, sine_dbfs};
 use super::gate::MuteGate;
 use super::processing::CaptureProcessor;
-use super::{BLOCK_SAMPLES, Block, PACKET_SAMPLES};
+use super::{BLOCK_SAMPLES, Block, PACKET_SAMPLES, SAMPLE_RATE_HZ};
 use crate::rtp::frame::EncodedAudio;
 use bytes::Bytes;
+use std::time::{Duration, Instant};
 
 /// Blocks dropped when the gate opens: what was said before is still inside the filters of the processing.
 const GUARD_BLOCKS: u32 = 2;
@@ -117,13 +118,15 @@ impl CapturePipeline {
         self.voice.floor = 1.0;
     }
 
-    /// Takes 10 ms. `from_device` turns on the detectors; `sending` says whether there is a sink at all.
+    /// Takes 10 ms. `from_device` turns on the detectors; `sending` says whether there is a sink at all; `captured` is when the
+    /// first sample was.
     pub fn push(
         &mut self,
         mut block: Block,
         processor: &mut dyn CaptureProcessor,
         from_device: bool,
         sending: bool,
+        captured: Instant,
     ) -> CaptureStep {
         let mut step = CaptureStep { captured_dbfs: sine_dbfs(rms(&block)), ..CaptureStep::default() };
         if from_device {
@@ -146,7 +149,7 @@ impl CapturePipeline {
                 self.closed_blocks = 0;
             }
             if sending && closed_by_user {
-                step.packet = self.silent_packet(at);
+                step.packet = self.silent_packet(at, captured);
             }
             return step;
         }
@@ -171,13 +174,14 @@ impl CapturePipeline {
         }
         self.pending_voice |= voice;
         if self.pending.len() >= PACKET_SAMPLES {
-            let first = at.wrapping_add(BLOCK_SAMPLES as u32).wrapping_sub(self.pending.len() as u32);
-            step.packet = self.encode(first);
+            let before = (self.pending.len() - BLOCK_SAMPLES) as u32;
+            let began = Duration::from_micros(u64::from(before) * 1_000_000 / u64::from(SAMPLE_RATE_HZ));
+            step.packet = self.encode(at.wrapping_sub(before), captured.checked_sub(began).unwrap_or(captured));
         }
         step
     }
 
-    fn encode(&mut self, rtp_timestamp: u32) -> Option<EncodedAudio> {
+    fn encode(&mut self, rtp_timestamp: u32, at: Instant) -> Option<EncodedAudio> {
         let level = dbov_level(rms(&self.pending));
         let result = self.encoder.encode(&self.pending, &mut self.packet);
         self.pending.clear();
@@ -197,7 +201,7 @@ impl CapturePipeline {
                     self.in_dtx = pause;
                     Bytes::copy_from_slice(self.packet.get(..length).unwrap_or_default())
                 };
-                Some(EncodedAudio { data, rtp_timestamp, samples: PACKET_SAMPLES as u32, level, voice })
+                Some(EncodedAudio { data, rtp_timestamp, samples: PACKET_SAMPLES as u32, level, voice, at })
             }
             Err(error) => {
                 tracing::warn!(error, "opus encoder");
@@ -207,7 +211,7 @@ impl CapturePipeline {
     }
 
     /// A constant packet at the beginning of a mute and every 400 ms; no sample goes into it.
-    fn silent_packet(&mut self, rtp_timestamp: u32) -> Option<EncodedAudio> {
+    fn silent_packet(&mut self, rtp_timestamp: u32, at: Instant) -> Option<EncodedAudio> {
         let blocks = self.closed_blocks;
         self.closed_blocks += 1;
         let due = blocks.is_multiple_of(2) && (blocks / 2 < SILENT_LEAD || (blocks / 2).is_multiple_of(SILENT_EVERY));
@@ -217,6 +221,7 @@ impl CapturePipeline {
             samples: PACKET_SAMPLES as u32,
             level: 127,
             voice: false,
+            at,
         })
     }
 

@@ -4,6 +4,7 @@ use super::device::{MicrophonePort, SpeakerPort};
 use super::processing::CaptureProcessor;
 use super::resample::RateConverter;
 use super::{BLOCK_SAMPLES, Block, SAMPLE_RATE_HZ};
+use std::time::{Duration, Instant};
 
 /// Captured but not handled samples beyond this are dropped: 100 ms of a machine that is too slow.
 const BACKLOG_SAMPLES: usize = 4_800;
@@ -30,8 +31,9 @@ impl DeviceMicrophone {
         Ok(Self { port, converter, raw: Vec::with_capacity(9_600), ready: Vec::new() })
     }
 
-    /// Moves what the callback left into whole blocks, each with the samples dropped before it.
-    pub(crate) fn take_blocks(&mut self, blocks: &mut Vec<(u32, Block)>) {
+    /// Moves what the callback left by `now` into whole blocks, each with the samples dropped before it and the time of its
+    /// first sample.
+    pub(crate) fn take_blocks(&mut self, now: Instant, blocks: &mut Vec<(u32, Instant, Block)>) {
         self.raw.clear();
         while let Ok(sample) = self.port.samples.pop() {
             self.raw.push(sample);
@@ -42,10 +44,14 @@ impl DeviceMicrophone {
         self.ready.drain(..dropped);
         let whole = self.ready.len() - self.ready.len() % BLOCK_SAMPLES;
         let mut skipped = dropped as u32;
+        let mut waiting = self.ready.len();
         for chunk in self.ready.get(..whole).unwrap_or_default().chunks_exact(BLOCK_SAMPLES) {
             let mut block = [0.0; BLOCK_SAMPLES];
             block.copy_from_slice(chunk);
-            blocks.push((std::mem::take(&mut skipped), block));
+            // The last sample of all has just come.
+            let ago = Duration::from_micros(waiting as u64 * 1_000_000 / u64::from(SAMPLE_RATE_HZ));
+            waiting = waiting.saturating_sub(BLOCK_SAMPLES);
+            blocks.push((std::mem::take(&mut skipped), now.checked_sub(ago).unwrap_or(now), block));
         }
         self.ready.drain(..whole);
     }

@@ -409,7 +409,7 @@ impl Worker {
     /// Takes what the microphone has.
     fn capture(&mut self) {
         let now = Instant::now();
-        let mut blocks: Vec<(u32, Block)> = Vec::new();
+        let mut blocks: Vec<(u32, Instant, Block)> = Vec::new();
         let mut from_device = false;
         match &mut self.microphone {
             Microphone::None | Microphone::Device(None) => {}
@@ -419,17 +419,17 @@ impl Worker {
                     let late = now.saturating_duration_since(pacer.next) + BLOCK;
                     let unix = SystemTime::now().checked_sub(late).unwrap_or(UNIX_EPOCH);
                     let unix_ms = unix.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-                    blocks.push((skipped, tone.next_block(unix_ms)));
+                    blocks.push((skipped, pacer.next - BLOCK, tone.next_block(unix_ms)));
                 }
             }
             Microphone::File(wav, pacer) => {
                 while let Some(skipped) = pacer.due(now) {
-                    blocks.push((skipped, wav.next_block()));
+                    blocks.push((skipped, pacer.next - BLOCK, wav.next_block()));
                 }
             }
             Microphone::Device(Some(device)) => {
                 from_device = true;
-                device.take_blocks(&mut blocks);
+                device.take_blocks(now, &mut blocks);
             }
         }
         if blocks.is_empty() {
@@ -439,17 +439,17 @@ impl Worker {
         let muted = self.shared.gate.is_muted();
         if std::mem::replace(&mut self.was_muted, muted) && !muted {
             let stale = blocks.len() - 1;
-            let skipped: u32 = blocks.drain(..stale).map(|(skipped, _)| skipped + BLOCK_SAMPLES as u32).sum();
+            let skipped: u32 = blocks.drain(..stale).map(|(skipped, ..)| skipped + BLOCK_SAMPLES as u32).sum();
             if skipped > 0 {
                 self.pipeline.skip(skipped);
             }
         }
-        for (skipped, block) in blocks {
-            self.handle(block, skipped, from_device);
+        for (skipped, captured, block) in blocks {
+            self.handle(block, skipped, from_device, captured);
         }
     }
 
-    fn handle(&mut self, block: Block, skipped: u32, from_device: bool) {
+    fn handle(&mut self, block: Block, skipped: u32, from_device: bool, captured: Instant) {
         let now = Instant::now();
         // Time without a source, or a device that was away: the RTP clock goes on.
         let gap = now.saturating_duration_since(self.captured_until);
@@ -460,7 +460,7 @@ impl Worker {
             self.pipeline
                 .skip((gap.as_millis() as u64 * u64::from(SAMPLE_RATE_HZ) / 1_000).min(u64::from(u32::MAX / 4)) as u32);
         }
-        let step = self.pipeline.push(block, self.processor.as_mut(), from_device, self.sink.is_some());
+        let step = self.pipeline.push(block, self.processor.as_mut(), from_device, self.sink.is_some(), captured);
         set_level(&self.shared.captured, step.captured_dbfs);
         set_level(&self.shared.processed, step.processed_dbfs);
         if step.talking_while_muted {
