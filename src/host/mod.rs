@@ -159,20 +159,10 @@ fn start_media(
     config: &HostConfig,
     listen_addr: SocketAddr,
 ) -> Result<(sfu::Sfu, mpsc::Receiver<sfu::SfuEvent>), HostError> {
-    if let Some(i) = &config.impairments {
-        let only_loss = |p: &crate::wire::netsim::Profile| {
-            let loss = crate::wire::netsim::Profile { loss: p.loss, ..Default::default() };
-            *p == loss
-        };
-        if !only_loss(&i.up) || !only_loss(&i.down) {
-            tracing::warn!("of the simulated network only the loss is applied to the host's media socket");
-        }
-    }
     let attempt = |port: u16| {
         let mut media = sfu::SfuConfig::new(SocketAddr::new(listen_addr.ip(), port));
         media.advertised.clone_from(&config.advertised);
-        media.impairment =
-            config.impairments.map(|i| sfu::Impairment { loss_in: i.down.loss, loss_out: i.up.loss, seed: 1 });
+        media.network = config.impairments;
         sfu::start(media).map_err(|e| match e {
             sfu::SfuError::Socket(e) => HostError::listen("UDP", SocketAddr::new(listen_addr.ip(), port), e),
             other => HostError::Media(other.to_string()),

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
@@ -9,6 +10,8 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::Impairment;
+use super::simulated::{Datagram, Simulated};
+use crate::wire::netsim::Impairments;
 
 /// Socket buffers asked for; the system may grant less.
 const SOCKET_BUFFER: usize = 4 << 20;
@@ -46,6 +49,7 @@ pub(super) struct Wire {
     /// Bound to every address: the source of a datagram matters.
     wildcard: bool,
     joined: Vec<u8>,
+    simulated: Option<Simulated>,
     pub(super) datagrams_out: u64,
     pub(super) bytes_out: u64,
     pub(super) send_calls: u64,
@@ -67,6 +71,7 @@ impl Wire {
             ipv6,
             wildcard,
             joined: Vec::with_capacity(JOINED_BYTES),
+            simulated: None,
             datagrams_out: 0,
             bytes_out: 0,
             send_calls: 0,
@@ -119,13 +124,57 @@ impl Wire {
         }
     }
 
+    /// From now on the socket lies on a path with these impairments.
+    pub(super) fn simulate(&mut self, impairments: Impairments) {
+        self.simulated = Some(Simulated::new(impairments));
+    }
+
     /// Sends one datagram.
     pub(super) fn send(&mut self, to: SocketAddr, from: Option<IpAddr>, data: &[u8]) {
-        self.transmit(to, from, data, None);
+        match &mut self.simulated {
+            Some(path) => path.send(to, from, data, Instant::now()),
+            None => self.transmit(to, from, data, None),
+        }
+    }
+
+    /// Puts what was read on the simulated path; `false` where there is none.
+    pub(super) fn delayed(&mut self, from: SocketAddr, local: Option<IpAddr>, data: &[u8], now: Instant) -> bool {
+        let Some(path) = &mut self.simulated else { return false };
+        path.receive(from, local, data, now);
+        true
+    }
+
+    /// What has come over the simulated path by now.
+    pub(super) fn arrived(&mut self, now: Instant) -> Option<Datagram> {
+        self.simulated.as_mut()?.arrived(now)
+    }
+
+    /// Lets out what has come to the end of the simulated path.
+    pub(super) fn let_out(&mut self, now: Instant) {
+        while let Some(Datagram { remote, local, data }) = self.simulated.as_mut().and_then(|path| path.leaving(now)) {
+            self.transmit(remote, local, &data, None);
+        }
+    }
+
+    /// How long nothing happens on the simulated path.
+    pub(super) fn quiet_for(&self, now: Instant) -> Option<Duration> {
+        Some(self.simulated.as_ref()?.next_timeout()?.saturating_duration_since(now))
+    }
+
+    /// Datagrams lost on the simulated path.
+    pub(super) fn simulated_losses(&self) -> u64 {
+        self.simulated.as_ref().map_or(0, Simulated::lost)
     }
 
     /// Sends datagrams to one destination, in order; equal sizes are joined.
     pub(super) fn send_all(&mut self, to: SocketAddr, from: Option<IpAddr>, queue: &mut Vec<BytesMut>) {
+        if let Some(path) = &mut self.simulated {
+            let now = Instant::now();
+            for data in queue.drain(..) {
+                path.send(to, from, &data, now);
+            }
+            return;
+        }
         let most = self.state.max_gso_segments().min(SEGMENTS);
         let mut joined = std::mem::take(&mut self.joined);
         let mut rest = queue.as_slice();

@@ -21,6 +21,7 @@ mod packet;
 mod publication;
 mod rtcp;
 mod sequence;
+mod simulated;
 mod stats;
 mod transport;
 mod twcc;
@@ -56,8 +57,10 @@ pub struct SfuConfig {
     /// Addresses written as host candidates into every SDP. Empty: the bound address, or for a
     /// wildcard every usable interface (loopback only if there is no other).
     pub advertised: Vec<IpAddr>,
-    /// Artificial loss and delay for tests; `None` in production.
+    /// Artificial loss for tests; `None` in production.
     pub impairment: Option<Impairment>,
+    /// A simulated path in front of the socket (`--simulate-network`).
+    pub network: Option<crate::wire::netsim::Impairments>,
     /// Upper bounds against a hostile or runaway host.
     pub limits: SfuLimits,
     /// Offer only AES128_CM_HMAC_SHA1_80 (what browsers use) instead of preferring AES-GCM.
@@ -67,7 +70,14 @@ pub struct SfuConfig {
 impl SfuConfig {
     /// Defaults for one socket address.
     pub fn new(udp: SocketAddr) -> Self {
-        Self { udp, advertised: Vec::new(), impairment: None, limits: SfuLimits::default(), aes_cm_only: false }
+        Self {
+            udp,
+            advertised: Vec::new(),
+            impairment: None,
+            network: None,
+            limits: SfuLimits::default(),
+            aes_cm_only: false,
+        }
     }
 }
 

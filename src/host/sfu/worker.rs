@@ -105,6 +105,14 @@ pub(super) fn spawn(
         let _guard = runtime.enter();
         Wire::new(socket)?
     };
+    let wire = match config.network {
+        Some(impairments) => {
+            let mut wire = wire;
+            wire.simulate(impairments);
+            wire
+        }
+        None => wire,
+    };
     let worker = Worker {
         wire,
         identity,
@@ -168,6 +176,7 @@ impl Worker {
         while !self.stopping {
             let now_us = self.now_us();
             let wait = Duration::from_micros(self.next_us.saturating_sub(now_us).min(1_000_000));
+            let wait = self.wire.quiet_for(Instant::now()).map_or(wait, |quiet| quiet.min(wait));
             tokio::select! {
                 biased;
                 command = commands.recv() => match command {
@@ -180,7 +189,9 @@ impl Worker {
                 },
                 () = tokio::time::sleep(wait) => {}
             }
+            self.simulated_arrivals();
             self.tick();
+            self.wire.let_out(Instant::now());
         }
         let keys: Vec<LegKey> = self.by_id.values().copied().collect();
         for key in keys {
@@ -208,9 +219,20 @@ impl Worker {
             let now = Instant::now();
             let now_us = now.saturating_duration_since(self.origin).as_micros() as u64;
             buffers.each(count, |from, local, data| {
-                self.guarded(from, local, data, now, now_us);
+                if !self.wire.delayed(from, local, data, now) {
+                    self.guarded(from, local, data, now, now_us);
+                }
             });
             self.flush();
+        }
+    }
+
+    /// What has come over a simulated path by now.
+    fn simulated_arrivals(&mut self) {
+        let now = Instant::now();
+        let now_us = now.saturating_duration_since(self.origin).as_micros() as u64;
+        while let Some(datagram) = self.wire.arrived(now) {
+            self.guarded(datagram.remote, datagram.local, &datagram.data, now, now_us);
         }
     }
 

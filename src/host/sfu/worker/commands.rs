@@ -391,6 +391,7 @@ impl Worker {
     fn statistics(&self) -> SfuStats {
         let mut stats = self.stats.clone();
         stats.datagrams_out = self.wire.datagrams_out;
+        stats.impaired += self.wire.simulated_losses();
         stats.bytes_out = self.wire.bytes_out;
         stats.send_calls = self.wire.send_calls;
         stats.send_failed = self.wire.send_failed;
