@@ -133,7 +133,7 @@ fn sources_and_sinks_change_during_the_call() {
         }
         failed.is_some()
     });
-    assert_eq!(failed, Some("dev.mic_none"));
+    assert_eq!(failed, Some("dev.sound_file"));
     // The speaker moves into a file during the call.
     let path = dir.path().join("late.wav");
     listener.set_speaker(SpeakerSink::File(path.clone()));

@@ -24,6 +24,8 @@ const BY_INVITATION: u8 = 1;
 const OVER_REST: u8 = 2;
 const WATCHER: u8 = 3;
 const RAW: u8 = 4;
+const PRESENTER: u8 = 5;
+const SCREEN: u8 = 9;
 
 /// Two participants whose signaling goes through the proxy; media goes straight to the host.
 fn behind(proxy: &Proxy, host: &Host) -> (Participant, Participant) {
@@ -144,6 +146,11 @@ fn after_fifteen_seconds_it_joins_again_and_keeps_its_tile() {
     let host = Host::start(ROOM, &["--no-tls"]);
     let proxy = Proxy::to(host.addr());
     let (mut invited, mut rest) = behind(&proxy, &host);
+    // Somebody with a screen beside the camera: it is on a connection of its own, and cut off like the rest.
+    let screen = format!("pattern:{SCREEN}:320x180@10");
+    let presenter =
+        Participant::join("presenter", PRESENTER, &host.invitation_through(proxy.addr), &["--screen", &screen]);
+    presenter.named("shareStarted");
     let token = token_at(proxy.addr, ROOM, "PUBLISHER");
     assert!(token.contains(&proxy.addr.to_string()), "it leads back the way it was asked for: {token}");
     let mut raw = Participant::join("raw", RAW, &token, &[]);
@@ -158,6 +165,7 @@ fn after_fifteen_seconds_it_joins_again_and_keeps_its_tile() {
         watcher.sees(id);
     }
     raw.sees(WATCHER);
+    watcher.sees(SCREEN);
     let before = ["invited", "rest"].map(|name| wait("its tile", SOON, || tile_of(&observer, name)));
     // What the user set for a person belongs to the person, not to the connection.
     for (_, person, ..) in &before {
@@ -176,13 +184,15 @@ fn after_fifteen_seconds_it_joins_again_and_keeps_its_tile() {
 
     for (participant, old) in [(&invited, &ids[0]), (&rest, &ids[1])] {
         participant.named("reconnecting");
-        participant.named("rejoining");
+        // The server has forgotten us: it says so, or it lets us resume a place that is gone.
+        let why = participant.named("rejoining")["reason"].clone();
+        assert!(why == "expired" || why == "participantGone", "{why}");
         let back = participant.named("rejoined");
         let new = back["connection_id"].as_str().unwrap();
         assert_ne!(new, old, "a new connection");
         watcher.event("its return", |e| e["event"] == "connectionCreated" && e["connection_id"] == new);
     }
-    for id in [BY_INVITATION, OVER_REST] {
+    for id in [BY_INVITATION, OVER_REST, PRESENTER, SCREEN] {
         watcher.sees(id);
     }
     invited.sees(WATCHER);
@@ -196,7 +206,7 @@ fn after_fifteen_seconds_it_joins_again_and_keeps_its_tile() {
 
     // A raw token is used up: nobody can give another.
     let end = raw.end();
-    assert_failed(&end, &["connection was lost", "new link"]);
+    assert_failed(&end, &["connection was lost", "one visit", "ask for a new invitation"]);
     assert!(end.events.iter().any(|e| e["event"] == "reconnecting"));
     assert!(end.events.iter().any(|e| e["event"] == "sessionDisconnected" && e["reason"] == "networkDisconnect"));
     assert_eq!(end.report["connection"]["state"], "failed");
@@ -218,5 +228,7 @@ fn after_fifteen_seconds_it_joins_again_and_keeps_its_tile() {
             end.events.iter().rev().find(|e| e["event"] == "rejoined").unwrap()["connection_id"]
         );
     }
+    assert_eq!(presenter.count("shareStopped"), 0, "the screen came back by itself");
+    presenter.leave();
     watcher.leave();
 }

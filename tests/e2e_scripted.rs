@@ -30,6 +30,10 @@ enum Script {
     TalksNonsense,
     /// Another kind of web server.
     NotOpenVidu,
+    /// Answers a method with this error, code and message.
+    Refuses(&'static str, i64, &'static str),
+    /// Removes everybody soon after the join, for this reason.
+    Evicts(&'static str),
 }
 
 struct Server {
@@ -124,6 +128,13 @@ async fn talk(mut socket: WebSocketStream<TcpStream>, script: Script, number: u3
             continue;
         }
         let request: Value = serde_json::from_str(&frame).expect("the client speaks JSON");
+        if let Script::Refuses(method, code, message) = script
+            && request["method"] == method
+        {
+            let error = json!({"id": request["id"], "error": {"code": code, "message": message}, "jsonrpc": "2.0"});
+            let _ = socket.send(Message::text(error.to_string())).await;
+            continue;
+        }
         let result = match request["method"].as_str().unwrap_or_default() {
             "ping" => json!({"value": "pong"}),
             "joinRoom" => joined(number),
@@ -143,6 +154,13 @@ async fn talk(mut socket: WebSocketStream<TcpStream>, script: Script, number: u3
         if socket.send(Message::text(answer.to_string())).await.is_err() {
             return;
         }
+        if let Script::Evicts(reason) = script
+            && request["method"] == "joinRoom"
+        {
+            let params = json!({"connectionId": "con_scripted0", "reason": reason});
+            let notice = json!({"method": "participantEvicted", "params": params, "jsonrpc": "2.0"});
+            let _ = socket.send(Message::text(notice.to_string())).await;
+        }
     }
 }
 
@@ -159,6 +177,7 @@ fn evicted_although_connect_succeeds() {
     let first = over_rest.connection_id();
     let lost = over_rest.named("reconnecting");
     let noticed = over_rest.named("rejoining");
+    assert_eq!(noticed["reason"], "participantGone");
     let after_ms = noticed["t_ms"].as_u64().unwrap() - lost["t_ms"].as_u64().unwrap();
     assert!(after_ms < 5_000, "noticed after {after_ms} ms");
     assert_ne!(over_rest.named("rejoined")["connection_id"], *first);
@@ -167,7 +186,8 @@ fn evicted_although_connect_succeeds() {
 
     let server = Server::start(Script::EvictsWhileAway);
     let end = join(&server.token(), &[]).end();
-    assert_failed(&end, &["connection was lost", "new link"]);
+    assert_failed(&end, &["connection was lost", "one visit", "ask for a new invitation"]);
+    assert!(end.events.iter().any(|e| e["event"] == "error" && e["key"] == "err.new_token"), "{:?}", end.events);
 }
 
 #[test]
@@ -237,4 +257,73 @@ fn servers_that_cannot_be_trusted_and_secrets_that_are_wrong() {
         command.env("TERTULIA_TEST_SECRET", "guessed");
     });
     assert_failed(&wrong.end(), &["refused the secret", "--secret-env"]);
+}
+
+/// What a server says to a join, each with its own words; a token that it repeats goes no further.
+#[test]
+fn refusals_of_a_join_have_words_of_their_own() {
+    let used =
+        "Unable to join session s. Token wss://h:1?sessionId=s&token=tok_0hea0NvbNR7G9xq4 is not valid. Code: 401";
+    for (code, message, key, words) in [
+        (203, "Session scripted is full. Code: 203", "err.full", ["is full", "wait for a place"]),
+        (203, "Session scripted is closing. Code: 203", "err.closed", ["is closed", "ask whoever opened it"]),
+        (
+            202,
+            "Unable to join session. Session scripted cannot be found. Code: 202",
+            "err.no_room",
+            ["no room", "invitation"],
+        ),
+        (401, used, "err.token", ["refused this invitation", "new link"]),
+        (902, "No media node with room. Code: 902", "err.no_capacity", ["cannot carry", "try again later"]),
+        (-1, "java.lang.NullPointerException:null", "err.internal", ["error -1", "tell the server's owner"]),
+    ] {
+        let server = Server::start(Script::Refuses("joinRoom", code, message));
+        let end = join(&server.token(), &[]).end();
+        assert_failed(&end, &words);
+        let error = end.events.iter().find(|e| e["event"] == "error").unwrap();
+        assert_eq!(error["key"], key, "{error}");
+        let said = format!("{:?} {} {:?}", end.complaint, end.report, end.events);
+        assert!(!said.contains("tok_"), "{said}");
+    }
+}
+
+/// A refused publication does not end the call.
+#[test]
+fn a_stream_that_the_server_does_not_take_is_told_and_the_call_goes_on() {
+    for (code, message, key) in [
+        (800, "Error forcing codec: 'VP9', for PARTICIPANT: 'con_a'. Code: 800", "err.codec"),
+        (401, "Unable to publish video. The user does not have a valid token. Code: 401", "err.rights"),
+    ] {
+        let server = Server::start(Script::Refuses("publishVideo", code, message));
+        let guest = join(&server.token(), &["--camera", "pattern:1:160x120@5"]);
+        let error = guest.named("error");
+        assert_eq!((&error["command"], &error["key"]), (&json!("publish"), &json!(key)), "{error}");
+        std::thread::sleep(Duration::from_millis(300));
+        guest.leave();
+    }
+}
+
+#[test]
+fn removed_or_closed_says_by_whom_and_what_to_do() {
+    for (reason, words) in [
+        ("forceDisconnectByUser", ["removed from the session", "a moderator did it"]),
+        ("sessionClosedByServer", ["the room was closed", "whether there is another"]),
+        ("nodeCrashed", ["the media server stopped", "join again"]),
+    ] {
+        let server = Server::start(Script::Evicts(reason));
+        let end = join(&server.token(), &[]).end();
+        assert_eq!(end.code, Some(1));
+        for word in words {
+            assert!(end.complaint[0].contains(word), "{word}: {:?}", end.complaint);
+        }
+        assert!(end.events.iter().any(|e| e["event"] == "sessionDisconnected" && e["reason"] == reason));
+    }
+}
+
+/// What is no link at all fails like a call: event, report, one line.
+#[test]
+fn what_is_no_link_fails_like_a_call() {
+    for target in ["nonsense", "tertulia://127.0.0.1:4443/room#key=k&fp=sha256:00", "wss://h:1?token=tok_1"] {
+        fails(target, &[], "err.link", &["copy it again"]);
+    }
 }

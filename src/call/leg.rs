@@ -7,10 +7,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
 use tracing::{debug, warn};
 
+pub(super) use super::line::Line;
+use super::view::Failure;
 use crate::peer::{
     MediaKind, MediaSender, PeerError, PeerEvent, Publication, PublishMedia, Sinks, SubscribeMedia, Subscription,
     TransportConfig,
@@ -39,6 +40,8 @@ pub(super) enum LegInput {
     },
     /// Build a new transport now (after a socket resume, or a stall).
     Rebuild,
+    /// The server wants a new transport and offers it.
+    ServerOffers(String),
     /// What the publisher announces as active.
     ExpectActive {
         /// Audio.
@@ -104,6 +107,22 @@ pub(super) enum LegError {
     Peer(PeerError),
 }
 
+impl LegError {
+    /// What is shown of it.
+    pub(super) fn failure(&self) -> Failure {
+        let key = match self {
+            Self::Signaling(error) => error.key(),
+            Self::Peer(PeerError::NoCommonCodec(_)) => "err.codec",
+            Self::Peer(_) => "err.media",
+        };
+        let values = match self {
+            Self::Signaling(error) => error.values(),
+            Self::Peer(_) => Vec::new(),
+        };
+        Failure { key, values, detail: self.to_string() }
+    }
+}
+
 impl std::fmt::Display for LegError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -161,10 +180,12 @@ pub(super) struct SubscribeSpec {
     pub(super) media: SubscribeMedia,
     pub(super) sinks: Sinks,
     pub(super) server_offers: bool,
+    pub(super) turn: Turn,
 }
 
-/// The handle of the moment, for figures.
-pub(super) type Current<T> = Arc<ArcSwapOption<T>>;
+/// One leg at a time asks the server about a stream: whoever holds it. Inside stands whether the server may believe that we
+/// are subscribed, so that the next one unsubscribes first.
+pub(super) type Turn = Arc<Mutex<bool>>;
 
 /// Runs a publication until the input closes.
 pub(super) async fn publish(
@@ -172,14 +193,14 @@ pub(super) async fn publish(
     signaling: Arc<dyn Signaling>,
     mut input: mpsc::Receiver<LegInput>,
     reporter: Reporter,
-    current: Current<Publication>,
+    line: Line<Publication>,
 ) {
     let mut stream_id: Option<String> = None;
     let mut failures = 0;
     loop {
         let outcome =
-            publish_once(&spec, &signaling, &mut input, &reporter, &current, &mut stream_id, &mut failures).await;
-        if let Some(old) = current.swap(None) {
+            publish_once(&spec, &signaling, &mut input, &reporter, &line, &mut stream_id, &mut failures).await;
+        if let Some(old) = line.retire() {
             old.close().await;
         }
         match outcome {
@@ -188,6 +209,8 @@ pub(super) async fn publish(
                 reporter.tell(LegReport::Refused(error)).await;
                 return;
             }
+            // Nobody offers a publication to us.
+            Outcome::Answer(_) => {}
             Outcome::Rebuild(why) => {
                 reporter.tell(LegReport::Interrupted { why }).await;
                 if !rest(&mut failures, &mut input).await {
@@ -202,6 +225,8 @@ enum Outcome {
     Over,
     Refused(LegError),
     Rebuild(String),
+    /// A new transport by this offer of the server's.
+    Answer(String),
 }
 
 /// Waits after too many failures in a row; `false` when the leg was closed meanwhile.
@@ -234,7 +259,7 @@ async fn publish_once(
     signaling: &Arc<dyn Signaling>,
     input: &mut mpsc::Receiver<LegInput>,
     reporter: &Reporter,
-    current: &Current<Publication>,
+    line: &Line<Publication>,
     stream_id: &mut Option<String>,
     failures: &mut u32,
 ) -> Outcome {
@@ -243,7 +268,7 @@ async fn publish_once(
         Err(e) => return Outcome::Refused(e.into()),
     };
     let publication = Arc::new(publication);
-    current.store(Some(Arc::clone(&publication)));
+    line.set(Arc::clone(&publication));
     let offer = match publication.offer().await {
         Ok(offer) => offer,
         Err(e) => return Outcome::Refused(e.into()),
@@ -309,24 +334,15 @@ pub(super) async fn subscribe(
     signaling: Arc<dyn Signaling>,
     mut input: mpsc::Receiver<LegInput>,
     reporter: Reporter,
-    current: Current<Subscription>,
+    line: Line<Subscription>,
 ) {
-    let mut subscribed = false;
-    let mut failures = 0;
-    let mut active = (true, true);
+    let mut state = Watching { subscribed: false, failures: 0, active: (true, true), offered: None };
+    let Some(mut at_server) = my_turn(&spec, &signaling, &mut input, &mut state).await else { return };
+    // From here on an offer may be on its way: whoever comes next has to take it back.
+    *at_server = true;
     loop {
-        let outcome = subscribe_once(
-            &spec,
-            &signaling,
-            &mut input,
-            &reporter,
-            &current,
-            &mut subscribed,
-            &mut failures,
-            &mut active,
-        )
-        .await;
-        if let Some(old) = current.swap(None) {
+        let outcome = subscribe_once(&spec, &signaling, &mut input, &reporter, &line, &mut state).await;
+        if let Some(old) = line.retire() {
             old.close().await;
         }
         match outcome {
@@ -335,9 +351,13 @@ pub(super) async fn subscribe(
                 reporter.tell(LegReport::Refused(error)).await;
                 return;
             }
+            Outcome::Answer(offer) => {
+                reporter.tell(LegReport::Interrupted { why: "server_offers".to_owned() }).await;
+                state.offered = Some(offer);
+            }
             Outcome::Rebuild(why) => {
                 reporter.tell(LegReport::Interrupted { why }).await;
-                if !rest(&mut failures, &mut input).await {
+                if !rest(&mut state.failures, &mut input).await {
                     return;
                 }
             }
@@ -345,33 +365,80 @@ pub(super) async fn subscribe(
     }
 }
 
-#[allow(clippy::too_many_arguments)] // the loop's own variables, threaded through one call
+/// What a subscribing leg keeps from one transport to the next.
+struct Watching {
+    subscribed: bool,
+    failures: u32,
+    /// What the publisher announces as active.
+    active: (bool, bool),
+    /// The server's own offer of the next transport.
+    offered: Option<String>,
+}
+
+/// Waits until the leg before this one has ended, and takes back what it had asked for; `None` when closed meanwhile.
+async fn my_turn(
+    spec: &SubscribeSpec,
+    signaling: &Arc<dyn Signaling>,
+    input: &mut mpsc::Receiver<LegInput>,
+    state: &mut Watching,
+) -> Option<OwnedMutexGuard<bool>> {
+    let begin = begin_turn(Arc::clone(&spec.turn), Arc::clone(signaling), spec.stream_id.clone());
+    tokio::pin!(begin);
+    loop {
+        tokio::select! {
+            turn = &mut begin => return Some(turn),
+            // Anything else belongs to the transport that is about to end.
+            told = input.recv() => if let LegInput::ExpectActive { audio, video } = told? {
+                state.active = (audio, video);
+            },
+        }
+    }
+}
+
+async fn begin_turn(turn: Turn, signaling: Arc<dyn Signaling>, stream_id: String) -> OwnedMutexGuard<bool> {
+    let mut at_server = turn.lock_owned().await;
+    if *at_server {
+        // A refusal says that the server knew nothing of it: that is what was wanted.
+        if let Err(error) = signaling.unsubscribe(&stream_id).await {
+            debug!(%error, "nothing to unsubscribe");
+        }
+        *at_server = false;
+    }
+    at_server
+}
+
+/// Ends a subscription at the server, behind everything that was asked about the stream before.
+pub(super) async fn unsubscribe(turn: Turn, signaling: Arc<dyn Signaling>, stream_id: String) {
+    drop(begin_turn(turn, signaling, stream_id).await);
+}
+
 async fn subscribe_once(
     spec: &SubscribeSpec,
     signaling: &Arc<dyn Signaling>,
     input: &mut mpsc::Receiver<LegInput>,
     reporter: &Reporter,
-    current: &Current<Subscription>,
-    subscribed: &mut bool,
-    failures: &mut u32,
-    active: &mut (bool, bool),
+    line: &Line<Subscription>,
+    state: &mut Watching,
 ) -> Outcome {
     let (subscription, mut events) = match Subscription::new(&spec.transport, spec.media, spec.sinks.clone()).await {
         Ok(made) => made,
         Err(e) => return Outcome::Refused(e.into()),
     };
     let subscription = Arc::new(subscription);
-    current.store(Some(Arc::clone(&subscription)));
-    subscription.set_expected_active(active.0, active.1);
+    line.set(Arc::clone(&subscription));
+    subscription.set_expected_active(state.active.0, state.active.1);
     let (again, handle, server, stream_id) =
-        (*subscribed, Arc::clone(&subscription), Arc::clone(signaling), spec.stream_id.clone());
-    let server_offers = spec.server_offers;
+        (state.subscribed, Arc::clone(&subscription), Arc::clone(signaling), spec.stream_id.clone());
+    let (server_offers, offered) = (spec.server_offers, state.offered.take());
     let ask = async move {
-        if server_offers {
+        if let Some(offer) = offered {
+            let answer = handle.answer(&offer).await?;
+            server.reconnect_subscription_answer(&stream_id, &answer, true).await?;
+        } else if server_offers {
             let offer = server.prepare_subscribe(&stream_id, again).await?;
             let answer = handle.answer(&offer).await?;
             if again {
-                server.reconnect_subscription_answer(&stream_id, &answer).await?;
+                server.reconnect_subscription_answer(&stream_id, &answer, false).await?;
             } else {
                 server.answer_subscribe(&stream_id, &answer).await?;
             }
@@ -394,23 +461,24 @@ async fn subscribe_once(
             Some(event) = events.recv() => forward_candidate(&**signaling, &spec.connection_id, event).await,
             told = input.recv() => match told {
                 None => return Outcome::Over,
-                Some(LegInput::ExpectActive { audio, video }) => *active = (audio, video),
+                Some(LegInput::ServerOffers(offer)) => return Outcome::Answer(offer),
+                Some(LegInput::ExpectActive { audio, video }) => state.active = (audio, video),
                 Some(told) => add_candidate(&*subscription, told).await,
             },
         }
     };
     match asked {
-        Ok(()) => *subscribed = true,
+        Ok(()) => state.subscribed = true,
         Err(LegError::Signaling(e)) if passing(&e) => return Outcome::Rebuild("no_answer".to_owned()),
         Err(e) => return Outcome::Refused(e),
     }
-    subscription.set_expected_active(active.0, active.1);
+    subscription.set_expected_active(state.active.0, state.active.1);
     loop {
         tokio::select! {
             event = events.recv() => {
                 let Some(event) = event else { return Outcome::Rebuild("closed".to_owned()) };
                 if let PeerEvent::Connected = event {
-                    *failures = 0;
+                    state.failures = 0;
                 }
                 if let Some(outcome) = pass_on(event, &**signaling, &spec.connection_id, reporter).await {
                     return outcome;
@@ -419,9 +487,10 @@ async fn subscribe_once(
             told = input.recv() => match told {
                 None => return Outcome::Over,
                 Some(LegInput::Rebuild) => return Outcome::Rebuild("asked".to_owned()),
+                Some(LegInput::ServerOffers(offer)) => return Outcome::Answer(offer),
                 Some(LegInput::NeedKeyFrame) => subscription.request_key_frame(),
                 Some(LegInput::ExpectActive { audio, video }) => {
-                    *active = (audio, video);
+                    state.active = (audio, video);
                     subscription.set_expected_active(audio, video);
                 }
                 Some(told) => add_candidate(&*subscription, told).await,
@@ -511,3 +580,7 @@ async fn pass_on(event: PeerEvent, signaling: &dyn Signaling, endpoint: &str, re
     reporter.tell(report).await;
     None
 }
+
+#[cfg(test)]
+#[path = "leg_tests.rs"]
+mod tests;

@@ -6,6 +6,7 @@ mod engine;
 pub mod event;
 mod handle;
 mod leg;
+mod line;
 pub mod process;
 pub mod report;
 mod sync;

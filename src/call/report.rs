@@ -39,6 +39,26 @@ pub struct Report {
     pub process: ProcessReport,
 }
 
+impl Report {
+    /// The report of a call that could not even be begun: the link was not one.
+    pub fn not_begun(command: &'static str, error: &str, failure: Event, process: ProcessReport) -> Self {
+        Self {
+            schema: SCHEMA,
+            version: env!("CARGO_PKG_VERSION"),
+            command,
+            ok: false,
+            error: Some(error.to_owned()),
+            session: SessionReport::default(),
+            timeline_ms: Timeline::default(),
+            connection: ConnectionReport { state: "failed".to_owned(), ..ConnectionReport::default() },
+            streams: Vec::new(),
+            events: vec![failure],
+            devices: DevicesReport::default(),
+            process,
+        }
+    }
+}
+
 /// The session.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct SessionReport {
@@ -196,7 +216,7 @@ pub struct AudioReport {
     pub level_dbfs: Option<f64>,
     /// Strongest frequency over the last second.
     pub tone_hz: Option<f64>,
-    /// Picture ahead (+) or behind (−) of the sound.
+    /// How far pictures are shown after (+) or before (−) their sound; by flashes and clicks where there are any.
     pub av_offset_ms: Option<f64>,
 }
 

@@ -2,8 +2,9 @@
 //!
 //! Both kinds carry their own RTP clock; the sender's reports map each to one NTP clock (RFC 3550 §6.4.1).
 
-use std::sync::Mutex;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::media::audio::PlayoutStream;
@@ -21,23 +22,37 @@ struct Maps {
     video: Option<(u64, u32)>,
 }
 
+/// Flash and click of one full second are never further apart than this; else they are of different ones.
+const SAME_SECOND: Duration = Duration::from_millis(450);
+/// Measured offsets kept: a minute of flashes.
+const MEASURED_LIMIT: usize = 60;
+
+/// Flashes and clicks of a test stream (`pattern+sync`): the one measure that looks at what is shown and heard.
+#[derive(Debug, Default)]
+struct Flashes {
+    lit: Option<bool>,
+    shown_at: Option<Instant>,
+    offsets_ms: VecDeque<f64>,
+}
+
 /// The clocks of one remote stream.
 #[derive(Debug)]
 pub(super) struct LipSync {
     maps: Mutex<Maps>,
+    flashes: Mutex<Flashes>,
     offset_ms: AtomicI32,
 }
 
 impl Default for LipSync {
     fn default() -> Self {
-        Self { maps: Mutex::new(Maps::default()), offset_ms: AtomicI32::new(UNKNOWN) }
+        Self { maps: Mutex::default(), flashes: Mutex::default(), offset_ms: AtomicI32::new(UNKNOWN) }
     }
 }
 
 impl LipSync {
     /// A sender report: at `ntp` (32.32) the kind's clock showed `rtp`.
     pub(super) fn report(&self, kind: MediaKind, ntp: u64, rtp: u32) {
-        let mut maps = self.maps.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut maps = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
         match kind {
             MediaKind::Audio => maps.audio = Some((ntp, rtp)),
             MediaKind::Video => maps.video = Some((ntp, rtp)),
@@ -46,13 +61,13 @@ impl LipSync {
 
     /// A new transport has new clocks.
     pub(super) fn reset(&self) {
-        *self.maps.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Maps::default();
+        *self.maps.lock().unwrap_or_else(PoisonError::into_inner) = Maps::default();
         self.offset_ms.store(UNKNOWN, Ordering::Relaxed);
     }
 
     /// When the picture with this timestamp is due; `None` is at once.
     pub(super) fn due(&self, video_rtp: u32, playout: Option<&PlayoutStream>, now: Instant) -> Option<Instant> {
-        let maps = *self.maps.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let maps = *self.maps.lock().unwrap_or_else(PoisonError::into_inner);
         let heard_at = playout?.playout_time(audio_timestamp(maps.audio?, maps.video?, video_rtp))?;
         let due = heard_at.min(now + MAX_HOLD).max(now);
         let late = if due >= heard_at {
@@ -64,8 +79,42 @@ impl LipSync {
         (due > now).then_some(due)
     }
 
-    /// How far the last picture was shown after (+) or before (−) its sound.
+    /// A test picture is shown at `now`, its sync square lit or not.
+    pub(super) fn shown(&self, lit: bool, now: Instant) {
+        let mut flashes = self.flashes.lock().unwrap_or_else(PoisonError::into_inner);
+        // A square that was lit from the beginning is no flash but a bright picture.
+        if flashes.lit.replace(lit) == Some(false) && lit {
+            flashes.shown_at = Some(now);
+        }
+    }
+
+    /// Pairs the last flash with the last click. Called more often than they come.
+    pub(super) fn measure(&self, clicked_at: Option<Instant>) {
+        let mut flashes = self.flashes.lock().unwrap_or_else(PoisonError::into_inner);
+        let (Some(shown), Some(heard)) = (flashes.shown_at, clicked_at) else { return };
+        let after = shown.saturating_duration_since(heard);
+        let before = heard.saturating_duration_since(shown);
+        if after.max(before) > SAME_SECOND {
+            return;
+        }
+        flashes.shown_at = None;
+        if flashes.offsets_ms.len() >= MEASURED_LIMIT {
+            flashes.offsets_ms.pop_front();
+        }
+        flashes.offsets_ms.push_back((after.as_secs_f64() - before.as_secs_f64()) * 1000.0);
+    }
+
+    /// How far pictures are shown after (+) or before (−) their sound: the median of what was measured by flashes and clicks,
+    /// else what the clocks say of the last picture.
     pub(super) fn offset_ms(&self) -> Option<f64> {
+        let mut measured: Vec<f64> = {
+            let flashes = self.flashes.lock().unwrap_or_else(PoisonError::into_inner);
+            flashes.offsets_ms.iter().copied().collect()
+        };
+        measured.sort_by(f64::total_cmp);
+        if let Some(median) = measured.get(measured.len() / 2) {
+            return Some(*median);
+        }
         let offset = self.offset_ms.load(Ordering::Relaxed);
         (offset != UNKNOWN).then(|| f64::from(offset))
     }
@@ -95,6 +144,27 @@ mod tests {
         assert_eq!(audio_timestamp(audio, video, at), audio.1.wrapping_add(48_000 + 24_000));
         // Before it.
         assert_eq!(audio_timestamp(audio, video, video.1.wrapping_sub(90_000)), audio.1);
+    }
+
+    #[test]
+    fn flashes_and_clicks_of_one_second_are_paired() {
+        let (lips, start) = (LipSync::default(), Instant::now());
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        // Lit from the beginning: a bright picture.
+        lips.shown(true, at(0));
+        lips.measure(Some(at(0)));
+        assert_eq!(lips.offset_ms(), None);
+        for second in 1..=5 {
+            lips.shown(false, at(second * 1000 - 100));
+            lips.shown(true, at(second * 1000 + 30));
+            lips.shown(true, at(second * 1000 + 60));
+            // The click of the second before is still the last one.
+            lips.measure(Some(at((second - 1) * 1000)));
+            // One picture of five comes late.
+            lips.measure(Some(at(second * 1000 + if second == 3 { 200 } else { 10 })));
+            lips.measure(Some(at(second * 1000 + 10)));
+        }
+        assert_eq!(lips.offset_ms().map(f64::round), Some(20.0));
     }
 
     #[test]

@@ -22,6 +22,14 @@ pub struct Cli {
     pub common: Common,
 }
 
+/// Reads a number of seconds; not more than a year, so that no clock overflows.
+fn seconds(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|s: &f64| (0.0..=31_536_000.0).contains(s))
+        .ok_or_else(|| "a number of seconds, 0 or more".to_owned())
+}
+
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
 pub struct Common {
@@ -152,7 +160,7 @@ pub struct MediaArgs {
     #[arg(long)]
     pub insecure: bool,
     /// Leave by itself after so many seconds.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = seconds)]
     pub seconds: Option<f64>,
     /// Write the report there.
     #[arg(long, value_name = "PATH")]
@@ -221,7 +229,7 @@ pub struct HostArgs {
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// End by itself after so many seconds.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = seconds)]
     pub seconds: Option<f64>,
     /// Write the report there.
     #[arg(long, value_name = "PATH")]
@@ -235,7 +243,7 @@ pub struct DemoArgs {
     #[arg(long, value_name = "N", default_value_t = 4)]
     pub participants: u32,
     /// How long; without it until the window closes (15 s with --headless).
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = seconds)]
     pub seconds: Option<f64>,
     /// Picture size and rate.
     #[arg(long, value_name = "WxH@FPS", default_value = "640x360@30")]
@@ -318,7 +326,7 @@ pub enum LanCommand {
         #[arg(long)]
         json: bool,
         /// How long to look.
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", value_parser = seconds)]
         seconds: Option<f64>,
     },
 }
@@ -342,4 +350,47 @@ pub struct BenchArgs {
     /// Write the figures there.
     #[arg(long, value_name = "PATH")]
     pub json: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_options_of_the_documented_command_line_are_understood() {
+        Cli::try_parse_from(["tertulia", "host", "--help"]).unwrap_err();
+        for line in [
+            "",
+            "--background",
+            "tertulia://h:4443/room#key=k",
+            "--background tertulia://h:4443/room#key=k --config /x -vv",
+            "join - --session s --secret-env V --name n --headless --camera pattern+sync:3:640x360@15 --microphone tone:500 \
+             --speaker null --screen portal --subscribe-only --role MODERATOR --codec h264 --processing off --audio-off \
+             --video-off --insecure --seconds 2.5 --stats-json r --snapshot p --report-names --simulate-network up:loss=5 --quiet",
+            "host --listen 127.0.0.1:0 --udp-port 0 --secret-env V --session s --no-tls --advertise n --rule conference \
+             --data-dir d --seconds 3 --stats-json r --simulate-network loss=1,burst=2,delay=3,jitter=4,rate=5,queue=6",
+            "host --rule broadcast",
+            "host --rule talk-watch",
+            "demo --participants 2 --seconds 3 --size 640x360@30 --headless --stats-json r --snapshot p",
+            "available --name n --on-call accept --listen 0.0.0.0:1 --udp-port 2 --no-tls --headless",
+            "call somebody --listen 0.0.0.0:1 --udp-port 2 --no-tls --headless",
+            "lan list --json --seconds 1",
+            "doctor --json --server https://h",
+            "bench sfu --json p",
+        ] {
+            let parsed = Cli::try_parse_from(std::iter::once("tertulia").chain(line.split_whitespace()));
+            assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+        }
+        for wrong in [
+            "join",
+            "join x --seconds inf",
+            "join x --seconds -1",
+            "join x --secret s",
+            "host --udp-port 70000",
+            "dance x",
+        ] {
+            let parsed = Cli::try_parse_from(std::iter::once("tertulia").chain(wrong.split_whitespace()));
+            assert!(parsed.is_err(), "{wrong}");
+        }
+    }
 }

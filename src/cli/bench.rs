@@ -62,7 +62,7 @@ fn sfu() -> Result<Value, Failure> {
 async fn join(global: &Common, started: Instant) -> Result<Value, Failure> {
     let mode = VideoMode { width: 640, height: 360, fps: 30 };
     let demo = demo::begin(global, 1, mode, started, None)?;
-    let invitation = demo.host.create_room("demo").map_err(Failure::failed)?.to_string();
+    let invitation = demo.host.create_room("demo").map_err(|e| Failure::host(&e))?.to_string();
     tokio::time::sleep(Duration::from_secs(2)).await;
     let (decoders, meter) = (common::decoders()?, Arc::new(ProcessMeter::new(started)));
     let mut times_ms = Vec::new();

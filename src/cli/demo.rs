@@ -61,8 +61,8 @@ pub(super) fn begin(
         data_dir: folder.path().to_owned(),
         ..HostConfig::default()
     })
-    .map_err(Failure::failed)?;
-    let invitation = host.create_room("demo").map_err(Failure::failed)?.to_string();
+    .map_err(|e| Failure::host(&e))?;
+    let invitation = host.create_room("demo").map_err(|e| Failure::host(&e))?.to_string();
     let impairments = common::impairments(global)?;
     let (decoders, meter) = (common::decoders()?, Arc::new(ProcessMeter::new(started)));
     let calls = (1..=participants)
@@ -186,7 +186,7 @@ pub(super) async fn finish(demo: Demo, args: &DemoArgs, _whole: bool) -> Result<
         "ok": problem.is_none(),
         "error": problem,
         "participants": reports,
-        "host": stats,
+        "host": reports.first().map(|r| super::host::figures(&stats, &r.process)),
     });
     common::save_report(args.stats_json.as_deref(), &report)?;
     match problem {

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::args::{Common, HostArgs, Rule};
 use super::{Failure, common};
 use crate::call::process::ProcessMeter;
-use crate::host::{self, HostConfig, Tls};
+use crate::call::report::ProcessReport;
+use crate::host::{self, Handle, HostConfig, HostError, HostStats, Tls};
 
 pub(super) fn run(global: &Common, args: &HostArgs) -> Result<(), Failure> {
     if args.rule != Rule::Conference {
@@ -36,48 +37,84 @@ pub(super) fn run(global: &Common, args: &HostArgs) -> Result<(), Failure> {
         ..HostConfig::default()
     };
     let runtime = common::runtime()?;
-    let handle = host::start(config).map_err(Failure::failed)?;
-    let mut ready = json!({"ready": true, "url": handle.url(), "udp": handle.udp_addr().to_string(), "fingerprint": handle.fingerprint()});
-    if let Some(session) = &args.session {
-        let invitation = handle.create_room(session).map_err(Failure::failed)?;
+    match open(config, args.session.as_deref()) {
+        Ok((handle, ready)) => {
+            println!("{ready}");
+            runtime.block_on(serve(args.seconds, &meter));
+            let stats = handle.stats();
+            handle.shutdown();
+            common::save_report(args.stats_json.as_deref(), &report(Some(&stats), None, &meter))
+        }
+        Err(error) => {
+            let failure = Failure::host(&error);
+            common::save_report(args.stats_json.as_deref(), &report(None, Some(&failure), &meter))?;
+            Err(failure)
+        }
+    }
+}
+
+/// Starts the host, and makes the line that says so.
+fn open(config: HostConfig, session: Option<&str>) -> Result<(Handle, Value), HostError> {
+    let handle = host::start(config)?;
+    let mut ready = json!({
+        "ready": true,
+        "url": handle.url(),
+        "udp": handle.udp_addr().to_string(),
+        "fingerprint": handle.fingerprint(),
+    });
+    if let Some(session) = session {
+        let invitation = handle.create_room(session)?;
         if let Some(members) = ready.as_object_mut() {
             members.insert("session".to_owned(), json!(session));
             members.insert("invitation".to_owned(), json!(invitation.to_string()));
         }
     }
-    println!("{ready}");
-    runtime.block_on(async {
-        let limit = async {
-            match args.seconds {
-                Some(seconds) => tokio::time::sleep(Duration::from_secs_f64(seconds.max(0.0))).await,
-                None => std::future::pending().await,
-            }
-        };
-        let mut tick = tokio::time::interval(Duration::from_secs(1));
-        let ended = async {
-            tokio::select! {
-                () = limit => {}
-                () = common::asked_to_end() => {}
-            }
-        };
-        tokio::pin!(ended);
-        loop {
-            tokio::select! {
-                () = &mut ended => break,
-                _ = tick.tick() => meter.sample(),
-            }
+    Ok((handle, ready))
+}
+
+/// Until the time is up or somebody ends it.
+async fn serve(seconds: Option<f64>, meter: &ProcessMeter) {
+    let limit = async {
+        match seconds {
+            Some(seconds) => tokio::time::sleep(Duration::from_secs_f64(seconds)).await,
+            None => std::future::pending().await,
         }
-    });
-    let stats = handle.stats();
-    handle.shutdown();
-    let report = json!({
+    };
+    let ended = async {
+        tokio::select! {
+            () = limit => {}
+            () = common::asked_to_end() => {}
+        }
+    };
+    tokio::pin!(ended);
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            () = &mut ended => return,
+            _ = tick.tick() => meter.sample(),
+        }
+    }
+}
+
+fn report(stats: Option<&HostStats>, failure: Option<&Failure>, meter: &ProcessMeter) -> Value {
+    let process = meter.report();
+    json!({
         "schema": crate::call::report::SCHEMA,
         "version": env!("CARGO_PKG_VERSION"),
         "command": "host",
-        "ok": true,
-        "error": null,
-        "host": stats,
-        "process": meter.report(),
-    });
-    common::save_report(args.stats_json.as_deref(), &report)
+        "ok": failure.is_none(),
+        "error": failure.map(ToString::to_string),
+        "host": stats.map(|stats| figures(stats, &process)),
+        "process": process,
+    })
+}
+
+/// What stands under `host` in the reports of `host` and `demo`. In a demo CPU and memory are those of the whole process.
+pub(super) fn figures(stats: &HostStats, process: &ProcessReport) -> Value {
+    let mut figures = json!(stats);
+    if let Some(members) = figures.as_object_mut() {
+        members.insert("cpu_s".to_owned(), json!(process.cpu_s));
+        members.insert("rss_peak_bytes".to_owned(), json!(process.rss_peak_bytes));
+    }
+    figures
 }

@@ -12,6 +12,7 @@ use super::Failure;
 use super::args::{Common, JoinArgs, MediaArgs};
 use super::common;
 use super::control::{self, Line};
+use crate::call::process::ProcessMeter;
 use crate::call::report::Report;
 use crate::call::view::Connection;
 use crate::call::{CallConfig, CallHandle, Command, Event, SendError, View, start};
@@ -22,15 +23,22 @@ const LINE_LIMIT: usize = 64 * 1024;
 const END_TIMEOUT: Duration = Duration::from_secs(8);
 
 pub(super) fn run(global: &Common, args: JoinArgs, started: Instant) -> Result<(), Failure> {
-    let text = if args.target == "-" { first_line_of_input()? } else { args.target.clone() };
-    let target = common::target(
-        &text,
-        args.session.as_deref(),
-        args.secret_env.as_deref(),
-        args.media.role.name(),
-        args.media.insecure,
-    )?;
     let media = common::media(&args.media)?;
+    let understood = read_target(&args).and_then(|text| {
+        let target = common::target(
+            &text,
+            args.session.as_deref(),
+            args.secret_env.as_deref(),
+            args.media.role.name(),
+            args.media.insecure,
+        )?;
+        Ok((text, target))
+    });
+    let (text, target) = match understood {
+        Ok(understood) => understood,
+        Err(Failure::Failed(error)) => return Err(not_begun(&args.media, error, started)),
+        Err(usage) => return Err(usage),
+    };
     let name = args.media.name.clone().unwrap_or_else(common::default_name);
     let mut config = common::call_config(target, media, name, "join", started)?;
     config.impairments = common::impairments(global)?;
@@ -41,6 +49,24 @@ pub(super) fn run(global: &Common, args: JoinArgs, started: Instant) -> Result<(
     }
     let quiet = global.quiet;
     common::runtime()?.block_on(headless(config, &args.media, quiet))
+}
+
+fn read_target(args: &JoinArgs) -> Result<String, Failure> {
+    if args.target == "-" { first_line_of_input() } else { Ok(args.target.clone()) }
+}
+
+/// A link that is none fails like any other call: event, report, one line.
+fn not_begun(args: &MediaArgs, error: String, started: Instant) -> Failure {
+    let t_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let event = Event::new(t_ms, "error").with("key", "err.link").with("message", error.clone());
+    if args.headless {
+        print(&event);
+    }
+    let report = Report::not_begun("join", &error, event, ProcessMeter::new(started).report());
+    match common::save_report(args.stats_json.as_deref(), &report) {
+        Ok(()) => Failure::Failed(error),
+        Err(unwritten) => unwritten,
+    }
 }
 
 fn first_line_of_input() -> Result<String, Failure> {
@@ -63,12 +89,12 @@ async fn headless(config: CallConfig, args: &MediaArgs, quiet: bool) -> Result<(
     let printing = tokio::spawn(print_events(call.clone()));
     let reading = tokio::spawn(read_commands(call.clone()));
     let telling = (!quiet).then(|| tokio::spawn(tell_state(call.clone())));
-    let half = args.seconds.map(|s| Duration::from_secs_f64((s / 2.0).max(0.0)));
+    let half = args.seconds.map(|s| Duration::from_secs_f64(s / 2.0));
     let picture = tokio::spawn(snapshot_at(call.clone(), args.snapshot.clone(), half));
     let mut snapshot_view = call.view();
     let limit = async {
         match args.seconds {
-            Some(seconds) => tokio::time::sleep(Duration::from_secs_f64(seconds.max(0.0))).await,
+            Some(seconds) => tokio::time::sleep(Duration::from_secs_f64(seconds)).await,
             None => std::future::pending().await,
         }
     };
@@ -124,15 +150,15 @@ async fn end(call: &CallHandle) -> Result<Report, Failure> {
 async fn snapshot_at(call: CallHandle, path: Option<std::path::PathBuf>, after: Option<Duration>) {
     let (Some(path), Some(after)) = (path, after) else { return };
     tokio::time::sleep(after).await;
-    draw(&call, &path).await;
-}
-
-async fn draw(call: &CallHandle, path: &Path) {
-    let (view, path) = (call.view(), path.to_owned());
-    let drawn = tokio::task::spawn_blocking(move || common::save_snapshot(&path, &view)).await;
-    if let Ok(Err(error)) = drawn {
+    if let Err(error) = draw(&call, &path).await {
         eprintln!("tertulia: {error}");
     }
+}
+
+async fn draw(call: &CallHandle, path: &Path) -> Result<(), String> {
+    let (view, path) = (call.view(), path.to_owned());
+    let drawn = tokio::task::spawn_blocking(move || common::save_snapshot(&path, &view)).await;
+    drawn.unwrap_or_else(|_| Err("the picture could not be drawn".to_owned()))
 }
 
 async fn print_events(call: CallHandle) {
@@ -201,7 +227,11 @@ async fn read_commands(call: CallHandle) {
                     }
                 }
             }
-            Ok(Line::Snapshot(path)) => draw(&call, &path).await,
+            Ok(Line::Snapshot(path)) => {
+                if let Err(error) = draw(&call, &path).await {
+                    refused(&error);
+                }
+            }
             Ok(Line::Report(path)) => {
                 if let Some(report) = call.report().await
                     && let Err(error) = common::save_report(Some(&path), &report)

@@ -38,6 +38,10 @@ impl Failure {
     fn failed(error: impl std::fmt::Display) -> Self {
         Self::Failed(error.to_string())
     }
+
+    fn host(error: &crate::host::HostError) -> Self {
+        Self::Failed(format!("{error}; {}", error.remedy()))
+    }
 }
 
 /// Entry point of the binary.
@@ -68,6 +72,8 @@ pub fn main() -> ExitCode {
 
 fn run(cli: Cli, started: Instant) -> Result<(), Failure> {
     let common = cli.common;
+    // A specification with a mistake in it is bad usage of every command, also of those that send no media.
+    common::impairments(&common)?;
     match cli.command {
         None => window::app(&common, cli.link, started),
         Some(CommandLine::Join(args)) => join::run(&common, args, started),

@@ -14,7 +14,9 @@ use crate::call::view::{DeviceState, Failure as Shown, Level, View};
 use crate::call::{self, CallConfig, CallHandle, Command, MediaChoice, VideoInput};
 use crate::host::{self, HostConfig, HostError, Tls};
 use crate::lan::invitation::Invitation;
-use crate::media::audio::{self, AudioConfig, AudioEngine, AudioEvent, MicrophoneSource, Processing, SpeakerSink};
+use crate::media::audio::{
+    self, AudioConfig, AudioEngine, AudioError, AudioEvent, MicrophoneSource, Processing, SpeakerSink,
+};
 use crate::media::video::capture::{Capture, CaptureEvent};
 use crate::media::video::decoder::DecoderPool;
 use crate::media::video::device;
@@ -63,7 +65,7 @@ pub(super) fn call(global: &Common, config: CallConfig, args: &MediaArgs, place:
     if let Some(seconds) = args.seconds {
         let (ending, snapshot) = (handle.clone(), args.snapshot.clone());
         desk.runtime.spawn(async move {
-            let half = Duration::from_secs_f64((seconds / 2.0).max(0.0));
+            let half = Duration::from_secs_f64(seconds / 2.0);
             tokio::time::sleep(half).await;
             draw(&ending, snapshot).await;
             tokio::time::sleep(half).await;
@@ -108,7 +110,7 @@ pub(super) fn demo(global: &Common, args: &DemoArgs, mode: VideoMode, started: I
     if let Some(seconds) = args.seconds {
         let (shared, first, snapshot) = (Arc::clone(&shared), first.clone(), args.snapshot.clone());
         runtime.spawn(async move {
-            let half = Duration::from_secs_f64((seconds / 2.0).max(0.0));
+            let half = Duration::from_secs_f64(seconds / 2.0);
             tokio::time::sleep(half).await;
             draw(&first, snapshot).await;
             tokio::time::sleep(half).await;
@@ -314,7 +316,7 @@ impl Desk {
                         self.microphone = Some(engine);
                         DeviceState::Opening
                     }
-                    Err(error) => DeviceState::Failed(shown(error.key(), error.to_string())),
+                    Err(error) => DeviceState::Failed(sound_failure(&error)),
                 }
             }
         };
@@ -327,7 +329,7 @@ impl Desk {
             while let Some(event) = events.recv().await {
                 let state = match event {
                     AudioEvent::MicrophoneOpened(_) | AudioEvent::MicrophoneAudible => DeviceState::On,
-                    AudioEvent::MicrophoneFailed(error) => DeviceState::Failed(shown(error.key(), error.to_string())),
+                    AudioEvent::MicrophoneFailed(error) => DeviceState::Failed(sound_failure(&error)),
                     AudioEvent::MicrophoneSilent => DeviceState::Failed(shown("dev.mic_silent", String::new())),
                     _ => continue,
                 };
@@ -393,6 +395,10 @@ impl Desk {
 
 fn shown(key: &'static str, detail: String) -> Shown {
     Shown { key, values: Vec::new(), detail }
+}
+
+fn sound_failure(error: &AudioError) -> Shown {
+    Shown { key: error.key(), values: error.values(), detail: error.to_string() }
 }
 
 struct Running(CallHandle);
@@ -599,7 +605,7 @@ impl Backend for Desk {
                     s.hosted_invitation = Some(text);
                     s.host = Some(handle);
                 }),
-                Err(error) => shared.change(|s| s.room = RoomState::Failed(room_failure(&error, port))),
+                Err(error) => shared.change(|s| s.room = RoomState::Failed(room_failure(&error))),
             }
         });
     }
@@ -709,16 +715,8 @@ impl Backend for Desk {
     }
 }
 
-fn room_failure(error: &HostError, port: u16) -> Shown {
-    let detail = error.to_string();
-    match error {
-        HostError::PortTaken { .. } => Shown {
-            key: "err.port",
-            values: vec![("port", port.to_string()), ("next", (port.saturating_add(1)).to_string())],
-            detail,
-        },
-        _ => Shown { key: "err.host_net", values: Vec::new(), detail },
-    }
+fn room_failure(error: &HostError) -> Shown {
+    Shown { key: error.key(), values: error.values(), detail: error.to_string() }
 }
 
 impl Drop for Desk {

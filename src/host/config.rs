@@ -1,6 +1,7 @@
 //! What a host needs to be told, and what can go wrong when it starts.
 
 use crate::protocol::Secret;
+use crate::protocol::room::RoomError;
 use crate::wire::netsim::Impairments;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -39,7 +40,7 @@ pub struct HostConfig {
     pub public_url: Option<String>,
     /// Addresses offered for media; by default those of the interfaces that are listened on.
     pub advertised: Vec<IpAddr>,
-    /// Artificial network conditions on the media socket: only loss is simulated here.
+    /// Artificial network conditions on the media socket.
     pub impairments: Option<Impairments>,
 }
 
@@ -60,11 +61,11 @@ impl Default for HostConfig {
     }
 }
 
-/// Why a host does not start or a room is not made, in words for its user.
+/// Why a host does not start or a room is not made.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
     /// Somebody else has the port.
-    #[error("{protocol} port {port} is in use by another program: stop that program or choose another port")]
+    #[error("{protocol} port {port} is in use by another program")]
     PortTaken {
         /// `TCP` or `UDP`.
         protocol: &'static str,
@@ -72,7 +73,7 @@ pub enum HostError {
         port: u16,
     },
     /// The system does not allow it.
-    #[error("the system does not allow listening on {protocol} port {port}: choose a port above 1023")]
+    #[error("the system does not allow listening on {protocol} port {port}")]
     NoPermission {
         /// `TCP` or `UDP`.
         protocol: &'static str,
@@ -80,7 +81,7 @@ pub enum HostError {
         port: u16,
     },
     /// Not an address of this machine.
-    #[error("{0} is not an address of this machine: use 0.0.0.0 to listen on all of them")]
+    #[error("{0} is not an address of this machine")]
     NoSuchAddress(IpAddr),
     /// The port cannot be opened for another reason.
     #[error("cannot listen on {protocol} {addr}: {source}")]
@@ -92,7 +93,15 @@ pub enum HostError {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// Certificate or key cannot be read, made or kept.
+    /// Certificate or key cannot be made or kept.
+    #[error("the certificate cannot be kept in {}: {reason}", path.display())]
+    DataDir {
+        /// Folder or file.
+        path: PathBuf,
+        /// The system's reason.
+        reason: String,
+    },
+    /// Certificate or key are there and cannot be used.
     #[error("the certificate in {} is not usable: {reason}", path.display())]
     Certificate {
         /// The file.
@@ -116,7 +125,7 @@ pub enum HostError {
     NotRunning,
     /// A room cannot be made.
     #[error("{0}")]
-    Room(#[from] crate::protocol::room::RoomError),
+    Room(#[from] RoomError),
 }
 
 impl HostError {
@@ -127,5 +136,74 @@ impl HostError {
             std::io::ErrorKind::AddrNotAvailable => Self::NoSuchAddress(addr.ip()),
             _ => Self::Listen { protocol, addr, source },
         }
+    }
+
+    /// Key of the text on the screen (`docs/failures.md`).
+    pub fn key(&self) -> &'static str {
+        use std::io::ErrorKind::{NetworkDown, NetworkUnreachable};
+        match self {
+            Self::PortTaken { protocol: "UDP", .. } => "err.port_udp",
+            Self::PortTaken { .. } => "err.port",
+            Self::NoPermission { .. } => "err.port_denied",
+            Self::NoSuchAddress(_) => "err.host_address",
+            Self::Listen { source, .. } if matches!(source.kind(), NetworkDown | NetworkUnreachable) => "err.host_net",
+            Self::Listen { .. } => "err.host_listen",
+            Self::DataDir { .. } => "err.host_dir",
+            Self::Certificate { .. } => "err.host_cert",
+            Self::Media(_) | Self::NotRunning => "err.host_start",
+            Self::Room(RoomError::Name) => "err.room_name",
+            Self::Room(RoomError::Full) => "err.host_full",
+        }
+    }
+
+    /// What to do about it, one line for the command line.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::PortTaken { protocol: "UDP", .. } => "stop that program or choose another port with --udp-port",
+            Self::PortTaken { .. } => "stop that program or choose another port with --listen",
+            Self::NoPermission { .. } => "choose a port above 1023",
+            Self::NoSuchAddress(_) => "use 0.0.0.0 to listen on all of them",
+            Self::Listen { .. } => "connect to a network, or listen on 127.0.0.1",
+            Self::DataDir { .. } => "make it writable, or name another folder with --data-dir",
+            Self::Certificate { .. } => "move the file away to have a new one made; old invitations then end",
+            Self::Media(_) | Self::NotRunning => "try again",
+            Self::Room(RoomError::Name) => "choose another name",
+            Self::Room(RoomError::Full) => "close a room first",
+        }
+    }
+
+    /// Values for the `%{}` of the text.
+    pub fn values(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::PortTaken { port, .. } | Self::NoPermission { port, .. } => {
+                // What is above 1023 anybody may use; below it the next one is as forbidden as this.
+                let next = if *port < 1024 { DEFAULT_PORT } else { port.saturating_add(1) };
+                vec![("port", port.to_string()), ("next", next.to_string())]
+            }
+            Self::NoSuchAddress(address) => vec![("addr", address.to_string())],
+            Self::Listen { addr, .. } => vec![("port", addr.port().to_string())],
+            Self::DataDir { path, .. } | Self::Certificate { path, .. } => vec![("path", path.display().to_string())],
+            Self::Media(_) | Self::NotRunning | Self::Room(_) => Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Error, ErrorKind};
+
+    #[test]
+    fn causes_of_a_port_that_does_not_open_are_told_apart() {
+        let addr = SocketAddr::from(([10, 0, 0, 1], 443));
+        let key = |protocol, kind: ErrorKind| HostError::listen(protocol, addr, Error::from(kind)).key();
+        assert_eq!(key("TCP", ErrorKind::AddrInUse), "err.port");
+        assert_eq!(key("UDP", ErrorKind::AddrInUse), "err.port_udp");
+        assert_eq!(key("TCP", ErrorKind::PermissionDenied), "err.port_denied");
+        assert_eq!(key("TCP", ErrorKind::AddrNotAvailable), "err.host_address");
+        assert_eq!(key("UDP", ErrorKind::NetworkUnreachable), "err.host_net");
+        assert_eq!(key("TCP", ErrorKind::OutOfMemory), "err.host_listen");
+        let denied = HostError::listen("TCP", addr, Error::from(ErrorKind::PermissionDenied));
+        assert_eq!(denied.values(), [("port", "443".to_owned()), ("next", "4443".to_owned())]);
     }
 }

@@ -45,7 +45,7 @@ pub(super) fn identity(data_dir: &Path, names: &[String]) -> Result<Identity, Ho
 }
 
 fn make(data_dir: &Path, cert_path: &Path, key_path: &Path, names: &[String]) -> Result<(), HostError> {
-    let failed = |path: &Path, reason: String| HostError::Certificate { path: path.to_owned(), reason };
+    let failed = |path: &Path, reason: String| HostError::DataDir { path: path.to_owned(), reason };
     let key = rcgen::KeyPair::generate().map_err(|e| failed(key_path, e.to_string()))?;
     let mut params = rcgen::CertificateParams::new(names.to_vec()).map_err(|e| failed(cert_path, e.to_string()))?;
     params.distinguished_name.push(rcgen::DnType::CommonName, "Tertulia host");

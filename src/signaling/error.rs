@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use crate::protocol::ErrorCode;
+
 /// A failure of reaching, joining or asking a server. Texts carry no token and no secret.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SignalingError {
@@ -118,9 +120,43 @@ pub enum SignalingError {
         /// Method.
         method: String,
     },
+    /// The place in the session is gone, and what we joined with was good for one visit.
+    #[error("the place in the room is gone, and this link was good for one visit only")]
+    NeedsNewToken,
+    /// Whoever or whatever was meant is not in the session (any more).
+    #[error("whoever this was meant for is not in the room any more: {detail}")]
+    Gone {
+        /// The server's words.
+        detail: String,
+    },
+    /// The server has no media node, or none with room.
+    #[error("the server cannot carry another stream now: {detail}")]
+    NoCapacity {
+        /// The server's words.
+        detail: String,
+    },
+    /// The server does not offer this at all: filters, recordings, what other editions have.
+    #[error("the server does not offer this: {detail}")]
+    Unsupported {
+        /// The server's words.
+        detail: String,
+    },
     /// The connection is over.
     #[error("not connected")]
     NotConnected,
+}
+
+/// Longest part of a server's message that is shown or reported, in characters.
+const MESSAGE_LIMIT: usize = 200;
+
+/// A server's message without what must not be seen: the real one repeats the whole token in its refusal (protocol §1.3).
+fn scrubbed(message: &str) -> String {
+    let secret = |word: &str| {
+        let word = word.to_ascii_lowercase();
+        ["tok_", "token=", "secret=", "://", "key="].iter().any(|sign| word.contains(sign))
+    };
+    let words: Vec<&str> = message.split_whitespace().map(|word| if secret(word) { "…" } else { word }).collect();
+    words.join(" ").chars().take(MESSAGE_LIMIT).collect()
 }
 
 impl SignalingError {
@@ -137,8 +173,13 @@ impl SignalingError {
             Self::NotOpenVidu { .. } => "err.not_openvidu",
             Self::WrongSecret { .. } => "err.auth",
             Self::TokenRefused => "err.token",
-            Self::NoSession { .. } | Self::Closed { .. } => "err.no_room",
+            Self::NoSession { .. } => "err.no_room",
+            Self::Closed { .. } => "err.closed",
             Self::Full { .. } => "err.full",
+            Self::NeedsNewToken => "err.new_token",
+            Self::Gone { .. } => "err.gone",
+            Self::NoCapacity { .. } => "err.no_capacity",
+            Self::Unsupported { .. } => "err.unsupported",
             Self::NotAllowed { .. } => "err.rights",
             Self::Codec { .. } => "err.codec",
             Self::Server { .. } | Self::NoAnswer { .. } | Self::NotConnected => "err.internal",
@@ -158,7 +199,12 @@ impl SignalingError {
             Self::NotOpenVidu { .. } => "check the address: it should be the one of an OpenVidu server",
             Self::WrongSecret { .. } => "check the value of the variable named by --secret-env",
             Self::TokenRefused => "ask the person who invited you for a new link, or join by session name",
-            Self::NoSession { .. } | Self::Closed { .. } => "ask for a new invitation, or start the room",
+            Self::NoSession { .. } => "ask for a new invitation, or start the room",
+            Self::Closed { .. } => "ask whoever opened it whether there is another",
+            Self::NeedsNewToken => "ask for a new invitation",
+            Self::Gone { .. } => "look who is there and try again",
+            Self::NoCapacity { .. } => "try again later, or tell the server's owner",
+            Self::Unsupported { .. } => "ask the server's owner what it offers",
             Self::Full { .. } => "wait for a place, or watch with --subscribe-only",
             Self::NotAllowed { .. } => "ask a moderator for another role",
             Self::Codec { .. } => "try --codec auto",
@@ -167,16 +213,156 @@ impl SignalingError {
         }
     }
 
-    /// Maps an error answer of the server (protocol §2.7).
-    pub fn from_code(code: i64, message: &str, method: &str, session: &str) -> Self {
-        let session = session.to_owned();
-        match (code, method) {
-            (401, "joinRoom") => Self::TokenRefused,
-            (401, _) => Self::NotAllowed { detail: message.to_owned() },
-            (202, _) => Self::NoSession { session },
-            (203, _) => Self::Closed { session },
-            (800, _) => Self::Codec { detail: message.to_owned() },
-            _ => Self::Server { code, message: message.to_owned() },
+    /// Values for the `%{}` of the text.
+    pub fn values(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::UnknownHost { host }
+            | Self::Unreachable { host, .. }
+            | Self::Untrusted { host, .. }
+            | Self::PinMismatch { host }
+            | Self::NotOpenVidu { host, .. }
+            | Self::WrongSecret { host } => vec![("host", host.clone())],
+            Self::Refused { host, port } | Self::Silent { host, port, .. } => {
+                vec![("host", host.clone()), ("port", port.to_string())]
+            }
+            Self::NoSession { session } | Self::Closed { session } | Self::Full { session } => {
+                vec![("room", session.clone())]
+            }
+            _ => Vec::new(),
         }
+    }
+
+    /// Maps an error answer of the server (protocol §2.7). What it says passes without tokens, and not at any length.
+    pub fn from_code(code: i64, message: &str, method: &str, session: &str) -> Self {
+        use ErrorCode::*;
+        let (detail, session) = (scrubbed(message), session.to_owned());
+        let joining = method == "joinRoom";
+        let Some(known) = ErrorCode::from_code(code) else { return Self::Server { code, message: detail } };
+        match known {
+            UserUnauthorized | ExistingUserInRoom if joining => Self::TokenRefused,
+            UserUnauthorized => Self::NotAllowed { detail },
+            RoomNotFound => Self::NoSession { session },
+            // Nothing of the protocol's own says "full": our host answers so, and a server with a limit of its own may.
+            RoomClosed | RoomGeneric | RoomCannotBeCreated if joining && detail.contains("full") => {
+                Self::Full { session }
+            }
+            RoomClosed => Self::Closed { session },
+            RoomCannotBeCreated | MediaNodeNotFound | MediaNodeStatusWrong | MediaNodeNoCapacity => {
+                Self::NoCapacity { detail }
+            }
+            UserNotFound | UserClosed | UserNotStreaming | PublisherEndpointNotFound | SignalToInvalid => {
+                Self::Gone { detail }
+            }
+            ForcedCodecNotFoundInSdpOffer => Self::Codec { detail },
+            ExistingFilterAlreadyApplied
+            | FilterNotApplied
+            | FilterEventListenerNotFound
+            | RecordingStart
+            | RecordingStop
+            | RecordingList
+            | RecordingNotFound
+            | RecordingCompletion
+            | RecordingDelete
+            | RecordingPath
+            | RecordingFileEmpty
+            | DockerNotFound
+            | BroadcastStart
+            | BroadcastConcurrent
+            | ServiceNotEnabled
+            | WrongOpenViduEdition
+            | WrongPath => Self::Unsupported { detail },
+            Transport | ReconnectionError => Self::NotConnected,
+            TransportRequest | TransportResponse => Self::NoAnswer { method: method.to_owned() },
+            // Our own mistakes and the server's: nobody but a maintainer can mend them.
+            Internal
+            | UserGeneric
+            | ExistingUserInRoom
+            | UserAlreadyStreaming
+            | RoomGeneric
+            | MediaGeneric
+            | MediaSdp
+            | MediaEndpoint
+            | MediaWebrtcEndpoint
+            | MediaRtpEndpoint
+            | MediaNotAWebEndpoint
+            | MediaMute
+            | MediaTypeRecordingProperties
+            | MediaTypeStreamIncompatibleWithRecordingProperties
+            | BadRequest
+            | RoleNotFound
+            | SessionIdCannotBeCreated
+            | TokenCannotBeCreated
+            | UserMetadataFormatInvalid
+            | SignalFormatInvalid
+            | Generic => Self::Server { code, message: detail },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(code: i64, message: &str, method: &str) -> &'static str {
+        SignalingError::from_code(code, message, method, "room").key()
+    }
+
+    #[test]
+    fn every_documented_code_has_its_text() {
+        // What a real server was recorded to answer (fixtures `join-errors`, `rpc-errors`, `subscriber-role`, `codec-missing`),
+        // and the rest of the protocol's table.
+        for (code, message, method, expected) in [
+            (401, "Unable to join session s. Token nonsense is not valid. Code: 401", "joinRoom", "err.token"),
+            (104, "con_a is in session s already", "joinRoom", "err.token"),
+            (
+                202,
+                "Unable to join session. Session NoSuchSession cannot be found. Code: 202",
+                "joinRoom",
+                "err.no_room",
+            ),
+            (203, "Session s is full", "joinRoom", "err.full"),
+            (203, "Session s is closed. Code: 203", "joinRoom", "err.closed"),
+            (204, "Session s cannot be created", "joinRoom", "err.no_capacity"),
+            (902, "no capacity", "joinRoom", "err.no_capacity"),
+            (-1, "java.lang.RuntimeException:Version \"x\" of openvidu-browser", "joinRoom", "err.internal"),
+            (
+                401,
+                "Unable to publish video. The user does not have a valid token. Code: 401",
+                "publishVideo",
+                "err.rights",
+            ),
+            (401, "Unable to force disconnect.", "forceDisconnect", "err.rights"),
+            (102, "Connection not found when calling 'forceDisconnect'. Code: 102", "forceDisconnect", "err.gone"),
+            (103, "closed", "receiveVideoFrom", "err.gone"),
+            (105, "Participant 'con_a' is not streaming media. Code: 105", "receiveVideoFrom", "err.gone"),
+            (408, "no publisher", "receiveVideoFrom", "err.gone"),
+            (601, "Signal \"to\" field invalid", "sendMessage", "err.gone"),
+            (106, "User con_a is already publishing in session s. Code: 106", "publishVideo", "err.internal"),
+            (302, "Unable to generate SDP answer", "receiveVideoFrom", "err.internal"),
+            (800, "Error forcing codec: 'VP9'", "publishVideo", "err.codec"),
+            (406, "User has no filter applied", "removeFilter", "err.unsupported"),
+            (711, "another broadcast", "startBroadcast", "err.unsupported"),
+            (997, "Speech To Text requires OpenVidu Pro", "subscribeToSpeechToText", "err.unsupported"),
+            (803, "No connection found for participant with privateId x", "publishVideo", "err.internal"),
+            (40_007, "reconnection error", "connect", "err.internal"),
+            (999, "lock time out", "joinRoom", "err.internal"),
+            (4_711, "unheard of", "joinRoom", "err.internal"),
+        ] {
+            assert_eq!(key(code, message, method), expected, "{code} {method} {message}");
+        }
+    }
+
+    #[test]
+    fn a_token_that_the_server_repeats_goes_no_further() {
+        let recorded =
+            "Unable to do it. Token wss://127.0.0.1:4443?sessionId=s&token=tok_0hea0NvbNR7G9xq4 is not valid";
+        for (code, method) in [(401, "publishVideo"), (999, "joinRoom"), (102, "forceDisconnect")] {
+            let error = SignalingError::from_code(code, recorded, method, "s");
+            let text = format!("{error} {error:?}");
+            assert!(!text.contains("tok_") && !text.contains("wss:"), "{text}");
+            assert!(text.contains("is not valid"), "{text}");
+        }
+        let long = SignalingError::from_code(999, &"x".repeat(10_000), "joinRoom", "s");
+        assert!(long.to_string().len() < 300);
     }
 }

@@ -160,6 +160,15 @@ pub enum SignalingEvent {
         /// Index of the m-line.
         sdp_mline_index: u16,
     },
+    /// The server wants a subscription's transport to be replaced, and offers the new one.
+    ServerOffers {
+        /// Connection id of the publisher.
+        connection_id: String,
+        /// Stream id.
+        stream_id: String,
+        /// SDP offer.
+        sdp_offer: String,
+    },
     /// A signal; our own broadcasts come back too.
     Signal {
         /// Sender's connection id, absent when sent over REST.
@@ -250,8 +259,13 @@ pub trait Signaling: Send + Sync {
     async fn reconnect_publication(&self, sdp_offer: &str) -> Result<String, SignalingError>;
     /// New transport for a subscription: offer in, answer out.
     async fn reconnect_subscription(&self, stream_id: &str, sdp_offer: &str) -> Result<String, SignalingError>;
-    /// New transport for a subscription whose offer the server made.
-    async fn reconnect_subscription_answer(&self, stream_id: &str, sdp_answer: &str) -> Result<(), SignalingError>;
+    /// New transport for a subscription whose offer the server made; `forcibly` where nobody had asked it to.
+    async fn reconnect_subscription_answer(
+        &self,
+        stream_id: &str,
+        sdp_answer: &str,
+        forcibly: bool,
+    ) -> Result<(), SignalingError>;
     /// Sends one local candidate. Not waited for.
     async fn candidate(&self, candidate: LocalCandidate);
     /// Tells everybody about a changed property of our stream.

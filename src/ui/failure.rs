@@ -44,14 +44,14 @@ impl Remedy {
 /// The remedies of a failure by its key, the default first.
 pub fn remedies(key: &str) -> &'static [Remedy] {
     match key {
-        "err.token" => &[Remedy::PasteLink, Remedy::JoinByName],
+        "err.token" | "err.new_token" => &[Remedy::PasteLink, Remedy::JoinByName],
         "err.link" | "err.link_new" | "err.pin" => &[Remedy::PasteLink, Remedy::Back],
         "err.dns" | "err.refused" => &[Remedy::ChangeServer, Remedy::TryAgain],
         "err.not_openvidu" => &[Remedy::ChangeServer, Remedy::Back],
         "err.cert" => &[Remedy::Back, Remedy::AllowServer],
         "err.auth" => &[Remedy::ChangeServer, Remedy::TryAgain],
         "err.rights" | "err.full" => &[Remedy::Watch, Remedy::Back],
-        "err.protocol" | "err.turned_away" => &[Remedy::Back],
+        "err.protocol" | "err.turned_away" | "err.closed" | "err.unsupported" => &[Remedy::Back],
         _ => &[Remedy::TryAgain, Remedy::Back],
     }
 }
@@ -59,13 +59,13 @@ pub fn remedies(key: &str) -> &'static [Remedy] {
 fn mark(key: &str) -> (&'static str, bool) {
     // Icon, and whether it is a refusal (red) rather than something to be mended (amber).
     match key {
-        "err.token" | "err.link" | "err.link_new" => (icons::TICKET, true),
+        "err.token" | "err.new_token" | "err.link" | "err.link_new" => (icons::TICKET, true),
         "err.silent" | "err.dns" | "err.refused" | "err.offline" => (icons::CLOUD_SLASH, true),
         "err.protocol" => (icons::GIT_MERGE, false),
         "err.media" => (icons::WALL, true),
         "err.cert" | "err.pin" => (icons::SHIELD_WARNING, true),
         "err.auth" => (icons::PASSWORD, true),
-        "err.full" | "err.no_room" => (icons::USERS_THREE, false),
+        "err.full" | "err.no_room" | "err.closed" => (icons::USERS_THREE, false),
         "err.locked" => (icons::LOCK, false),
         "err.turned_away" | "err.rights" | "err.portal" => (icons::PROHIBIT, false),
         key if key.starts_with("dev.cam") => (icons::VIDEO_CAMERA_SLASH, false),

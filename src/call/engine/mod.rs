@@ -3,10 +3,15 @@
 //! It owns all state and never waits for the network: transports run as legs, requests whose answer does not matter to the
 //! state run as tasks, devices open on threads of their own. Everything comes back through bounded queues.
 
+mod devices;
+mod legs;
 mod own;
 mod people;
+mod publishing;
+mod receiving;
 mod reporting;
 mod session;
+mod sharing;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,7 +28,7 @@ use super::handle::{Ask, CallHandle};
 use super::leg::{LEG_QUEUE, LegId, LegReport};
 use super::report::{Report, StreamReport, Timeline};
 use super::view::{ChatLine, Connection, Failure, JoinStep, Notice, View};
-use crate::media::audio::{AudioConfig, AudioEngine, AudioEvent};
+use crate::media::audio::{AudioConfig, AudioEngine, AudioError, AudioEvent, MicrophoneSource, SpeakerSink};
 use crate::media::video::capture::CaptureEvent;
 use crate::media::video::decoder::DecoderEvent;
 use crate::protocol::metadata::ClientMetadata;
@@ -71,6 +76,8 @@ struct Place {
     lost_at: Option<Instant>,
     reconnect_ms: Vec<u64>,
     reconnects: u32,
+    /// Word of the state in which we left of our own accord.
+    left_in: Option<&'static str>,
     /// Last known path to the media server.
     candidate: Option<String>,
     rtt_ms: Option<f64>,
@@ -210,9 +217,7 @@ impl Engine {
         if matches!(self.connection, Connection::Reconnecting { .. }) {
             self.dirty = true;
         }
-        if self.screen_call.as_ref().is_some_and(CallHandle::is_over) {
-            self.screen_ended();
-        }
+        self.watch_screen_call();
     }
 
     async fn command(&mut self, command: Command) {
@@ -224,7 +229,8 @@ impl Engine {
             Command::Speaker(sink) => self.change_speaker(&sink),
             Command::Share(screen) => self.share(screen),
             Command::Signal { kind, data, to } => self.send_signal(kind, data, to),
-            Command::Publish => self.own.unpublished = false,
+            Command::Publish => self.publish_again(),
+            Command::Unpublish if self.own.publishing.is_none() => self.refuse("unpublish", "nothing is published"),
             Command::Unpublish => self.unpublish("unpublish"),
             Command::Subscribe { stream_id, audio, video } => self.choose_media(&stream_id, audio, video),
             Command::Tile { stream_id, size } => self.tile_size(&stream_id, size),
@@ -239,6 +245,10 @@ impl Engine {
                 self.request("force_unpublish", async move { server.force_unpublish(&id).await });
             }
             Command::ReconnectNow => {
+                if let Some(screen) = &self.screen_call {
+                    // Its own connection was lost with ours; a call that is over has no way back anyhow.
+                    let _ = screen.send(Command::ReconnectNow);
+                }
                 let server = Arc::clone(&self.signaling);
                 tokio::spawn(async move { server.retry_now().await });
             }
@@ -337,17 +347,20 @@ impl Engine {
             muted: media.audio_muted,
             ..AudioConfig::default()
         };
-        match AudioEngine::start(config) {
-            Ok((engine, events)) => {
-                self.audio = Some(engine);
-                self.audio_events = Some(events);
-            }
-            Err(error) => {
-                let failure = Failure { key: error.key(), values: Vec::new(), detail: error.to_string() };
-                self.own.microphone_failed(failure);
-                let event = self.event("deviceError").with("device", "audio").with("message", error.to_string());
-                self.emit(event);
-            }
+        let (started, failure) = start_sound(config);
+        if let Some(error) = failure {
+            let failure = Failure { key: error.key(), values: error.values(), detail: error.to_string() };
+            let event = self
+                .event("deviceError")
+                .with("device", "audio")
+                .with("key", failure.key)
+                .with("message", error.to_string());
+            self.own.microphone_failed(failure);
+            self.emit(event);
+        }
+        if let Some((engine, events)) = started {
+            self.audio = Some(engine);
+            self.audio_events = Some(events);
         }
     }
 
@@ -385,6 +398,18 @@ impl Engine {
     fn has_own_video(&self) -> bool {
         self.own.video != VideoInput::None
     }
+}
+
+/// Starts the sound. A file that cannot be used costs its own direction only: who has no microphone still hears.
+fn start_sound(config: AudioConfig) -> (Option<(AudioEngine, mpsc::Receiver<AudioEvent>)>, Option<AudioError>) {
+    let error = match AudioEngine::start(config.clone()) {
+        Ok(started) => return (Some(started), None),
+        Err(error) => error,
+    };
+    let deaf = AudioConfig { speaker: SpeakerSink::Null, ..config.clone() };
+    let mute = AudioConfig { microphone: MicrophoneSource::None, ..config };
+    let rest = AudioConfig { microphone: MicrophoneSource::None, ..deaf.clone() };
+    ([mute, deaf, rest].into_iter().find_map(|less| AudioEngine::start(less).ok()), Some(error))
 }
 
 async fn next_audio_event(events: &mut Option<mpsc::Receiver<AudioEvent>>) -> Option<AudioEvent> {

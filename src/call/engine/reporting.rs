@@ -1,7 +1,8 @@
 //! What is shown and what is reported.
 
 use super::Engine;
-use super::people::{Person, Stream};
+use super::people::Person;
+use super::receiving::Stream;
 use crate::call::report::{
     AudioReport, ConnectionReport, DevicesReport, PatternReport, Report, SCHEMA, SessionReport, StreamReport,
     VideoReport,
@@ -77,11 +78,11 @@ impl Engine {
 
     /// Looks at the path to the media server; the report keeps the last one known.
     pub(super) fn note_path(&mut self) {
-        let own = self.own.publishing.as_ref().and_then(|p| p.current.load_full()).map(|p| p.stats().transport);
+        let own = self.own.publishing.as_ref().and_then(|p| p.line.handle()).map(|p| p.stats().transport);
         let others = self
             .people
             .iter()
-            .filter_map(|p| Some(p.stream.as_ref()?.subscribed.as_ref()?.current.load_full()?.stats().transport));
+            .filter_map(|p| Some(p.stream.as_ref()?.subscribed.as_ref()?.line.handle()?.stats().transport));
         for transport in own.into_iter().chain(others) {
             if transport.candidate.is_some() {
                 self.place.candidate = transport.candidate;
@@ -114,7 +115,7 @@ impl Engine {
             },
             timeline_ms: self.timeline.clone(),
             connection: ConnectionReport {
-                state: state_word(&self.connection).to_owned(),
+                state: self.place.left_in.unwrap_or_else(|| state_word(&self.connection)).to_owned(),
                 reconnects: self.place.reconnects,
                 reconnect_ms: self.place.reconnect_ms.clone(),
                 rtt_ms: self.place.rtt_ms,
@@ -164,7 +165,7 @@ impl Engine {
     fn own_stream_report(&self) -> Option<StreamReport> {
         let publishing = self.own.publishing.as_ref()?;
         let stream_id = publishing.stream_id.clone()?;
-        let stats = publishing.current.load_full().map(|p| p.stats()).unwrap_or_default();
+        let stats = publishing.line.figures();
         let encoder = self.own.encoder.as_ref().map(|e| e.stats());
         let live_s = self.own.encoded_since.map(|at| at.elapsed().as_secs_f64()).filter(|s| *s > 0.5);
         let video = publishing.has_video.then(|| {
@@ -212,7 +213,7 @@ impl Engine {
 
     pub(super) fn stream_report(&self, person: &Person, stream: &Stream) -> StreamReport {
         let subscribed = stream.subscribed.as_ref();
-        let stats = subscribed.and_then(|s| s.current.load_full()).map(|s| s.stats()).unwrap_or_default();
+        let stats = subscribed.map(|s| s.line.figures()).unwrap_or_default();
         let video = stream.has_video.then(|| {
             let receive = stats.video.clone().unwrap_or_default();
             let decoder = subscribed.map(|s| s.decoder.stats()).unwrap_or_default();
@@ -317,7 +318,7 @@ fn tile(person: &Person) -> Tile {
 }
 
 /// The word of the report for a state.
-fn state_word(connection: &Connection) -> &'static str {
+pub(super) fn state_word(connection: &Connection) -> &'static str {
     match connection {
         Connection::Idle => "idle",
         Connection::Joining(_) => "joining",

@@ -5,6 +5,7 @@ use std::time::Instant;
 use tracing::{debug, info};
 
 use super::Engine;
+use super::reporting::state_word;
 use crate::call::event::Event;
 use crate::call::leg::LegInput;
 use crate::call::view::{Connection, Failure, JoinStep};
@@ -33,6 +34,9 @@ impl Engine {
                 let told =
                     LegInput::Candidate { candidate, sdp_mid: Some(sdp_mid), sdp_mline_index: Some(sdp_mline_index) };
                 self.route_candidate(&connection_id, told);
+            }
+            SignalingEvent::ServerOffers { connection_id, stream_id, sdp_offer } => {
+                self.server_offers(&connection_id, &stream_id, sdp_offer);
             }
             SignalingEvent::Signal { from, kind, data } => self.signal(from, &kind, data),
             SignalingEvent::PropertyChanged { connection_id, stream_id, property, reason } => {
@@ -71,9 +75,13 @@ impl Engine {
                 let event = self.event("givenUp");
                 self.emit(event);
             }
-            SignalingEvent::Left => self.ended("disconnect"),
+            SignalingEvent::Left => {
+                // The report says how the connection stood; that we left is in the timeline.
+                self.place.left_in = Some(state_word(&self.connection));
+                self.ended("disconnect");
+            }
             SignalingEvent::Evicted { reason } => {
-                self.error = Some(format!("removed from the session: {reason}"));
+                self.error = Some(format!("removed from the session ({reason}): {}", eviction(&reason)));
                 self.ended(&reason);
             }
             SignalingEvent::Failed(error) => self.failed(error),
@@ -151,6 +159,7 @@ impl Engine {
             self.place.rejoining = true;
             let event = self.event("rejoining").with("reason", cause);
             self.emit(event);
+            // A shared screen stays: its connection is its own and finds its own way back.
             self.close_legs();
         }
         self.connection = Connection::Rejoining { attempt };
@@ -228,24 +237,18 @@ impl Engine {
     }
 }
 
+/// What became of us and what to do, by the reason as the protocol names it.
+fn eviction(reason: &str) -> &'static str {
+    match reason {
+        "forceDisconnectByUser" => "a moderator did it; ask for a new invitation",
+        "forceDisconnectByServer" => "the server's owner did it; ask for a new invitation",
+        "sessionClosedByServer" => "the room was closed; ask whoever opened it whether there is another",
+        "nodeCrashed" | "mediaServerDisconnect" => "the media server stopped; join again",
+        _ => "join again, or ask for a new invitation",
+    }
+}
+
 /// The failure of the screen that belongs to an error of a server.
 pub(super) fn failure_of(error: &SignalingError) -> Failure {
-    let values = match error {
-        SignalingError::UnknownHost { host }
-        | SignalingError::Unreachable { host, .. }
-        | SignalingError::Untrusted { host, .. }
-        | SignalingError::PinMismatch { host }
-        | SignalingError::NotOpenVidu { host, .. }
-        | SignalingError::WrongSecret { host } => vec![("host", host.clone())],
-        SignalingError::Refused { host, port } | SignalingError::Silent { host, port, .. } => {
-            vec![("host", host.clone()), ("port", port.to_string())]
-        }
-        SignalingError::NoSession { session }
-        | SignalingError::Closed { session }
-        | SignalingError::Full { session } => {
-            vec![("room", session.clone())]
-        }
-        _ => Vec::new(),
-    };
-    Failure { key: error.key(), values, detail: error.to_string() }
+    Failure { key: error.key(), values: error.values(), detail: error.to_string() }
 }

@@ -29,6 +29,22 @@ pub enum AudioError {
         /// Technical cause.
         detail: String,
     },
+    /// Another program holds the microphone.
+    #[error("another program holds the microphone {device}: {detail}")]
+    MicrophoneBusy {
+        /// Its name, or what was asked for.
+        device: String,
+        /// Technical cause.
+        detail: String,
+    },
+    /// Another program holds the speaker.
+    #[error("another program holds the speaker {device}: {detail}")]
+    SpeakerBusy {
+        /// Its name, or what was asked for.
+        device: String,
+        /// Technical cause.
+        detail: String,
+    },
     /// No playback device, or the chosen one is not there, or it is refused.
     #[error("no speaker found: {detail}")]
     NoSpeaker {
@@ -47,11 +63,51 @@ impl AudioError {
     /// Key of the text for the user, as in the table of user-visible strings.
     pub fn key(&self) -> &'static str {
         match self {
-            Self::BadSource(_) | Self::NoMicrophone { .. } | Self::File { .. } | Self::Codec(_) | Self::Thread(_) => {
-                "dev.mic_none"
-            }
+            Self::BadSource(_) | Self::NoMicrophone { .. } => "dev.mic_none",
             Self::MicrophoneDenied { .. } => "dev.mic_denied",
+            Self::MicrophoneBusy { .. } => "dev.mic_busy",
+            Self::SpeakerBusy { .. } => "dev.spk_busy",
             Self::BadSink(_) | Self::NoSpeaker { .. } => "dev.spk_none",
+            Self::File { .. } => "dev.sound_file",
+            Self::Codec(_) | Self::Thread(_) => "dev.sound_start",
         }
+    }
+
+    /// Values for the `%{}` of the text.
+    pub fn values(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::MicrophoneBusy { device, .. } | Self::SpeakerBusy { device, .. } => vec![("dev", device.clone())],
+            // The name is enough on the screen; where it lies is nobody else's business.
+            Self::File { path, .. } => {
+                let name = std::path::Path::new(path).file_name().map_or(path.as_str().into(), |n| n.to_string_lossy());
+                vec![("dev", name.into_owned())]
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_cause_has_a_text_of_its_own() {
+        let detail = || "d".to_owned();
+        let all = [
+            AudioError::NoMicrophone { detail: detail() },
+            AudioError::MicrophoneDenied { detail: detail() },
+            AudioError::MicrophoneBusy { device: "USB".to_owned(), detail: detail() },
+            AudioError::NoSpeaker { detail: detail() },
+            AudioError::SpeakerBusy { device: "USB".to_owned(), detail: detail() },
+            AudioError::File { path: "/home/me/a.wav".to_owned(), detail: detail() },
+            AudioError::Codec(detail()),
+        ];
+        let mut keys: Vec<&str> = all.iter().map(AudioError::key).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        assert_eq!(keys.len(), all.len(), "{keys:?}");
+        assert_eq!(AudioError::Thread(detail()).key(), AudioError::Codec(detail()).key());
+        assert_eq!(all[5].values(), [("dev", "a.wav".to_owned())]);
     }
 }

@@ -184,6 +184,11 @@ impl PlayoutStream {
         if ahead >= 0 { at.checked_add(offset) } else { at.checked_sub(offset) }
     }
 
+    /// When the last click of a test tone was heard. Cheap.
+    pub fn last_click_at(&self) -> Option<Instant> {
+        lock(&self.shared.figures).last_click_at
+    }
+
     /// All figures. Computes a spectrum: for once a second, not for every frame.
     pub fn stats(&self) -> PlayoutStats {
         let (jitter, level_dbfs, tone, last_click_at, first_played_at) = {

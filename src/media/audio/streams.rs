@@ -16,10 +16,12 @@ pub(crate) fn no_device(capture: bool, detail: String) -> AudioError {
     if capture { AudioError::NoMicrophone { detail } } else { AudioError::NoSpeaker { detail } }
 }
 
-pub(crate) fn device_error(capture: bool, error: &cpal::Error) -> AudioError {
-    let detail = error.to_string();
+pub(crate) fn device_error(capture: bool, device: &str, error: &cpal::Error) -> AudioError {
+    let (device, detail) = (device.to_owned(), error.to_string());
     match error.kind() {
         ErrorKind::PermissionDenied if capture => AudioError::MicrophoneDenied { detail },
+        ErrorKind::DeviceBusy if capture => AudioError::MicrophoneBusy { device, detail },
+        ErrorKind::DeviceBusy => AudioError::SpeakerBusy { device, detail },
         _ => no_device(capture, detail),
     }
 }
@@ -37,7 +39,7 @@ pub(crate) fn find(id: Option<&str>, capture: bool) -> Result<cpal::Device, Audi
         return Ok(device);
     };
     host.devices()
-        .map_err(|e| device_error(capture, &e))?
+        .map_err(|e| device_error(capture, id, &e))?
         .filter(|d| if capture { d.supports_input() } else { d.supports_output() })
         .find(|d| {
             d.id().is_ok_and(|known| known.to_string() == id || known.id() == id)
@@ -53,7 +55,7 @@ fn choose_config(
     frames: u32,
 ) -> Result<(StreamConfig, SampleFormat), AudioError> {
     let default = if capture { device.default_input_config() } else { device.default_output_config() }
-        .map_err(|e| device_error(capture, &e))?;
+        .map_err(|e| device_error(capture, &identify(device).1, &e))?;
     let ranges: Vec<_> = if capture {
         device.supported_input_configs().map(Iterator::collect).unwrap_or_default()
     } else {
@@ -102,6 +104,7 @@ fn is_harmless(kind: ErrorKind) -> bool {
 
 pub(crate) fn open_microphone(id: Option<&str>, audio: &Thread, frames: u32) -> Result<(Open, Port), AudioError> {
     let device = find(id, true)?;
+    let (id, name) = identify(&device);
     let (config, format) = choose_config(&device, true, frames)?;
     let channels = usize::from(config.channels.max(1));
     let rate_hz = config.sample_rate;
@@ -128,9 +131,8 @@ pub(crate) fn open_microphone(id: Option<&str>, audio: &Thread, frames: u32) -> 
     };
     let stream = device
         .build_input_stream_raw(config, format, callback, on_error, Some(BUILD_TIMEOUT))
-        .map_err(|e| device_error(true, &e))?;
-    stream.play().map_err(|e| device_error(true, &e))?;
-    let (id, name) = identify(&device);
+        .map_err(|e| device_error(true, &name, &e))?;
+    stream.play().map_err(|e| device_error(true, &name, &e))?;
     let open = Open { _stream: stream, pulse, name, id, calls: 0, since: Instant::now(), rate_hz, window: None };
     Ok((open, Port::Microphone(MicrophonePort { samples, rate_hz })))
 }
@@ -152,6 +154,7 @@ where
 
 pub(crate) fn open_speaker(id: Option<&str>, audio: &Thread, frames: u32) -> Result<(Open, Port), AudioError> {
     let device = find(id, false)?;
+    let (id, name) = identify(&device);
     let (config, format) = choose_config(&device, false, frames)?;
     let channels = usize::from(config.channels.max(1));
     let rate_hz = config.sample_rate;
@@ -181,9 +184,8 @@ pub(crate) fn open_speaker(id: Option<&str>, audio: &Thread, frames: u32) -> Res
     };
     let stream = device
         .build_output_stream_raw(config, format, callback, on_error, Some(BUILD_TIMEOUT))
-        .map_err(|e| device_error(false, &e))?;
-    stream.play().map_err(|e| device_error(false, &e))?;
-    let (id, name) = identify(&device);
+        .map_err(|e| device_error(false, &name, &e))?;
+    stream.play().map_err(|e| device_error(false, &name, &e))?;
     let open = Open {
         _stream: stream,
         pulse: Arc::clone(&pulse),
@@ -217,4 +219,19 @@ fn give<T: cpal::SizedSample + FromSample<f32>>(
         frames += 1;
     }
     (frames, missing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busy_device_and_a_denied_one_are_told_apart_from_a_missing_one() {
+        let key = |capture, kind| device_error(capture, "USB", &cpal::Error::new(kind)).key();
+        assert_eq!(key(true, ErrorKind::DeviceBusy), "dev.mic_busy");
+        assert_eq!(key(false, ErrorKind::DeviceBusy), "dev.spk_busy");
+        assert_eq!(key(true, ErrorKind::PermissionDenied), "dev.mic_denied");
+        assert_eq!(key(true, ErrorKind::DeviceNotAvailable), "dev.mic_none");
+        assert_eq!(key(false, ErrorKind::DeviceNotAvailable), "dev.spk_none");
+    }
 }

@@ -276,8 +276,9 @@ impl Driver {
                 SignalingEvent::Rejoining { attempt, retry_at: None, cause: Some(cause_name(cause)) }
             }
             ClientEvent::Pong { .. } => return false,
-            // Only closed-source servers ask for this; the stall watchdog reconnects the stream if its media really stops.
-            ClientEvent::ForciblyReconnect { .. } => return false,
+            ClientEvent::ForciblyReconnect { stream_id, connection_id, sdp_offer } => {
+                SignalingEvent::ServerOffers { connection_id, stream_id, sdp_offer: sdp_offer.as_str().to_owned() }
+            }
         };
         self.tell(told).await;
         false
@@ -348,7 +349,7 @@ impl Driver {
                 host: name,
                 detail: "its answer to the join lacks a connection id".to_owned(),
             },
-            EndReason::NeedsNewToken => SignalingError::TokenRefused,
+            EndReason::NeedsNewToken => SignalingError::NeedsNewToken,
             EndReason::RejoinImpossible => self.last_failure.take().unwrap_or(SignalingError::TokenRefused),
         };
         SignalingEvent::Failed(error)

@@ -130,11 +130,16 @@ impl Signaling for OpenVidu {
         }
     }
 
-    async fn reconnect_subscription_answer(&self, stream_id: &str, sdp_answer: &str) -> Result<(), SignalingError> {
+    async fn reconnect_subscription_answer(
+        &self,
+        stream_id: &str,
+        sdp_answer: &str,
+        forcibly: bool,
+    ) -> Result<(), SignalingError> {
         let action = Action::ReconnectSubscriberAnswer {
             stream_id: stream_id.to_owned(),
             sdp_answer: Sdp::from(sdp_answer.to_owned()),
-            forcibly: false,
+            forcibly,
         };
         self.ask("reconnectStream", action).await.map(drop)
     }

@@ -1,0 +1,303 @@
+//! Opening, changing and muting my devices.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tracing::warn;
+
+use super::own::mode_of;
+use super::sharing::WINDOW_GONE;
+use super::{Engine, MediaNotice};
+use crate::call::config::VideoInput;
+use crate::call::view::{DeviceState, Failure};
+use crate::media::audio::{AudioEvent, MicrophoneSource, SpeakerSink};
+use crate::media::video::capture::{Capture, CaptureEvent};
+use crate::media::video::source::{CameraSource, VideoMode};
+use crate::signaling::{Property, Signaling as _};
+
+impl Engine {
+    /// Opens the camera or screen, unless muted: a muted camera is a closed device.
+    pub(super) fn start_capture(&mut self) {
+        if self.own.video == VideoInput::None || self.own.video_muted {
+            return;
+        }
+        self.own.capture_number += 1;
+        let (number, notices, repaint) = (self.own.capture_number, self.notices.0.clone(), self.config.repaint.clone());
+        let events = Box::new(move |event| {
+            if notices.try_send(MediaNotice::Capture(number, event)).is_err() {
+                warn!("the engine is behind: a camera event was dropped");
+            }
+            if let Some(repaint) = &repaint {
+                repaint();
+            }
+        });
+        self.own.camera_state = DeviceState::Opening;
+        self.own.opening_since = Some(Instant::now());
+        self.own.capture = Some(match &self.own.video {
+            VideoInput::Camera(source) => Capture::open(source, self.own.slot.clone(), events),
+            VideoInput::Screen(source) => Capture::open_screen(source, self.own.slot.clone(), events),
+            VideoInput::None => return,
+        });
+        self.dirty = true;
+    }
+
+    pub(super) fn stop_capture(&mut self) {
+        // Closing waits for the driver, which may take its time: not on the engine's task.
+        if let Some(capture) = self.own.capture.take() {
+            tokio::task::spawn_blocking(move || capture.close());
+        }
+        self.own.capture_number += 1;
+        self.own.opening_since = None;
+    }
+
+    pub(super) fn media_notice(&mut self, notice: MediaNotice) {
+        self.dirty = true;
+        match notice {
+            MediaNotice::Capture(number, event) if number == self.own.capture_number => self.capture_event(event),
+            MediaNotice::Capture(..) => {}
+            MediaNotice::Decoder(leg, event, at) => self.decoder_event(leg, event, at),
+            MediaNotice::Refused(command, message) => self.refuse(command, &message),
+        }
+    }
+
+    fn capture_event(&mut self, event: CaptureEvent) {
+        match event {
+            CaptureEvent::Opened { name, width, height, fps } => {
+                self.own.opening_since = None;
+                self.own.camera_state = DeviceState::On;
+                self.own.camera_name = Some(name.clone());
+                let changed = (self.own.mode.width, self.own.mode.height) != (width, height);
+                self.own.mode = VideoMode { width, height, fps };
+                let event = self
+                    .event("cameraOpened")
+                    .with("device", name)
+                    .with("width", width)
+                    .with("height", height)
+                    .with("fps", fps);
+                self.emit(event);
+                if changed && self.own.publishing.as_ref().is_some_and(|p| p.stream_id.is_some()) {
+                    let server = Arc::clone(&self.signaling);
+                    self.request("camera", async move {
+                        server.set_property(Property::VideoDimensions(width, height)).await
+                    });
+                }
+                if let Some(encoder) = &self.own.encoder {
+                    encoder.set_limit((width, height), fps);
+                    encoder.request_key_frame();
+                } else if self.own.publishing.as_ref().is_some_and(|p| !p.has_video) {
+                    // The camera came late: the stream without a picture is replaced by one with it.
+                    self.unpublish("cameraOpened");
+                    self.own.unpublished = false;
+                }
+            }
+            CaptureEvent::Failed { key, device, detail } => {
+                self.own.opening_since = None;
+                let event =
+                    self.event("deviceError").with("device", "camera").with("key", key).with("message", detail.clone());
+                self.emit(event);
+                let values = vec![("dev", device)];
+                self.own.capture = None;
+                if matches!(self.own.video, VideoInput::Screen(_)) && !self.config.media.publish_only {
+                    // The camera comes back in its place.
+                    self.notice(key, values);
+                    self.share(None);
+                } else {
+                    self.own.camera_state = DeviceState::Failed(Failure { key, values, detail });
+                    self.announce_video(false);
+                }
+            }
+            CaptureEvent::Stalled { device, for_ms } => {
+                let event = self.event("cameraStalled").with("for_ms", for_ms);
+                self.emit(event);
+                self.own.camera_state = DeviceState::Failed(Failure {
+                    key: "dev.cam_lost",
+                    values: vec![("dev", device)],
+                    detail: format!("no picture for {for_ms} ms"),
+                });
+            }
+            CaptureEvent::Recovered => {
+                self.own.camera_state = DeviceState::On;
+                let event = self.event("cameraRecovered");
+                self.emit(event);
+            }
+            CaptureEvent::Ended => {
+                self.own.capture = None;
+                if matches!(self.own.video, VideoInput::Screen(_)) {
+                    self.notice(WINDOW_GONE, Vec::new());
+                    if self.config.media.publish_only {
+                        // The second connection has nothing left to carry; the first one reads the notice.
+                        self.begin_leave();
+                    } else {
+                        self.share(None);
+                    }
+                } else {
+                    self.own.camera_state = DeviceState::None;
+                    self.announce_video(false);
+                }
+            }
+        }
+    }
+
+    pub(super) fn audio_event(&mut self, event: AudioEvent) {
+        self.dirty = true;
+        let unmuted = if self.own.audio_muted { DeviceState::Muted } else { DeviceState::On };
+        match event {
+            AudioEvent::MicrophoneOpened(name) => {
+                self.own.microphone_state = unmuted;
+                self.own.microphone_name = Some(name.clone());
+                let event = self.event("microphoneOpened").with("device", name);
+                self.emit(event);
+            }
+            AudioEvent::MicrophoneFailed(error) => {
+                let event = self
+                    .event("deviceError")
+                    .with("device", "microphone")
+                    .with("key", error.key())
+                    .with("message", error.to_string());
+                self.emit(event);
+                self.own.microphone_state = DeviceState::Failed(Failure {
+                    key: error.key(),
+                    values: error.values(),
+                    detail: error.to_string(),
+                });
+            }
+            AudioEvent::MicrophoneLost(name) => {
+                let event = self.event("microphoneLost").with("device", name);
+                self.emit(event);
+            }
+            AudioEvent::SpeakerOpened(name) => {
+                self.own.speaker_name = Some(name.clone());
+                let event = self.event("speakerOpened").with("device", name);
+                self.emit(event);
+            }
+            AudioEvent::SpeakerFailed(error) => {
+                let event = self
+                    .event("deviceError")
+                    .with("device", "speaker")
+                    .with("key", error.key())
+                    .with("message", error.to_string());
+                self.emit(event);
+                self.notice(error.key(), error.values());
+            }
+            AudioEvent::SpeakerLost(name) => {
+                let event = self.event("speakerLost").with("device", name);
+                self.emit(event);
+            }
+            AudioEvent::MicrophoneSilent => {
+                let name = self.own.microphone_name.clone().unwrap_or_default();
+                self.notice("dev.mic_silent", vec![("dev", name)]);
+            }
+            AudioEvent::MicrophoneAudible => {}
+            AudioEvent::TalkingWhileMuted => self.notice("mute.talking", Vec::new()),
+        }
+    }
+
+    pub(super) fn mute_audio(&mut self, muted: bool) {
+        if let Some(audio) = &self.audio {
+            audio.set_muted(muted);
+        }
+        self.own.audio_muted = muted;
+        if !matches!(self.own.microphone_state, DeviceState::None | DeviceState::Failed(_)) {
+            self.own.microphone_state = if muted { DeviceState::Muted } else { DeviceState::On };
+        }
+        let event = self.event("muted").with("audio", muted);
+        self.emit(event);
+        if self.own.publishing.as_ref().is_some_and(|p| p.stream_id.is_some() && p.has_audio) {
+            let server = Arc::clone(&self.signaling);
+            self.request("mute", async move { server.set_property(Property::AudioActive(!muted)).await });
+        }
+    }
+
+    pub(super) fn mute_video(&mut self, muted: bool) {
+        if self.own.video_muted == muted {
+            return;
+        }
+        self.own.video_muted = muted;
+        if self.has_own_video() {
+            if muted {
+                self.stop_capture();
+                self.own.camera_state = DeviceState::Muted;
+            } else {
+                self.start_capture();
+            }
+        }
+        let event = self.event("muted").with("video", muted);
+        self.emit(event);
+        self.announce_video(!muted);
+    }
+
+    pub(super) fn announce_video(&mut self, active: bool) {
+        if self.own.publishing.as_ref().is_some_and(|p| p.stream_id.is_some() && p.has_video) {
+            let server = Arc::clone(&self.signaling);
+            self.request("mute", async move { server.set_property(Property::VideoActive(active)).await });
+        }
+    }
+
+    pub(super) fn change_camera(&mut self, source: &str) {
+        match CameraSource::parse(source) {
+            Ok(CameraSource::None) => self.use_video(VideoInput::None),
+            Ok(source) => self.use_video(VideoInput::Camera(source)),
+            Err(error) => self.refuse("camera", &error.to_string()),
+        }
+    }
+
+    /// Another picture source in the same stream; nothing is negotiated unless there was no picture before.
+    pub(super) fn use_video(&mut self, video: VideoInput) {
+        self.stop_capture();
+        self.own.video = video;
+        self.own.mode = mode_of(&self.own.video);
+        self.own.camera_state = match (&self.own.video, self.own.video_muted) {
+            (VideoInput::None, _) => DeviceState::None,
+            (_, true) => DeviceState::Muted,
+            (_, false) => DeviceState::Opening,
+        };
+        self.start_capture();
+        let wants_video = self.own.sends_video();
+        match &self.own.publishing {
+            Some(publishing) if !publishing.has_video && wants_video => {
+                self.unpublish("cameraChanged");
+                self.own.unpublished = false;
+            }
+            Some(publishing) if publishing.has_video && !wants_video => self.announce_video(false),
+            Some(_) | None => {}
+        }
+        if wants_video && !self.own.video_muted {
+            self.announce_video(true);
+        }
+        self.dirty = true;
+    }
+
+    pub(super) fn change_microphone(&mut self, source: &str) {
+        match source.parse::<MicrophoneSource>() {
+            Ok(source) => {
+                let there = source != MicrophoneSource::None;
+                if let Some(audio) = &self.audio {
+                    audio.set_microphone(source);
+                }
+                self.own.microphone_state = match (there, self.own.audio_muted) {
+                    (false, _) => DeviceState::None,
+                    (true, true) => DeviceState::Muted,
+                    (true, false) => DeviceState::Opening,
+                };
+                self.own.has_microphone = there;
+                if there && self.own.publishing.as_ref().is_some_and(|p| !p.has_audio) {
+                    self.unpublish("microphoneChanged");
+                    self.own.unpublished = false;
+                }
+                self.dirty = true;
+            }
+            Err(error) => self.refuse("microphone", &error.to_string()),
+        }
+    }
+
+    pub(super) fn change_speaker(&mut self, sink: &str) {
+        match sink.parse::<SpeakerSink>() {
+            Ok(sink) => {
+                if let Some(audio) = &self.audio {
+                    audio.set_speaker(sink);
+                }
+            }
+            Err(error) => self.refuse("speaker", &error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! My stream on its way out: published, fed, ended.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use tracing::warn;
+
+use super::Engine;
+use super::own::Publishing;
+use crate::call::leg::{self, LegReport, Line, PublishSpec, Reporter};
+use crate::call::view::{DeviceState, Failure};
+use crate::media::video::encoder::{EncoderConfig, EncoderThread};
+use crate::peer::{MediaKind, PublishMedia};
+use crate::signaling::{PublishRequest, Signaling as _};
+
+/// Rate given to the encoder before the network has said anything, in bit/s.
+const START_BITRATE_BPS: u32 = 1_200_000;
+/// Never more than this for a camera, in bit/s.
+const MAX_BITRATE_BPS: u64 = 2_500_000;
+/// Taken off the network's figure for sound and headers, in bit/s.
+const AUDIO_SHARE_BPS: u64 = 50_000;
+
+impl Engine {
+    /// The user wants to publish, after a pause or a refusal.
+    pub(super) fn publish_again(&mut self) {
+        let may = self.place.joined.as_ref().is_none_or(|j| j.role.may_publish());
+        if !may {
+            return self.refuse("publish", "the role does not allow publishing");
+        }
+        if self.own.publishing.is_some() {
+            return self.refuse("publish", "already published");
+        }
+        self.own.unpublished = false;
+        self.own.refused = false;
+    }
+
+    pub(super) fn start_publication(&mut self) {
+        let Some(joined) = self.place.joined.clone() else { return };
+        let (has_audio, has_video) =
+            (self.own.has_microphone && !self.config.media.publish_only, self.own.sends_video());
+        if !has_audio && !has_video {
+            return;
+        }
+        let spec = PublishSpec {
+            transport: self.transport(&joined),
+            own_connection_id: joined.connection_id.clone(),
+            media: PublishMedia { audio: has_audio, video: has_video.then(|| self.config.media.codecs.clone()) },
+            request: PublishRequest {
+                sdp_offer: String::new(),
+                has_audio,
+                has_video,
+                audio_active: !self.own.audio_muted,
+                video_active: !self.own.video_muted,
+                type_of_video: if self.config.media.publish_only { "SCREEN".to_owned() } else { "CAMERA".to_owned() },
+                frame_rate: self.own.mode.fps,
+                video_dimensions: (self.own.mode.width, self.own.mode.height),
+            },
+        };
+        let (leg, input, queue) = self.new_leg();
+        let line = Line::default();
+        let reporter = Reporter { leg, queue: self.leg_reports.0.clone() };
+        tokio::spawn(leg::publish(spec, self.signaling.clone(), queue, reporter, line.clone()));
+        self.own.publishing = Some(Publishing {
+            leg,
+            input,
+            line,
+            stream_id: None,
+            has_audio,
+            has_video,
+            flowing: false,
+            ever_connected: false,
+        });
+        self.dirty = true;
+    }
+
+    /// A report of the publishing leg.
+    pub(super) fn own_report(&mut self, report: LegReport) {
+        let Some(publishing) = &mut self.own.publishing else { return };
+        match report {
+            LegReport::Published { stream_id } => publishing.stream_id = Some(stream_id),
+            LegReport::Sender { sender, codec } => {
+                self.own.sender.store(Some(Arc::new(sender)));
+                self.connect_sinks(codec);
+            }
+            LegReport::Connected => {
+                publishing.flowing = true;
+                let (first, stream_id) = (!publishing.ever_connected, publishing.stream_id.clone());
+                publishing.ever_connected = true;
+                if let Some(encoder) = &self.own.encoder {
+                    encoder.request_key_frame();
+                }
+                if first {
+                    let event = self.event("published").with("stream_id", stream_id);
+                    self.timeline.published.get_or_insert(event.t_ms);
+                    self.emit(event);
+                    self.start_shared_screen();
+                }
+                self.report_video_data();
+            }
+            LegReport::Interrupted { why } => {
+                publishing.flowing = false;
+                let event = self.event("mediaReconnecting").with("direction", "send").with("reason", why);
+                self.emit(event);
+            }
+            LegReport::KeyFrame => {
+                if let Some(encoder) = &self.own.encoder {
+                    encoder.request_key_frame();
+                }
+            }
+            LegReport::Target(bps) => {
+                let bps = bps.saturating_sub(AUDIO_SHARE_BPS).min(MAX_BITRATE_BPS);
+                self.own.target_bps = Some(bps);
+                if let Some(encoder) = &self.own.encoder {
+                    encoder.set_target_bitrate(u32::try_from(bps).unwrap_or(u32::MAX));
+                }
+            }
+            LegReport::Loss(MediaKind::Audio, fraction) => {
+                if let Some(audio) = &self.audio {
+                    audio.set_packet_loss(fraction);
+                }
+            }
+            LegReport::Refused(error) => {
+                warn!(%error, "publication refused");
+                self.own.stop_publishing();
+                self.own.refused = true;
+                self.stop_audio_sink();
+                let event = self
+                    .event("error")
+                    .with("command", "publish")
+                    .with("key", error.failure().key)
+                    .with("message", error.to_string());
+                self.emit(event);
+            }
+            LegReport::Loss(..)
+            | LegReport::FirstPacket(_)
+            | LegReport::Stalled(..)
+            | LegReport::SenderReport { .. } => {}
+        }
+        self.dirty = true;
+    }
+
+    /// Lets microphone and camera flow into whatever transport is current. The sinks stay when a transport is rebuilt.
+    fn connect_sinks(&mut self, codec: Option<crate::rtp::frame::VideoCodec>) {
+        if self.own.publishing.as_ref().is_some_and(|p| p.has_audio)
+            && let Some(audio) = &self.audio
+        {
+            let sender = Arc::clone(&self.own.sender);
+            audio.set_sink(Some(Arc::new(move |packet| {
+                if let Some(sender) = &*sender.load() {
+                    sender.send_audio(packet);
+                }
+            })));
+        }
+        let Some(codec) = codec else { return };
+        if let Some(encoder) = &self.own.encoder {
+            encoder.set_codec(codec);
+            encoder.request_key_frame();
+            return;
+        }
+        let (sender, total) = (Arc::clone(&self.own.sender), Arc::clone(&self.own.frames_total));
+        let config = EncoderConfig {
+            codec,
+            max_size: (self.own.mode.width, self.own.mode.height),
+            max_fps: self.own.mode.fps,
+            bitrate_bps: self.own.target_bps.and_then(|b| u32::try_from(b).ok()).unwrap_or(START_BITRATE_BPS),
+            content: self.own.content(),
+        };
+        let sink = Box::new(move |frame| {
+            if let Some(sender) = &*sender.load() {
+                total.fetch_add(1, Ordering::Relaxed);
+                sender.send_video(frame);
+            }
+        });
+        match EncoderThread::start(self.own.slot.clone(), config, sink) {
+            Ok(encoder) => {
+                self.own.encoder = Some(encoder);
+                self.own.encoded_since = Some(Instant::now());
+            }
+            Err(error) => {
+                let event = self.event("deviceError").with("device", "encoder").with("message", error.to_string());
+                self.emit(event);
+                self.own.camera_state =
+                    DeviceState::Failed(Failure { key: "err.codec", values: Vec::new(), detail: error.to_string() });
+            }
+        }
+    }
+
+    pub(super) fn stop_audio_sink(&mut self) {
+        if let Some(audio) = &self.audio {
+            audio.set_sink(None);
+        }
+    }
+
+    /// Others use it for their quality marks; sent once after the stream is up, as the browser does in its first seconds.
+    fn report_video_data(&self) {
+        let (server, mode) = (Arc::clone(&self.signaling), self.own.mode);
+        let (video, audio) = (!self.own.video_muted, !self.own.audio_muted);
+        tokio::spawn(async move { server.video_data(mode.width, mode.height, video, audio).await });
+    }
+
+    pub(super) fn own_stream_gone(&mut self, reason: &str) {
+        let stream_id = self.own.publishing.as_ref().and_then(|p| p.stream_id.clone());
+        self.collect_own_stream();
+        self.own.stop_publishing();
+        self.stop_audio_sink();
+        // Stopped by somebody else: only the user starts it again. A restarted media server is no such decision.
+        self.own.unpublished = reason != "mediaServerReconnect";
+        let event = self.event("streamDestroyed").with("stream_id", stream_id).with("reason", reason);
+        self.emit(event);
+    }
+
+    pub(super) fn unpublish(&mut self, reason: &str) {
+        self.own.unpublished = true;
+        let Some(publishing) = &self.own.publishing else { return };
+        let stream_id = publishing.stream_id.clone();
+        self.collect_own_stream();
+        self.own.stop_publishing();
+        self.stop_audio_sink();
+        if stream_id.is_some() {
+            let server = Arc::clone(&self.signaling);
+            self.request("unpublish", async move { server.unpublish().await });
+        }
+        let event = self.event("streamDestroyed").with("stream_id", stream_id).with("reason", reason);
+        self.emit(event);
+    }
+}

@@ -1,0 +1,437 @@
+//! Somebody's stream on its way in: subscribed, decoded, heard, judged.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use super::{Engine, MediaNotice};
+use crate::call::leg::{self, LegId, LegInput, LegReport, Line, Reporter, SubscribeSpec, Turn};
+use crate::call::sync::LipSync;
+use crate::call::view::{Failure, Level};
+use crate::media::audio::PlayoutStream;
+use crate::media::video::decoder::{DecoderEvent, DecoderStream};
+use crate::media::video::frame::{FrameSlot, VideoFrame};
+use crate::media::video::pattern::{PatternStats, sync_flash};
+use crate::peer::{MediaKind, Sinks, SubscribeMedia, Subscription};
+use crate::protocol::message::{PropertyValue, StreamInfo};
+use crate::rtp::frame::{AudioPacket, EncodedFrame};
+
+/// Somebody's stream.
+pub(super) struct Stream {
+    pub(super) id: String,
+    pub(super) has_audio: bool,
+    pub(super) has_video: bool,
+    pub(super) audio_active: bool,
+    pub(super) video_active: bool,
+    pub(super) screen: bool,
+    pub(super) source: String,
+    pub(super) slot: FrameSlot,
+    pub(super) level: Level,
+    pub(super) wants_audio: bool,
+    pub(super) wants_video: bool,
+    pub(super) visible: bool,
+    pub(super) subscribed: Option<Subscribed>,
+    /// Goes from leg to leg: what is asked of the server about this stream is asked in order.
+    turn: Turn,
+    pub(super) stalled_ms: Option<u64>,
+    pub(super) failure: Option<Failure>,
+    pub(super) bars: u8,
+    pub(super) last_packets: (u64, u64),
+}
+
+/// A running subscription.
+pub(super) struct Subscribed {
+    pub(super) leg: LegId,
+    pub(super) input: mpsc::Sender<LegInput>,
+    pub(super) line: Line<Subscription>,
+    pub(super) decoder: Arc<DecoderStream>,
+    pub(super) playout: Option<Arc<PlayoutStream>>,
+    pub(super) pattern: PatternStats,
+    pub(super) lips: Arc<LipSync>,
+    pub(super) started: Instant,
+    pub(super) first_picture: Option<Instant>,
+    pub(super) flowing: bool,
+    pub(super) times: Arc<PictureTimes>,
+}
+
+/// When pictures became ready, written by the decoder's threads. Milliseconds since `origin`, 0 is never.
+#[derive(Debug)]
+pub(super) struct PictureTimes {
+    origin: Instant,
+    first_ms: AtomicU64,
+    last_ms: AtomicU64,
+    tall_ms: AtomicU64,
+}
+
+impl PictureTimes {
+    fn new() -> Self {
+        Self {
+            origin: Instant::now(),
+            first_ms: AtomicU64::new(0),
+            last_ms: AtomicU64::new(0),
+            tall_ms: AtomicU64::new(0),
+        }
+    }
+
+    fn shown(&self, frame: &VideoFrame) {
+        let now = u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
+        // Lost races only mean that a neighboring picture's time is kept.
+        let _ = self.first_ms.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+        self.last_ms.store(now, Ordering::Relaxed);
+        if frame.height >= 720 {
+            let _ = self.tall_ms.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+
+    /// Length of time over which pictures came.
+    pub(super) fn span(&self) -> Duration {
+        let (first, last) = (self.first_ms.load(Ordering::Relaxed), self.last_ms.load(Ordering::Relaxed));
+        Duration::from_millis(last.saturating_sub(first))
+    }
+
+    /// From the first picture to the first with 720 lines.
+    pub(super) fn to_720p_ms(&self) -> Option<u64> {
+        let (first, tall) = (self.first_ms.load(Ordering::Relaxed), self.tall_ms.load(Ordering::Relaxed));
+        (tall > 0).then(|| tall.saturating_sub(first))
+    }
+}
+
+impl Engine {
+    pub(super) fn stream_published(&mut self, connection_id: &str, info: StreamInfo) {
+        let event = self
+            .event("streamCreated")
+            .with("stream_id", info.id.clone())
+            .with("connection_id", connection_id)
+            .with("reason", None::<String>);
+        self.emit(event);
+        let only_publishing = self.config.media.publish_only;
+        let Some(person) = self.people.iter_mut().find(|p| p.connection_id == connection_id) else { return };
+        let kind = info.type_of_video.clone().unwrap_or_else(|| "CUSTOM".to_owned());
+        let mut stream = Stream {
+            has_audio: info.has_audio,
+            has_video: info.has_video,
+            audio_active: info.audio_active.unwrap_or(info.has_audio),
+            video_active: info.video_active.unwrap_or(info.has_video),
+            screen: person.screen || kind == "SCREEN",
+            source: kind.to_ascii_lowercase(),
+            id: info.id,
+            slot: FrameSlot::new(),
+            level: Level::default(),
+            wants_audio: true,
+            wants_video: true,
+            visible: true,
+            subscribed: None,
+            turn: Turn::default(),
+            stalled_ms: None,
+            failure: None,
+            bars: 4,
+            last_packets: (0, 0),
+        };
+        // Reconnecting publishers keep their tile: the picture stays until the new one comes.
+        if let Some(old) = person.stream.take() {
+            stream.slot = old.slot;
+            stream.level = old.level;
+        }
+        let skip = person.ours || only_publishing;
+        person.stream = Some(stream);
+        if !skip {
+            let connection_id = connection_id.to_owned();
+            self.subscribe(&connection_id);
+        }
+    }
+
+    /// Starts the leg, decoder and playout of somebody's stream.
+    fn subscribe(&mut self, connection_id: &str) {
+        let Some(joined) = self.place.joined.clone() else { return };
+        let (leg, input, queue) = self.new_leg();
+        let transport = self.transport(&joined);
+        let decoders = self.config.decoders.clone();
+        let repaint = self.config.repaint.clone();
+        let notices = self.notices.0.clone();
+        let Some(person) = self.people.iter_mut().find(|p| p.connection_id == connection_id) else { return };
+        let gain = person.gain;
+        let Some(stream) = &mut person.stream else { return };
+        let media = SubscribeMedia {
+            audio: stream.has_audio && stream.wants_audio,
+            video: stream.has_video && stream.wants_video,
+        };
+        if !media.audio && !media.video {
+            return;
+        }
+        let (pattern, times, lips) = (PatternStats::new(), Arc::new(PictureTimes::new()), Arc::new(LipSync::default()));
+        let events = Box::new(move |event| match event {
+            DecoderEvent::Picture => {
+                if let Some(repaint) = &repaint {
+                    repaint();
+                }
+            }
+            other => {
+                if notices.try_send(MediaNotice::Decoder(leg, other, Instant::now())).is_err() {
+                    warn!("the engine is behind: a decoder event was dropped");
+                }
+            }
+        });
+        let (reader, clock, flashes) = (pattern.clone(), Arc::clone(&times), Arc::clone(&lips));
+        let hook = Box::new(move |frame: &VideoFrame| {
+            clock.shown(frame);
+            if reader.observe(frame).is_some_and(|strip| strip.crc_ok) {
+                flashes.shown(sync_flash(frame), Instant::now());
+            }
+        });
+        let decoder = Arc::new(decoders.stream(stream.slot.clone(), events, Some(hook)));
+        decoder.set_visible(stream.visible);
+        let playout = if media.audio { self.audio.as_ref().map(|a| Arc::new(a.open_stream())) } else { None };
+        if let Some(playout) = &playout {
+            playout.set_gain(gain);
+            playout.set_expected_active(stream.audio_active);
+        }
+        let sinks = sinks(Arc::clone(&decoder), playout.clone(), Arc::clone(&lips));
+        let spec = SubscribeSpec {
+            transport,
+            connection_id: connection_id.to_owned(),
+            stream_id: stream.id.clone(),
+            media,
+            sinks,
+            server_offers: joined.server_offers,
+            turn: Arc::clone(&stream.turn),
+        };
+        let line = Line::default();
+        let reporter = Reporter { leg, queue: self.leg_reports.0.clone() };
+        // The queue was just made: there is room.
+        drop(input.try_send(LegInput::ExpectActive {
+            audio: stream.audio_active,
+            video: stream.video_active && stream.visible,
+        }));
+        tokio::spawn(leg::subscribe(spec, self.signaling.clone(), queue, reporter, line.clone()));
+        stream.failure = None;
+        stream.subscribed = Some(Subscribed {
+            leg,
+            input,
+            line,
+            decoder,
+            playout,
+            pattern,
+            lips,
+            started: Instant::now(),
+            first_picture: None,
+            flowing: false,
+            times,
+        });
+        self.dirty = true;
+    }
+
+    pub(super) fn stream_gone(&mut self, connection_id: &str, stream_id: &str, reason: &str) {
+        let Some(person) = self.people.iter_mut().find(|p| p.connection_id == connection_id) else { return };
+        if person.stream.as_ref().is_none_or(|s| s.id != stream_id) {
+            return;
+        }
+        let stream = person.stream.take();
+        let at = self.people.iter().position(|p| p.connection_id == connection_id);
+        if let (Some(stream), Some(person)) = (&stream, at.and_then(|i| self.people.get(i))) {
+            let report = self.stream_report(person, stream);
+            self.push_ended(report);
+        }
+        let event = self
+            .event("streamDestroyed")
+            .with("stream_id", stream_id)
+            .with("connection_id", connection_id)
+            .with("reason", reason);
+        self.emit(event);
+    }
+
+    pub(super) async fn leg_report(&mut self, leg: LegId, report: LegReport) {
+        if self.own.publishing.as_ref().is_some_and(|p| p.leg == leg) {
+            return self.own_report(report);
+        }
+        let found = self
+            .people
+            .iter()
+            .position(|p| p.stream.as_ref().and_then(|s| s.subscribed.as_ref()).is_some_and(|s| s.leg == leg));
+        let Some(at) = found else { return };
+        self.dirty = true;
+        let t_ms = self.t_ms();
+        let mut told = None;
+        if let Some(stream) = self.people.get_mut(at).and_then(|p| p.stream.as_mut()) {
+            let stream_id = stream.id.clone();
+            let Some(subscribed) = &mut stream.subscribed else { return };
+            match report {
+                LegReport::Connected => {
+                    subscribed.flowing = true;
+                    stream.stalled_ms = None;
+                }
+                LegReport::Interrupted { why } => {
+                    subscribed.flowing = false;
+                    subscribed.lips.reset();
+                    if why != "disconnected" {
+                        subscribed.decoder.reset();
+                    }
+                    told = Some(
+                        crate::call::Event::new(t_ms, "mediaReconnecting")
+                            .with("stream_id", stream_id)
+                            .with("direction", "recv")
+                            .with("reason", why),
+                    );
+                }
+                LegReport::FirstPacket(MediaKind::Audio) => {
+                    self.timeline.first_remote_audio.get_or_insert(t_ms);
+                }
+                LegReport::Stalled(ms) => {
+                    // A server whose transport is up but gives nothing: one new transport per stall, then patience.
+                    if stream.stalled_ms.is_none() && ms.is_some() {
+                        drop(subscribed.input.try_send(LegInput::Rebuild));
+                        told = Some(crate::call::Event::new(t_ms, "streamStalled").with("stream_id", stream_id));
+                    }
+                    stream.stalled_ms = ms;
+                }
+                LegReport::SenderReport { kind, ntp, rtp } => subscribed.lips.report(kind, ntp, rtp),
+                LegReport::Refused(error) => {
+                    let failure = error.failure();
+                    told = Some(
+                        crate::call::Event::new(t_ms, "error")
+                            .with("command", "subscribe")
+                            .with("stream_id", stream_id)
+                            .with("key", failure.key)
+                            .with("message", error.to_string()),
+                    );
+                    stream.failure = Some(failure);
+                    stream.subscribed = None;
+                }
+                LegReport::FirstPacket(_)
+                | LegReport::KeyFrame
+                | LegReport::Target(_)
+                | LegReport::Loss(..)
+                | LegReport::Published { .. }
+                | LegReport::Sender { .. } => {}
+            }
+        }
+        if let Some(event) = told {
+            self.emit(event);
+        }
+    }
+
+    pub(super) fn decoder_event(&mut self, leg: LegId, event: DecoderEvent, at: Instant) {
+        let t_ms = u64::try_from(at.saturating_duration_since(self.config.started).as_millis()).unwrap_or(0);
+        let found = self
+            .people
+            .iter_mut()
+            .filter_map(|p| p.stream.as_mut())
+            .find(|s| s.subscribed.as_ref().is_some_and(|x| x.leg == leg));
+        let Some(stream) = found else { return };
+        let Some(subscribed) = &mut stream.subscribed else { return };
+        match event {
+            DecoderEvent::NeedKeyFrame => drop(subscribed.input.try_send(LegInput::NeedKeyFrame)),
+            DecoderEvent::FirstPicture { width, height } => {
+                subscribed.first_picture = Some(at);
+                let started = subscribed.started;
+                let id = stream.id.clone();
+                self.timeline.first_remote_frame.get_or_insert(t_ms);
+                let event = crate::call::Event::new(t_ms, "firstPicture")
+                    .with("stream_id", id)
+                    .with("width", width)
+                    .with("height", height)
+                    .with("after_ms", u64::try_from(at.saturating_duration_since(started).as_millis()).unwrap_or(0));
+                self.emit(event);
+            }
+            DecoderEvent::Failed => {
+                stream.failure = Some(Failure {
+                    key: "err.codec",
+                    values: Vec::new(),
+                    detail: "the decoder does not start".to_owned(),
+                });
+            }
+            DecoderEvent::Picture => {}
+        }
+    }
+
+    pub(super) fn apply_property(&mut self, stream_id: &str, property: &PropertyValue) {
+        let found = self.people.iter_mut().filter_map(|p| p.stream.as_mut()).find(|s| s.id == stream_id);
+        let Some(stream) = found else { return };
+        match property {
+            PropertyValue::AudioActive(on) => stream.audio_active = *on,
+            PropertyValue::VideoActive(on) => stream.video_active = *on,
+            _ => return,
+        }
+        if let Some(subscribed) = &stream.subscribed {
+            let video = stream.video_active && stream.visible;
+            drop(subscribed.input.try_send(LegInput::ExpectActive { audio: stream.audio_active, video }));
+            if let Some(playout) = &subscribed.playout {
+                playout.set_expected_active(stream.audio_active);
+            }
+            if !stream.video_active {
+                subscribed.pattern.interrupted();
+            }
+        }
+        if !stream.video_active {
+            // A switched-off camera shows the person's initial, not a frozen face.
+            stream.slot.clear();
+            stream.stalled_ms = None;
+        }
+        self.dirty = true;
+    }
+
+    pub(super) fn choose_media(&mut self, stream_id: &str, audio: bool, video: bool) {
+        let Some(person) = self.people.iter_mut().find(|p| p.stream.as_ref().is_some_and(|s| s.id == stream_id)) else {
+            return self.refuse("subscribe", "no such stream");
+        };
+        let connection_id = person.connection_id.clone();
+        let Some(stream) = &mut person.stream else { return };
+        if (stream.wants_audio, stream.wants_video) == (audio, video) && stream.subscribed.is_some() == (audio || video)
+        {
+            return;
+        }
+        stream.wants_audio = audio;
+        stream.wants_video = video;
+        let had = stream.subscribed.take().is_some();
+        stream.slot.clear();
+        self.dirty = true;
+        let turn = Arc::clone(&stream.turn);
+        if audio || video {
+            // The new leg waits for the end of the old one and takes its subscription back before it offers.
+            self.subscribe(&connection_id);
+        } else if had {
+            let server = self.signaling.clone();
+            tokio::spawn(leg::unsubscribe(turn, server, stream_id.to_owned()));
+        }
+    }
+
+    pub(super) fn tile_size(&mut self, stream_id: &str, size: (u32, u32)) {
+        let found = self.people.iter_mut().filter_map(|p| p.stream.as_mut()).find(|s| s.id == stream_id);
+        let Some(stream) = found else {
+            // The window asks for every tile, also its own.
+            let own = self.own.publishing.as_ref().and_then(|p| p.stream_id.as_deref());
+            if !stream_id.is_empty() && own != Some(stream_id) {
+                self.refuse("tile", "no such stream");
+            }
+            return;
+        };
+        let visible = size.0 > 0 && size.1 > 0;
+        if stream.visible == visible {
+            return;
+        }
+        stream.visible = visible;
+        if let Some(subscribed) = &stream.subscribed {
+            subscribed.decoder.set_visible(visible);
+            if !visible {
+                subscribed.pattern.interrupted();
+            }
+        }
+    }
+}
+
+fn sinks(decoder: Arc<DecoderStream>, playout: Option<Arc<PlayoutStream>>, lips: Arc<LipSync>) -> Sinks {
+    let sound = playout.clone();
+    Sinks {
+        video: Arc::new(move |frame: EncodedFrame| {
+            let due = lips.due(frame.rtp_timestamp, playout.as_deref(), Instant::now());
+            decoder.push_at(frame, due);
+        }),
+        audio: Arc::new(move |packet: AudioPacket| {
+            if let Some(playout) = &sound {
+                playout.push(packet);
+            }
+        }),
+    }
+}

@@ -1,0 +1,110 @@
+//! Sharing a screen.
+
+use tracing::info;
+
+use super::Engine;
+use crate::call::command::Command;
+use crate::call::config::VideoInput;
+use crate::call::handle::start;
+use crate::call::view::{Connection, DeviceState};
+use crate::media::audio::MicrophoneSource;
+use crate::media::video::source::ScreenSource;
+
+/// The window that was shared is not there any more.
+pub(super) const WINDOW_GONE: &str = "share.window_gone";
+/// The second connection is gone.
+const LOST: &str = "share.lost";
+
+impl Engine {
+    /// Shares a screen: over a second connection where we can get a second token, else in place of the camera.
+    pub(super) fn share(&mut self, screen: Option<String>) {
+        self.dirty = true;
+        let Some(source) = screen else {
+            if let Some(call) = self.screen_call.take() {
+                let _ = call.send(Command::Leave);
+                let event = self.event("shareStopped");
+                self.emit(event);
+            } else if let Some((before, muted)) = self.own.camera_before_share.take() {
+                self.own.video_muted = muted;
+                self.use_video(before);
+                if muted {
+                    self.announce_video(false);
+                }
+                let event = self.event("shareStopped");
+                self.emit(event);
+            } else {
+                self.refuse("share", "nothing is shared");
+            }
+            return;
+        };
+        match ScreenSource::parse(&source) {
+            Ok(source) => self.share_screen(source),
+            Err(error) => self.refuse("share", &error.to_string()),
+        }
+    }
+
+    pub(super) fn start_shared_screen(&mut self) {
+        if let Some(source) = self.config.media.screen.take() {
+            self.share_screen(source);
+        }
+    }
+
+    fn share_screen(&mut self, source: ScreenSource) {
+        if !self.may_publish_now() {
+            return self.refuse("share", "the role does not allow publishing");
+        }
+        if let Some(call) = self.screen_call.take() {
+            let _ = call.send(Command::Leave);
+        }
+        if self.config.target.source.renewable() {
+            let mut config = self.config.clone();
+            config.media.video = VideoInput::Screen(source);
+            config.media.microphone = MicrophoneSource::None;
+            config.media.screen = None;
+            config.media.publish_only = true;
+            config.media.subscribe_only = false;
+            config.media.video_muted = false;
+            info!("sharing the screen over a second connection");
+            self.screen_call = Some(start(config));
+        } else {
+            if self.own.camera_before_share.is_none() {
+                self.own.camera_before_share = Some((self.own.video.clone(), self.own.video_muted));
+            }
+            self.notice("share.replaces_camera", Vec::new());
+            self.own.video_muted = false;
+            self.use_video(VideoInput::Screen(source));
+        }
+        let event = self.event("shareStarted").with("own_connection", self.screen_call.is_some());
+        self.emit(event);
+    }
+
+    /// A screen that cannot be captured, or whose connection has ended or found no way back, is not shared any more, and its
+    /// user is told.
+    pub(super) fn watch_screen_call(&mut self) {
+        let Some(call) = &self.screen_call else { return };
+        let view = call.view();
+        let gone = view.notices.iter().find(|n| n.key == WINDOW_GONE);
+        // Given up while we are in: nobody is going to press its button.
+        let in_place = self.connection == Connection::Connected;
+        let (key, values, reason) = match (&view.me.camera, &view.connection) {
+            (DeviceState::Failed(failure), _) => (failure.key, failure.values.clone(), failure.key.to_owned()),
+            _ if gone.is_some() => (WINDOW_GONE, Vec::new(), WINDOW_GONE.to_owned()),
+            (_, Connection::Failed(failure)) if call.is_over() || in_place => {
+                (LOST, Vec::new(), failure.key.to_owned())
+            }
+            (_, Connection::Ended { reason }) => (LOST, Vec::new(), reason.clone()),
+            _ if call.is_over() => (LOST, Vec::new(), "disconnect".to_owned()),
+            _ => return,
+        };
+        // Over already, or told to go now.
+        let _ = call.send(Command::Leave);
+        self.screen_call = None;
+        self.notice(key, values);
+        let event = self.event("shareStopped").with("reason", reason);
+        self.emit(event);
+    }
+
+    pub(super) fn sharing(&self) -> bool {
+        self.screen_call.is_some() || self.own.camera_before_share.is_some()
+    }
+}

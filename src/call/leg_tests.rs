@@ -1,0 +1,188 @@
+//! A subscribing leg against a server that is one of our own publications.
+
+use std::sync::Mutex as StdMutex;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::*;
+use crate::peer::PublishMedia;
+use crate::signaling::{Property, Published};
+
+const STREAM: &str = "str_CAM_Aaaa_con_A";
+
+/// What was asked of the server, and the answers it got.
+#[derive(Default)]
+struct Server {
+    asked: StdMutex<Vec<String>>,
+    answers: StdMutex<Vec<String>>,
+    offer: StdMutex<String>,
+}
+
+impl Server {
+    fn note(&self, what: impl Into<String>) {
+        self.asked.lock().unwrap().push(what.into());
+    }
+
+    fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+
+    async fn wait_for(&self, what: &str, count: usize) {
+        for _ in 0..500 {
+            if self.asked().iter().filter(|a| *a == what).count() >= count {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{count} times {what} in vain: {:?}", self.asked());
+    }
+}
+
+#[async_trait]
+impl Signaling for Server {
+    async fn publish(&self, _: PublishRequest) -> Result<Published, SignalingError> {
+        Err(SignalingError::NotConnected)
+    }
+    async fn unpublish(&self) -> Result<(), SignalingError> {
+        Ok(())
+    }
+    async fn subscribe(&self, _: &str, _: &str) -> Result<String, SignalingError> {
+        Err(SignalingError::NotConnected)
+    }
+    async fn prepare_subscribe(&self, _: &str, reconnect: bool) -> Result<String, SignalingError> {
+        self.note(format!("prepare {reconnect}"));
+        Ok(self.offer.lock().unwrap().clone())
+    }
+    async fn answer_subscribe(&self, _: &str, answer: &str) -> Result<(), SignalingError> {
+        self.answers.lock().unwrap().push(answer.to_owned());
+        self.note("answer");
+        Ok(())
+    }
+    async fn unsubscribe(&self, stream_id: &str) -> Result<(), SignalingError> {
+        assert_eq!(stream_id, STREAM);
+        // Longer than anybody needs to send the next request.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        self.note("unsubscribe");
+        Ok(())
+    }
+    async fn reconnect_publication(&self, _: &str) -> Result<String, SignalingError> {
+        Err(SignalingError::NotConnected)
+    }
+    async fn reconnect_subscription(&self, _: &str, _: &str) -> Result<String, SignalingError> {
+        Err(SignalingError::NotConnected)
+    }
+    async fn reconnect_subscription_answer(&self, _: &str, answer: &str, by: bool) -> Result<(), SignalingError> {
+        self.answers.lock().unwrap().push(answer.to_owned());
+        self.note(if by { "forced answer" } else { "new answer" });
+        Ok(())
+    }
+    async fn candidate(&self, _: LocalCandidate) {}
+    async fn set_property(&self, _: Property) -> Result<(), SignalingError> {
+        Ok(())
+    }
+    async fn signal(&self, _: &str, _: &str, _: &[String]) -> Result<(), SignalingError> {
+        Ok(())
+    }
+    async fn video_data(&self, _: u32, _: u32, _: bool, _: bool) {}
+    async fn force_disconnect(&self, _: &str) -> Result<(), SignalingError> {
+        Ok(())
+    }
+    async fn force_unpublish(&self, _: &str) -> Result<(), SignalingError> {
+        Ok(())
+    }
+    async fn retry_now(&self) {}
+    async fn leave(&self) {}
+}
+
+fn local() -> TransportConfig {
+    TransportConfig { local_addrs: vec![[127, 0, 0, 1].into()], ..TransportConfig::default() }
+}
+
+/// Somebody else's stream, as its server would offer it.
+async fn offered() -> (Publication, mpsc::Receiver<PeerEvent>, String) {
+    let media = PublishMedia { audio: true, video: PublishMedia::any_video() };
+    let (publication, events) = Publication::new(&local(), media).await.unwrap();
+    let offer = publication.offer().await.unwrap();
+    (publication, events, offer)
+}
+
+struct Leg {
+    input: mpsc::Sender<LegInput>,
+    reports: mpsc::Receiver<(LegId, LegReport)>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+fn leg(server: &Arc<Server>, turn: &Turn) -> Leg {
+    let (input, queue) = mpsc::channel(LEG_QUEUE);
+    let (reports, reported) = mpsc::channel(64);
+    let spec = SubscribeSpec {
+        transport: local(),
+        connection_id: "con_A".to_owned(),
+        stream_id: STREAM.to_owned(),
+        media: SubscribeMedia { audio: true, video: true },
+        sinks: Sinks { video: Arc::new(|_| {}), audio: Arc::new(|_| {}) },
+        server_offers: true,
+        turn: Arc::clone(turn),
+    };
+    let reporter = Reporter { leg: LegId(1), queue: reports };
+    let server: Arc<dyn Signaling> = Arc::<Server>::clone(server);
+    let task = tokio::spawn(subscribe(spec, server, queue, reporter, Line::default()));
+    Leg { input, reports: reported, task }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transport_that_the_server_replaces_is_answered_with_a_new_one() {
+    let (server, turn) = (Arc::new(Server::default()), Turn::default());
+    let (first, _first_events, offer) = offered().await;
+    server.offer.lock().unwrap().clone_from(&offer);
+    let mut leg = leg(&server, &turn);
+    server.wait_for("answer", 1).await;
+    let answer = server.answers.lock().unwrap()[0].clone();
+    first.set_answer(&answer).await.unwrap();
+
+    // `forciblyReconnectSubscriber`: the old connection is closed, the new offer is answered by `reconnectStream`.
+    let (second, _second_events, offer) = offered().await;
+    leg.input.send(LegInput::ServerOffers(offer)).await.unwrap();
+    server.wait_for("forced answer", 1).await;
+    let answer = server.answers.lock().unwrap()[1].clone();
+    second.set_answer(&answer).await.unwrap();
+    assert_eq!(server.asked(), ["prepare false", "answer", "forced answer"]);
+    let told = async {
+        while let Some((_, report)) = leg.reports.recv().await {
+            if let LegReport::Interrupted { why } = report {
+                return why;
+            }
+        }
+        String::new()
+    };
+    assert_eq!(tokio::time::timeout(Duration::from_secs(5), told).await.unwrap(), "server_offers");
+    drop(leg.input);
+    tokio::time::timeout(Duration::from_secs(5), leg.task).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_leg_takes_back_what_the_one_before_has_asked_for() {
+    let (server, turn) = (Arc::new(Server::default()), Turn::default());
+    let (_publication, _events, offer) = offered().await;
+    server.offer.lock().unwrap().clone_from(&offer);
+    let old = leg(&server, &turn);
+    server.wait_for("answer", 1).await;
+    // Three changes of mind within a moment: only the last one is asked of the server, behind the end of the first.
+    drop(old.input);
+    let given_up = leg(&server, &turn);
+    drop(given_up.input);
+    let last = leg(&server, &turn);
+    server.wait_for("answer", 2).await;
+    let asked = server.asked();
+    let end: Vec<&str> = asked.iter().map(String::as_str).skip(2).collect();
+    assert!(
+        end == ["unsubscribe", "prepare false", "answer"]
+            || end == ["unsubscribe", "unsubscribe", "prepare false", "answer"],
+        "{asked:?}"
+    );
+    drop(last.input);
+    tokio::time::timeout(Duration::from_secs(5), last.task).await.unwrap().unwrap();
+    unsubscribe(turn, server.clone(), STREAM.to_owned()).await;
+    assert_eq!(server.asked().last().map(String::as_str), Some("unsubscribe"));
+}
