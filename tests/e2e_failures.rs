@@ -81,6 +81,8 @@ fn folders_and_certificates_that_cannot_be_used() {
     let name = ["--session", "no spaces"];
     let empty = tempfile::tempdir().unwrap();
     fails(&[&free[..], &name[..]].concat(), empty.path(), &["a room's name has", "choose another name"]);
+    std::fs::write(empty.path().join("host-rooms.json"), "nonsense").unwrap();
+    fails(&free, empty.path(), &["host-rooms.json", "cannot be read", "move the file away"]);
 }
 
 #[test]

@@ -171,6 +171,7 @@ fn every_host_error() -> Vec<HostError> {
         listen(std::io::ErrorKind::Other),
         DataDir { path: "d".into(), reason: "r".to_owned() },
         Certificate { path: "c".into(), reason: "r".to_owned() },
+        Rooms { path: "r".into(), reason: "r".to_owned() },
         Media("m".to_owned()),
         NotRunning,
         Room(RoomError::Name),
@@ -179,7 +180,7 @@ fn every_host_error() -> Vec<HostError> {
     for error in &all {
         match error {
             PortTaken { .. } | NoPermission { .. } | NoSuchAddress(_) | Listen { .. } | DataDir { .. } => {}
-            Certificate { .. } | Media(_) | NotRunning | Room(RoomError::Name | RoomError::Full) => {}
+            Certificate { .. } | Rooms { .. } | Media(_) | NotRunning | Room(RoomError::Name | RoomError::Full) => {}
         }
     }
     all

@@ -110,7 +110,7 @@ pub enum HostError {
         reason: String,
     },
     /// The rooms of an earlier host cannot be read.
-    #[error("the rooms kept in {} cannot be read: {reason}; move the file away to start without them", path.display())]
+    #[error("the rooms kept in {} cannot be read: {reason}", path.display())]
     Rooms {
         /// The file.
         path: PathBuf,
@@ -150,6 +150,7 @@ impl HostError {
             Self::Listen { .. } => "err.host_listen",
             Self::DataDir { .. } => "err.host_dir",
             Self::Certificate { .. } => "err.host_cert",
+            Self::Rooms { .. } => "err.host_rooms",
             Self::Media(_) | Self::NotRunning => "err.host_start",
             Self::Room(RoomError::Name) => "err.room_name",
             Self::Room(RoomError::Full) => "err.host_full",
@@ -166,6 +167,7 @@ impl HostError {
             Self::Listen { .. } => "connect to a network, or listen on 127.0.0.1",
             Self::DataDir { .. } => "make it writable, or name another folder with --data-dir",
             Self::Certificate { .. } => "move the file away to have a new one made; old invitations then end",
+            Self::Rooms { .. } => "move the file away to start without its rooms; their invitations then end",
             Self::Media(_) | Self::NotRunning => "try again",
             Self::Room(RoomError::Name) => "choose another name",
             Self::Room(RoomError::Full) => "close a room first",
@@ -182,7 +184,9 @@ impl HostError {
             }
             Self::NoSuchAddress(address) => vec![("addr", address.to_string())],
             Self::Listen { addr, .. } => vec![("port", addr.port().to_string())],
-            Self::DataDir { path, .. } | Self::Certificate { path, .. } => vec![("path", path.display().to_string())],
+            Self::DataDir { path, .. } | Self::Certificate { path, .. } | Self::Rooms { path, .. } => {
+                vec![("path", path.display().to_string())]
+            }
             Self::Media(_) | Self::NotRunning | Self::Room(_) => Vec::new(),
         }
     }

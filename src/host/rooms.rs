@@ -18,7 +18,8 @@ impl RoomsFile {
     pub(super) fn open(data_dir: &Path) -> Result<Self, HostError> {
         let path = data_dir.join(ROOMS_FILE);
         let unusable = |reason: String| HostError::Rooms { path: path.clone(), reason };
-        std::fs::create_dir_all(data_dir).map_err(|e| unusable(e.to_string()))?;
+        std::fs::create_dir_all(data_dir)
+            .map_err(|e| HostError::DataDir { path: data_dir.to_owned(), reason: e.to_string() })?;
         let written = match std::fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| unusable(e.to_string()))?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Rooms::default(),
