@@ -16,8 +16,9 @@ const WINDOW: u64 = 1_024;
 const MISSING: usize = 256;
 /// Reordered packets get this long before they are asked for.
 const REORDER_US: u64 = 8_000;
-/// Pause between requests for the same packet.
-const RETRY_US: u64 = 60_000;
+/// Time from a request to its repair before one was seen, and bounds of the pause before the request is repeated.
+const FIRST_REPAIR_US: f64 = 40_000.0;
+const RETRY_US: (u64, u64) = (30_000, 1_000_000);
 /// Requests for the same packet.
 const TRIES: u8 = 10;
 /// Another SSRC on the same payload type takes over when the present one was silent for this long.
@@ -26,8 +27,23 @@ const SOURCE_SILENCE_US: u64 = 500_000;
 #[derive(Debug)]
 struct Missing {
     since_us: u64,
+    first_asked_us: u64,
     asked_us: u64,
     tries: u8,
+}
+
+impl Missing {
+    /// When it is to be asked for (again), if repairs take `repair_us`.
+    fn due_us(&self, repair_us: f64) -> u64 {
+        match self.tries {
+            0 => self.since_us + REORDER_US,
+            // Twice the pause each time: a request that nothing answers may lie in a long queue, as its repair may.
+            tries => {
+                let pause = (repair_us * 1.25) as u64 + 10_000;
+                self.asked_us + (pause << (tries - 1).min(4)).clamp(RETRY_US.0, RETRY_US.1)
+            }
+        }
+    }
 }
 
 /// Numbers of one SSRC.
@@ -98,6 +114,8 @@ pub(super) struct TrackIn {
     pub(super) sequence: Sequence,
     pub(super) cache: Cache,
     awaiting_key: bool,
+    /// Smoothed time from a request to its repair.
+    repair_us: f64,
     picture_shift: u16,
     tl0_shift: u8,
     last_picture: u16,
@@ -125,6 +143,7 @@ impl TrackIn {
             plan,
             source: None,
             awaiting_key: false,
+            repair_us: FIRST_REPAIR_US,
             picture_shift: 0,
             tl0_shift: 0,
             last_picture: 0,
@@ -211,7 +230,7 @@ impl TrackIn {
                 } else if self.plan.feedback.nack {
                     for skipped in highest + 1..input {
                         let since_us = now_us;
-                        source.missing.insert(skipped, Missing { since_us, asked_us: 0, tries: 0 });
+                        source.missing.insert(skipped, Missing { since_us, first_asked_us: 0, asked_us: 0, tries: 0 });
                     }
                     while source.missing.len() > MISSING {
                         source.missing.pop_first();
@@ -225,7 +244,13 @@ impl TrackIn {
             self.counters.duplicates += 1;
             return Accepted::Nothing;
         }
-        source.missing.remove(&input);
+        if let Some(found) = source.missing.remove(&input).filter(|missing| missing.tries > 0) {
+            let took = now_us.saturating_sub(found.first_asked_us) as f64;
+            // Asked for several times it is unknown which request was answered: it only tells that it may take longer.
+            if found.tries == 1 || took > self.repair_us {
+                self.repair_us += (took - self.repair_us) / 8.0;
+            }
+        }
         source.received += 1;
         if !repair {
             source.heard_us = now_us;
@@ -323,21 +348,24 @@ impl TrackIn {
 
     /// Numbers to be asked for now, ascending; returns when to look again.
     pub(super) fn nacks(&mut self, now_us: u64, out: &mut Vec<u16>) -> Option<u64> {
+        let repair_us = self.repair_us;
         let source = self.source.as_mut()?;
         let mut next: Option<u64> = None;
         let mut lost = 0;
         source.missing.retain(|number, missing| {
-            let due = if missing.tries == 0 { missing.since_us + REORDER_US } else { missing.asked_us + RETRY_US };
-            if due <= now_us {
+            if missing.due_us(repair_us) <= now_us {
                 if missing.tries >= TRIES {
                     lost += 1;
                     return false;
+                }
+                if missing.tries == 0 {
+                    missing.first_asked_us = now_us;
                 }
                 missing.tries += 1;
                 missing.asked_us = now_us;
                 out.push(*number as u16);
             }
-            let again = if missing.tries == 0 { missing.since_us + REORDER_US } else { missing.asked_us + RETRY_US };
+            let again = missing.due_us(repair_us);
             next = Some(next.map_or(again, |next| next.min(again)));
             true
         });
