@@ -345,7 +345,7 @@ pub struct DoctorArgs {
 /// Arguments of `bench`.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
-    /// Which: sfu, join.
+    /// Which: sfu, join, latency, network.
     pub what: String,
     /// Write the figures there.
     #[arg(long, value_name = "PATH")]

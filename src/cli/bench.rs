@@ -1,5 +1,7 @@
 //! `tertulia bench`: figures that are measured inside one run.
 
+mod calls;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,7 +28,11 @@ pub(super) fn run(global: &Common, args: &BenchArgs, started: Instant) -> Result
     let figures = match args.what.as_str() {
         "sfu" => sfu()?,
         "join" => common::runtime()?.block_on(join(global, started))?,
-        other => return Err(Failure::Usage(format!("there is no bench {other:?}; there are: sfu, join"))),
+        "latency" => common::runtime()?.block_on(calls::latency(global, started))?,
+        "network" => common::runtime()?.block_on(calls::network(global, started))?,
+        other => {
+            return Err(Failure::Usage(format!("there is no bench {other:?}; there are: sfu, join, latency, network")));
+        }
     };
     let figures = json!({"schema": 1, "version": env!("CARGO_PKG_VERSION"), "bench": args.what, "machine": machine(), "figures": figures});
     println!("{}", serde_json::to_string_pretty(&figures).map_err(Failure::failed)?);
