@@ -130,6 +130,11 @@ fn the_report_has_every_documented_member() {
     assert!(named.report.to_string().contains("carl"));
     b.leave();
     let figures = host.stop();
+    assert_eq!(
+        (&figures["host"]["sessions"], &figures["host"]["participants"], &figures["host"]["streams"]),
+        (&json!(1), &json!(2), &json!(2)),
+        "{figures}"
+    );
     for member in ["packets_in", "packets_out", "bytes_in", "bytes_out"] {
         assert!(figures["host"][member].as_u64().unwrap() > 0, "{member}: {figures}");
     }

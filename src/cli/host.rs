@@ -113,6 +113,15 @@ fn report(stats: Option<&HostStats>, failure: Option<&Failure>, meter: &ProcessM
 pub(super) fn figures(stats: &HostStats, process: &ProcessReport) -> Value {
     let mut figures = json!(stats);
     if let Some(members) = figures.as_object_mut() {
+        // At the end everybody has left: what is of interest is how many there were.
+        for (name, most) in
+            [("sessions", "most_sessions"), ("participants", "most_participants"), ("streams", "most_streams")]
+        {
+            if let Some(most) = members.remove(most) {
+                members.insert(name.to_owned(), most);
+            }
+        }
+        members.remove("sockets");
         members.insert("cpu_s".to_owned(), json!(process.cpu_s));
         members.insert("rss_peak_bytes".to_owned(), json!(process.rss_peak_bytes));
     }

@@ -79,7 +79,7 @@ pub(super) enum Message {
     Rest { request: RestRequest, reply: oneshot::Sender<RestResponse> },
     Media { op: OpId, result: Result<MediaDone, MediaError> },
     Room { name: String, rules: KeyRules, reply: std::sync::mpsc::SyncSender<Result<Secret, RoomError>> },
-    Stats { reply: std::sync::mpsc::SyncSender<(Counts, Option<SfuStats>)> },
+    Stats { reply: std::sync::mpsc::SyncSender<(Counts, Counts, Option<SfuStats>)> },
     Shutdown { reply: std::sync::mpsc::SyncSender<()> },
 }
 
@@ -109,6 +109,8 @@ pub(super) struct Control {
     pub(super) to_self: mpsc::Sender<Message>,
     pub(super) sockets: HashMap<SocketId, SocketSender>,
     pub(super) legs: HashMap<LegId, mpsc::Sender<(OpId, MediaOp)>>,
+    /// The most of everything at once, so far.
+    pub(super) most: Counts,
 }
 
 impl Control {
@@ -136,10 +138,24 @@ impl Control {
                         self.server.handle(ServerInput::MediaGone, self.clock.now());
                     }
                 },
-                _ = tick.tick() => self.server.handle(ServerInput::Tick, self.clock.now()),
+                _ = tick.tick() => {
+                    self.server.handle(ServerInput::Tick, self.clock.now());
+                    self.note_most();
+                }
             }
             self.carry_out();
         }
+    }
+
+    /// A report that is written when everybody has left would say nothing.
+    fn note_most(&mut self) {
+        let now = self.server.counts();
+        self.most = Counts {
+            sessions: self.most.sessions.max(now.sessions),
+            participants: self.most.participants.max(now.participants),
+            streams: self.most.streams.max(now.streams),
+            sockets: self.most.sockets.max(now.sockets),
+        };
     }
 
     fn message(&mut self, message: Message) {
@@ -168,9 +184,10 @@ impl Control {
                 return;
             }
             Message::Stats { reply } => {
-                let (counts, sfu) = (self.server.counts(), self.sfu.clone());
+                self.note_most();
+                let (counts, most, sfu) = (self.server.counts(), self.most, self.sfu.clone());
                 tokio::spawn(async move {
-                    let _ = reply.try_send((counts, sfu.stats().await.ok()));
+                    let _ = reply.try_send((counts, most, sfu.stats().await.ok()));
                 });
                 return;
             }

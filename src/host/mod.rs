@@ -14,7 +14,7 @@ pub use config::{DEFAULT_PORT, HostConfig, HostError, Tls};
 
 use crate::lan::invitation::Invitation;
 use crate::protocol::Secret;
-use crate::protocol::room::{KeyRules, Server, ServerConfig, ServerInput, ServerState};
+use crate::protocol::room::{Counts, KeyRules, Server, ServerConfig, ServerInput, ServerState};
 use control::{Clock, Control, Message};
 use rand::RngCore as _;
 use rooms::RoomsFile;
@@ -42,6 +42,12 @@ pub struct HostStats {
     pub streams: usize,
     /// Open WebSockets.
     pub sockets: usize,
+    /// Most sessions at once since the start.
+    pub most_sessions: usize,
+    /// Most participants at once.
+    pub most_participants: usize,
+    /// Most streams at once.
+    pub most_streams: usize,
     /// Media packets received.
     pub packets_in: Option<u64>,
     /// Media packets forwarded, all receivers together.
@@ -107,8 +113,16 @@ pub fn start(config: HostConfig) -> Result<Handle, HostError> {
     }
     server.handle(ServerInput::Tick, clock.now());
     let (control, messages) = mpsc::channel(control::CONTROL_QUEUE);
-    let state =
-        Control { server, rooms, clock, sfu, to_self: control.clone(), sockets: HashMap::new(), legs: HashMap::new() };
+    let state = Control {
+        server,
+        rooms,
+        clock,
+        sfu,
+        to_self: control.clone(),
+        sockets: HashMap::new(),
+        legs: HashMap::new(),
+        most: Counts::default(),
+    };
     let fingerprint = identity.as_ref().map(|i| i.fingerprint.clone());
     let acceptor = identity.map(|i| TlsAcceptor::from(i.config));
     let shared = server::Shared::new(control.clone(), acceptor.is_some());
@@ -265,13 +279,18 @@ impl Handle {
 
     /// Figures so far; those of media are absent when the media thread does not answer.
     pub fn stats(&self) -> HostStats {
-        let Ok((counts, media)) = self.call(|reply| Message::Stats { reply }) else { return HostStats::default() };
+        let Ok((counts, most, media)) = self.call(|reply| Message::Stats { reply }) else {
+            return HostStats::default();
+        };
         let m = media.as_ref();
         HostStats {
             sessions: counts.sessions,
             participants: counts.participants,
             streams: counts.streams,
             sockets: counts.sockets,
+            most_sessions: most.sessions,
+            most_participants: most.participants,
+            most_streams: most.streams,
             packets_in: m.map(|m| m.rtp_in),
             packets_out: m.map(|m| m.rtp_forwarded),
             bytes_in: m.map(|m| m.bytes_in),
