@@ -6,7 +6,7 @@ mod e2e_support;
 
 use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use e2e_support::{Host, Participant, SECRET};
 use serde_json::{Value, json};
@@ -121,4 +121,28 @@ fn files_that_are_not_there_do_not_end_the_call() {
     other.named("connectionCreated");
     guest.leave();
     other.leave();
+}
+
+/// Whoever has closed the pipe does not want to read any more; the call goes on.
+#[test]
+fn closed_pipes_end_nothing() {
+    let room = Host::start("pipes", &[]);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tertulia"))
+        .args(["join", &room.invitation(), "--headless", "--seconds", "3"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop((child.stdout.take(), child.stderr.take()));
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let mut doctor = Command::new(env!("CARGO_BIN_EXE_tertulia"))
+        .args(["doctor", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop((doctor.stdout.take(), doctor.stderr.take()));
+    let code = doctor.wait().unwrap().code();
+    assert!(matches!(code, Some(0 | 1)), "{code:?}");
 }

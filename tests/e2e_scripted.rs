@@ -275,7 +275,7 @@ fn refusals_of_a_join_have_words_of_their_own() {
         ),
         (401, used, "err.token", ["refused this invitation", "new link"]),
         (902, "No media node with room. Code: 902", "err.no_capacity", ["cannot carry", "try again later"]),
-        (-1, "java.lang.NullPointerException:null", "err.internal", ["error -1", "tell the server's owner"]),
+        (-1, "java.lang.NullPointerException:null", "err.server", ["error -1", "tell the server's owner"]),
     ] {
         let server = Server::start(Script::Refuses("joinRoom", code, message));
         let end = join(&server.token(), &[]).end();

@@ -35,7 +35,7 @@ pub(super) fn run(global: &Common, args: &BenchArgs, started: Instant) -> Result
         }
     };
     let figures = json!({"schema": 1, "version": env!("CARGO_PKG_VERSION"), "bench": args.what, "machine": machine(), "figures": figures});
-    println!("{}", serde_json::to_string_pretty(&figures).map_err(Failure::failed)?);
+    common::say(&serde_json::to_string_pretty(&figures).map_err(Failure::failed)?);
     if let Some(path) = &args.json {
         write_json(path, &figures).map_err(|e| Failure::Failed(format!("{}: {e}", path.display())))?;
     }

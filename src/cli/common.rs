@@ -1,6 +1,6 @@
 //! What several commands need.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -47,6 +47,17 @@ pub(super) fn start_logging(verbose: u8, quiet: bool) {
             .with_ansi(std::io::stderr().is_terminal())
             .try_init(),
     );
+}
+
+/// Writes a line to standard output. Whoever closed the pipe does not want it: that is no reason to fall over.
+pub(super) fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    drop(writeln!(out, "{line}").and_then(|()| out.flush()));
+}
+
+/// Writes a line to standard error, likewise.
+pub(super) fn remark(line: &str) {
+    drop(writeln!(std::io::stderr().lock(), "{line}"));
 }
 
 /// The one runtime of the process.

@@ -133,7 +133,7 @@ async fn watch(demo: &Demo, seconds: f64, snapshot: Option<&std::path::Path>) ->
                 if let (Some(path), Some(call)) = (snapshot, demo.calls.first()) {
                     let (path, view) = (path.to_owned(), call.view());
                     if let Ok(Err(error)) = tokio::task::spawn_blocking(move || common::save_snapshot(&path, &view)).await {
-                        eprintln!("tertulia: {error}");
+                        common::remark(&format!("tertulia: {error}"));
                     }
                 }
             }
@@ -161,9 +161,9 @@ async fn table(demo: &Demo) {
                 )
             })
             .collect();
-        eprintln!("participant {} sees | {}", number + 1, cells.join(" | "));
+        common::remark(&format!("participant {} sees | {}", number + 1, cells.join(" | ")));
     }
-    eprintln!();
+    common::remark("");
 }
 
 /// Ends everybody and writes the report.

@@ -43,12 +43,12 @@ pub(super) fn run(args: &DoctorArgs) -> Result<(), Failure> {
         let text = serde_json::to_string_pretty(
             &serde_json::json!({"schema": 1, "version": env!("CARGO_PKG_VERSION"), "ok": ok, "checks": checks}),
         );
-        println!("{}", text.map_err(Failure::failed)?);
+        common::say(&text.map_err(Failure::failed)?);
     } else {
         for check in &checks {
-            println!("{} {:<12} {}", if check.ok { "ok " } else { "-- " }, check.name, check.found);
+            common::say(&format!("{} {:<12} {}", if check.ok { "ok " } else { "-- " }, check.name, check.found));
             if let Some(remedy) = &check.remedy {
-                println!("    {:<12} {remedy}", "");
+                common::say(&format!("    {:<12} {remedy}", ""));
             }
         }
     }

@@ -39,7 +39,7 @@ pub(super) fn run(global: &Common, args: &HostArgs) -> Result<(), Failure> {
     let runtime = common::runtime()?;
     match open(config, args.session.as_deref()) {
         Ok((handle, ready)) => {
-            println!("{ready}");
+            common::say(&ready.to_string());
             runtime.block_on(serve(args.seconds, &meter));
             let stats = handle.stats();
             handle.shutdown();

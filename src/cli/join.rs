@@ -1,6 +1,6 @@
 //! `tertulia join`: one participant, with or without a window.
 
-use std::io::{BufRead, Write as _};
+use std::io::BufRead;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -151,7 +151,7 @@ async fn snapshot_at(call: CallHandle, path: Option<std::path::PathBuf>, after: 
     let (Some(path), Some(after)) = (path, after) else { return };
     tokio::time::sleep(after).await;
     if let Err(error) = draw(&call, &path).await {
-        eprintln!("tertulia: {error}");
+        common::remark(&format!("tertulia: {error}"));
     }
 }
 
@@ -175,14 +175,8 @@ async fn print_events(call: CallHandle) {
 
 fn print(event: &Event) {
     if let Ok(line) = serde_json::to_string(event) {
-        print_line(&line);
+        common::say(&line);
     }
-}
-
-fn print_line(line: &str) {
-    let mut out = std::io::stdout().lock();
-    // A closed pipe on the other side is no reason to leave the call.
-    drop(writeln!(out, "{line}").and_then(|()| out.flush()));
 }
 
 /// Standard input is read on a thread of its own: a blocked read must not hold the runtime's end up.
@@ -199,7 +193,7 @@ fn input_lines() -> mpsc::Receiver<Vec<u8>> {
         }
     });
     if let Err(error) = reading {
-        eprintln!("tertulia: no commands can be read: {error}");
+        common::remark(&format!("tertulia: no commands can be read: {error}"));
     }
     queue
 }
@@ -212,7 +206,7 @@ async fn read_commands(call: CallHandle) {
         if text.is_empty() {
             continue;
         }
-        let refused = |message: &str| print_line(&control::refusal(text, message).to_string());
+        let refused = |message: &str| common::say(&control::refusal(text, message).to_string());
         if line.len() >= LINE_LIMIT {
             refused("this line is too long");
             continue;
@@ -271,7 +265,7 @@ async fn tell_state(call: CallHandle) {
     loop {
         tick.tick().await;
         let view = call.view();
-        eprintln!("{}", state_line(&view));
+        common::remark(&state_line(&view));
         if call.is_over() {
             return;
         }

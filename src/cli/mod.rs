@@ -61,7 +61,7 @@ pub fn main() -> ExitCode {
     match run(cli, started) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("tertulia: {failure}");
+            common::remark(&format!("tertulia: {failure}"));
             ExitCode::from(match failure {
                 Failure::Usage(_) => USAGE,
                 Failure::Failed(_) => FAILED,

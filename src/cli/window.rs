@@ -125,7 +125,7 @@ async fn draw(call: &CallHandle, path: Option<PathBuf>) {
     let Some(path) = path else { return };
     let view = call.view();
     if let Ok(Err(error)) = tokio::task::spawn_blocking(move || common::save_snapshot(&path, &view)).await {
-        eprintln!("tertulia: {error}");
+        common::remark(&format!("tertulia: {error}"));
     }
 }
 

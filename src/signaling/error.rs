@@ -182,7 +182,8 @@ impl SignalingError {
             Self::Unsupported { .. } => "err.unsupported",
             Self::NotAllowed { .. } => "err.rights",
             Self::Codec { .. } => "err.codec",
-            Self::Server { .. } | Self::NoAnswer { .. } | Self::NotConnected => "err.internal",
+            Self::Server { .. } => "err.server",
+            Self::NoAnswer { .. } | Self::NotConnected => "err.internal",
         }
     }
 
@@ -324,7 +325,7 @@ mod tests {
             (203, "Session s is closed. Code: 203", "joinRoom", "err.closed"),
             (204, "Session s cannot be created", "joinRoom", "err.no_capacity"),
             (902, "no capacity", "joinRoom", "err.no_capacity"),
-            (-1, "java.lang.RuntimeException:Version \"x\" of openvidu-browser", "joinRoom", "err.internal"),
+            (-1, "java.lang.RuntimeException:Version \"x\" of openvidu-browser", "joinRoom", "err.server"),
             (
                 401,
                 "Unable to publish video. The user does not have a valid token. Code: 401",
@@ -337,16 +338,16 @@ mod tests {
             (105, "Participant 'con_a' is not streaming media. Code: 105", "receiveVideoFrom", "err.gone"),
             (408, "no publisher", "receiveVideoFrom", "err.gone"),
             (601, "Signal \"to\" field invalid", "sendMessage", "err.gone"),
-            (106, "User con_a is already publishing in session s. Code: 106", "publishVideo", "err.internal"),
-            (302, "Unable to generate SDP answer", "receiveVideoFrom", "err.internal"),
+            (106, "User con_a is already publishing in session s. Code: 106", "publishVideo", "err.server"),
+            (302, "Unable to generate SDP answer", "receiveVideoFrom", "err.server"),
             (800, "Error forcing codec: 'VP9'", "publishVideo", "err.codec"),
             (406, "User has no filter applied", "removeFilter", "err.unsupported"),
             (711, "another broadcast", "startBroadcast", "err.unsupported"),
             (997, "Speech To Text requires OpenVidu Pro", "subscribeToSpeechToText", "err.unsupported"),
             (803, "No connection found for participant with privateId x", "publishVideo", "err.internal"),
             (40_007, "reconnection error", "connect", "err.internal"),
-            (999, "lock time out", "joinRoom", "err.internal"),
-            (4_711, "unheard of", "joinRoom", "err.internal"),
+            (999, "lock time out", "joinRoom", "err.server"),
+            (4_711, "unheard of", "joinRoom", "err.server"),
         ] {
             assert_eq!(key(code, message, method), expected, "{code} {method} {message}");
         }
