@@ -5,12 +5,13 @@
 //! playout) hangs on the engine and survives a rebuild.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
 use tracing::{debug, warn};
 
 pub(super) use super::line::Line;
+use super::patience::{Failures, Patience};
 use super::view::Failure;
 use crate::peer::{
     MediaKind, MediaSender, PeerError, PeerEvent, Publication, PublishMedia, Sinks, SubscribeMedia, Subscription,
@@ -83,8 +84,8 @@ pub(super) enum LegReport {
     Loss(MediaKind, f32),
     /// First packet of a kind.
     FirstPacket(MediaKind),
-    /// No packet of some kind for so many ms; `None` when they flow again.
-    Stalled(Option<u64>),
+    /// No packet of a kind for so many ms; `None` when they flow again.
+    Stalled(MediaKind, Option<u64>),
     /// Sender's clock mapping, for lip sync.
     SenderReport {
         /// Of what.
@@ -196,8 +197,9 @@ pub(super) async fn publish(
     line: Line<Publication>,
 ) {
     let mut stream_id: Option<String> = None;
-    let mut failures = 0;
-    loop {
+    let mut failures = Failures::default();
+    // Closed: nobody wants it any more, or the server has ended it itself.
+    while !input.is_closed() {
         let outcome =
             publish_once(&spec, &signaling, &mut input, &reporter, &line, &mut stream_id, &mut failures).await;
         if let Some(old) = line.retire() {
@@ -213,7 +215,7 @@ pub(super) async fn publish(
             Outcome::Answer(_) => {}
             Outcome::Rebuild(why) => {
                 reporter.tell(LegReport::Interrupted { why }).await;
-                if !rest(&mut failures, &mut input).await {
+                if !rest(&mut failures, &mut input, &mut (true, true)).await {
                     return;
                 }
             }
@@ -230,9 +232,9 @@ enum Outcome {
 }
 
 /// Waits after too many failures in a row; `false` when the leg was closed meanwhile.
-async fn rest(failures: &mut u32, input: &mut mpsc::Receiver<LegInput>) -> bool {
-    *failures += 1;
-    if *failures <= REBUILDS_IN_A_ROW {
+async fn rest(failures: &mut Failures, input: &mut mpsc::Receiver<LegInput>, active: &mut (bool, bool)) -> bool {
+    failures.in_a_row += 1;
+    if failures.in_a_row <= REBUILDS_IN_A_ROW {
         return true;
     }
     let pause = tokio::time::sleep(Duration::from_millis(REST_MS));
@@ -243,15 +245,19 @@ async fn rest(failures: &mut u32, input: &mut mpsc::Receiver<LegInput>) -> bool 
             told = input.recv() => match told {
                 None => return false,
                 Some(LegInput::Rebuild) => return true,
+                Some(LegInput::ExpectActive { audio, video }) => *active = (audio, video),
                 Some(_) => {}
             },
         }
     }
 }
 
-/// Whether a refusal of `reconnectStream` or of a request that got no answer is worth another try.
-fn passing(error: &SignalingError) -> bool {
-    matches!(error, SignalingError::NoAnswer { .. } | SignalingError::NotConnected)
+/// What a request that went wrong leads to.
+fn after(failures: &mut Failures, error: SignalingError) -> Outcome {
+    match failures.again_after(&error) {
+        Some(why) => Outcome::Rebuild(why.to_owned()),
+        None => Outcome::Refused(error.into()),
+    }
 }
 
 async fn publish_once(
@@ -261,8 +267,12 @@ async fn publish_once(
     reporter: &Reporter,
     line: &Line<Publication>,
     stream_id: &mut Option<String>,
-    failures: &mut u32,
+    failures: &mut Failures,
 ) -> Outcome {
+    if std::mem::take(&mut failures.doubtful) && stream_id.is_none() {
+        // Refused when there is nothing to end, which is as good.
+        drop(signaling.unpublish().await);
+    }
     let (publication, mut events) = match Publication::new(&spec.transport, spec.media.clone()).await {
         Ok(made) => made,
         Err(e) => return Outcome::Refused(e.into()),
@@ -301,8 +311,11 @@ async fn publish_once(
             *stream_id = Some(id);
             sdp
         }
-        Err(e) if passing(&e) => return Outcome::Rebuild("no_answer".to_owned()),
-        Err(e) => return Outcome::Refused(e.into()),
+        // Not there any more, and nobody said that it was ended on purpose: publish anew.
+        Err(SignalingError::Server { code: 105, .. }) if stream_id.take().is_some() => {
+            return Outcome::Rebuild("stream_gone".to_owned());
+        }
+        Err(e) => return after(failures, e),
     };
     if let Err(e) = publication.set_answer(&sdp_answer).await {
         return Outcome::Refused(e.into());
@@ -313,7 +326,7 @@ async fn publish_once(
             event = events.recv() => {
                 let Some(event) = event else { return Outcome::Rebuild("closed".to_owned()) };
                 if let PeerEvent::Connected = event {
-                    *failures = 0;
+                    failures.connected();
                 }
                 if let Some(outcome) = pass_on(event, &**signaling, &spec.own_connection_id, reporter).await {
                     return outcome;
@@ -336,11 +349,17 @@ pub(super) async fn subscribe(
     reporter: Reporter,
     line: Line<Subscription>,
 ) {
-    let mut state = Watching { subscribed: false, failures: 0, active: (true, true), offered: None };
+    let mut state = Watching {
+        subscribed: false,
+        failures: Failures::default(),
+        patience: Patience::default(),
+        active: (true, true),
+        offered: None,
+    };
     let Some(mut at_server) = my_turn(&spec, &signaling, &mut input, &mut state).await else { return };
     // From here on an offer may be on its way: whoever comes next has to take it back.
     *at_server = true;
-    loop {
+    while !input.is_closed() {
         let outcome = subscribe_once(&spec, &signaling, &mut input, &reporter, &line, &mut state).await;
         if let Some(old) = line.retire() {
             old.close().await;
@@ -357,7 +376,7 @@ pub(super) async fn subscribe(
             }
             Outcome::Rebuild(why) => {
                 reporter.tell(LegReport::Interrupted { why }).await;
-                if !rest(&mut state.failures, &mut input).await {
+                if !rest(&mut state.failures, &mut input, &mut state.active).await {
                     return;
                 }
             }
@@ -368,7 +387,8 @@ pub(super) async fn subscribe(
 /// What a subscribing leg keeps from one transport to the next.
 struct Watching {
     subscribed: bool,
-    failures: u32,
+    failures: Failures,
+    patience: Patience,
     /// What the publisher announces as active.
     active: (bool, bool),
     /// The server's own offer of the next transport.
@@ -412,6 +432,75 @@ pub(super) async fn unsubscribe(turn: Turn, signaling: Arc<dyn Signaling>, strea
     drop(begin_turn(turn, signaling, stream_id).await);
 }
 
+/// Waits for a request; our candidates follow it on the way to the server, those of the server are taken in.
+///
+/// A candidate must not overtake the request that makes its end point: the server would give it to the old one.
+async fn ask<T>(
+    request: impl Future<Output = Result<T, SignalingError>>,
+    subscription: &Subscription,
+    (events, input): (&mut mpsc::Receiver<PeerEvent>, &mut mpsc::Receiver<LegInput>),
+    (signaling, endpoint): (&dyn Signaling, &str),
+    state: &mut Watching,
+) -> Result<T, Outcome> {
+    tokio::pin!(request);
+    loop {
+        tokio::select! {
+            biased;
+            answer = &mut request => return answer.map_err(|error| after(&mut state.failures, error)),
+            Some(event) = events.recv() => forward_candidate(signaling, endpoint, event).await,
+            told = input.recv() => match told {
+                None => return Err(Outcome::Over),
+                Some(LegInput::ServerOffers(offer)) => return Err(Outcome::Answer(offer)),
+                Some(LegInput::ExpectActive { audio, video }) => state.active = (audio, video),
+                Some(told) => add_candidate(subscription, told).await,
+            },
+        }
+    }
+}
+
+/// Agrees with the server on a transport.
+async fn negotiate(
+    spec: &SubscribeSpec,
+    server: &dyn Signaling,
+    subscription: &Subscription,
+    (events, input): (&mut mpsc::Receiver<PeerEvent>, &mut mpsc::Receiver<LegInput>),
+    state: &mut Watching,
+) -> Result<(), Outcome> {
+    let (stream_id, way, again) = (spec.stream_id.as_str(), (server, spec.connection_id.as_str()), state.subscribed);
+    let refused = |error: PeerError| Outcome::Refused(error.into());
+    if let Some(offer) = state.offered.take() {
+        let answer = subscription.answer(&offer).await.map_err(refused)?;
+        let request = server.reconnect_subscription_answer(stream_id, &answer, true);
+        ask(request, subscription, (events, input), way, state).await?;
+    } else if spec.server_offers {
+        let request = server.prepare_subscribe(stream_id, again);
+        let offer = ask(request, subscription, (&mut *events, &mut *input), way, state).await?;
+        // From here on the server has it, whatever becomes of the answer.
+        state.subscribed = true;
+        let answer = subscription.answer(&offer).await.map_err(refused)?;
+        let request = async {
+            match again {
+                true => server.reconnect_subscription_answer(stream_id, &answer, false).await,
+                false => server.answer_subscribe(stream_id, &answer).await,
+            }
+        };
+        ask(request, subscription, (events, input), way, state).await?;
+    } else {
+        let offer = subscription.offer().await.map_err(refused)?;
+        let request = async {
+            match again {
+                true => server.reconnect_subscription(stream_id, &offer).await,
+                false => server.subscribe(stream_id, &offer).await,
+            }
+        };
+        let answer = ask(request, subscription, (events, input), way, state).await?;
+        state.subscribed = true;
+        subscription.set_answer(&answer).await.map_err(refused)?;
+    }
+    state.subscribed = true;
+    Ok(())
+}
+
 async fn subscribe_once(
     spec: &SubscribeSpec,
     signaling: &Arc<dyn Signaling>,
@@ -420,6 +509,12 @@ async fn subscribe_once(
     line: &Line<Subscription>,
     state: &mut Watching,
 ) -> Outcome {
+    let server = &**signaling;
+    if std::mem::take(&mut state.failures.doubtful) {
+        // The server refuses a second subscription, and takes the end of one that is not there.
+        state.subscribed = false;
+        drop(server.unsubscribe(&spec.stream_id).await);
+    }
     let (subscription, mut events) = match Subscription::new(&spec.transport, spec.media, spec.sinks.clone()).await {
         Ok(made) => made,
         Err(e) => return Outcome::Refused(e.into()),
@@ -427,60 +522,28 @@ async fn subscribe_once(
     let subscription = Arc::new(subscription);
     line.set(Arc::clone(&subscription));
     subscription.set_expected_active(state.active.0, state.active.1);
-    let (again, handle, server, stream_id) =
-        (state.subscribed, Arc::clone(&subscription), Arc::clone(signaling), spec.stream_id.clone());
-    let (server_offers, offered) = (spec.server_offers, state.offered.take());
-    let ask = async move {
-        if let Some(offer) = offered {
-            let answer = handle.answer(&offer).await?;
-            server.reconnect_subscription_answer(&stream_id, &answer, true).await?;
-        } else if server_offers {
-            let offer = server.prepare_subscribe(&stream_id, again).await?;
-            let answer = handle.answer(&offer).await?;
-            if again {
-                server.reconnect_subscription_answer(&stream_id, &answer, false).await?;
-            } else {
-                server.answer_subscribe(&stream_id, &answer).await?;
-            }
-        } else {
-            let offer = handle.offer().await?;
-            let answer = if again {
-                server.reconnect_subscription(&stream_id, &offer).await?
-            } else {
-                server.subscribe(&stream_id, &offer).await?
-            };
-            handle.set_answer(&answer).await?;
-        }
-        Ok::<(), LegError>(())
-    };
-    tokio::pin!(ask);
-    let asked = loop {
-        tokio::select! {
-            biased;
-            asked = &mut ask => break asked,
-            Some(event) = events.recv() => forward_candidate(&**signaling, &spec.connection_id, event).await,
-            told = input.recv() => match told {
-                None => return Outcome::Over,
-                Some(LegInput::ServerOffers(offer)) => return Outcome::Answer(offer),
-                Some(LegInput::ExpectActive { audio, video }) => state.active = (audio, video),
-                Some(told) => add_candidate(&*subscription, told).await,
-            },
-        }
-    };
-    match asked {
-        Ok(()) => state.subscribed = true,
-        Err(LegError::Signaling(e)) if passing(&e) => return Outcome::Rebuild("no_answer".to_owned()),
-        Err(e) => return Outcome::Refused(e),
+    if let Err(outcome) = negotiate(spec, server, &subscription, (&mut events, input), state).await {
+        return outcome;
     }
     subscription.set_expected_active(state.active.0, state.active.1);
     loop {
         tokio::select! {
             event = events.recv() => {
                 let Some(event) = event else { return Outcome::Rebuild("closed".to_owned()) };
-                if let PeerEvent::Connected = event {
-                    state.failures = 0;
+                match &event {
+                    PeerEvent::Connected => state.failures.connected(),
+                    PeerEvent::FirstKeyFrame => state.patience.key_frame(),
+                    PeerEvent::FirstPacket { kind } | PeerEvent::Resumed { kind } => state.patience.packets(*kind),
+                    PeerEvent::NoKeyFrame if state.patience.without_key_frame(Instant::now()) => {
+                        return Outcome::Rebuild("no_key_frame".to_owned());
+                    }
+                    PeerEvent::Stalled { kind, ms } if state.patience.without_packets(*kind, Instant::now()) => {
+                        reporter.tell(LegReport::Stalled(*kind, Some(*ms))).await;
+                        return Outcome::Rebuild("stalled".to_owned());
+                    }
+                    _ => {}
                 }
-                if let Some(outcome) = pass_on(event, &**signaling, &spec.connection_id, reporter).await {
+                if let Some(outcome) = pass_on(event, server, &spec.connection_id, reporter).await {
                     return outcome;
                 }
             }
@@ -562,19 +625,15 @@ async fn pass_on(event: PeerEvent, signaling: &dyn Signaling, endpoint: &str, re
             warn!(%why, "media transport will be rebuilt");
             return Some(Outcome::Rebuild(why.to_string()));
         }
-        PeerEvent::NoKeyFrame => {
-            debug!("no key frame after the first packets");
-            return Some(Outcome::Rebuild("no_key_frame".to_owned()));
-        }
         PeerEvent::Connected => LegReport::Connected,
         PeerEvent::Disconnected => LegReport::Interrupted { why: "disconnected".to_owned() },
         PeerEvent::KeyFrameRequested => LegReport::KeyFrame,
         PeerEvent::TargetBitrate { bps } => LegReport::Target(bps),
         PeerEvent::LossReport { kind, fraction } => LegReport::Loss(kind, fraction),
-        PeerEvent::Rtt { .. } => return None,
+        PeerEvent::Rtt { .. } | PeerEvent::NoKeyFrame | PeerEvent::FirstKeyFrame => return None,
         PeerEvent::FirstPacket { kind } => LegReport::FirstPacket(kind),
-        PeerEvent::Stalled { ms, .. } => LegReport::Stalled(Some(ms)),
-        PeerEvent::Resumed { .. } => LegReport::Stalled(None),
+        PeerEvent::Stalled { kind, ms } => LegReport::Stalled(kind, Some(ms)),
+        PeerEvent::Resumed { kind } => LegReport::Stalled(kind, None),
         PeerEvent::SenderReport { kind, ntp, rtp, .. } => LegReport::SenderReport { kind, ntp, rtp },
     };
     reporter.tell(report).await;

@@ -7,6 +7,7 @@ pub mod event;
 mod handle;
 mod leg;
 mod line;
+mod patience;
 pub mod process;
 pub mod report;
 mod sync;

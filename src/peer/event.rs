@@ -83,8 +83,11 @@ pub enum PeerEvent {
         /// Of what.
         kind: MediaKind,
     },
-    /// No key frame within 2 s of the first video packet (and again every further 2 s): with Kurento only `reconnectStream` helps.
+    /// Nothing can be decoded for want of a key frame, though packets come: since the first packet, or since a loss that nothing repaired. After
+    /// 2 s with a Kurento, which passes no request on, so that only `reconnectStream` helps; after 5 s with others. Again after as long.
     NoKeyFrame,
+    /// The first key frame of this connection arrived.
+    FirstKeyFrame,
     /// No packet for 3 s though the stream is announced as active. Repeated every second while it lasts.
     Stalled {
         /// Of what.

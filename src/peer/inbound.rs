@@ -144,8 +144,15 @@ async fn until(at: Option<Instant>) {
     }
 }
 
+/// Who asks, in feedback of a side that sends nothing; the number that browsers use, which Kurento is known to answer.
+const FEEDBACK_SSRC: u32 = 1;
+
 fn nack(media_ssrc: u32, sequences: &[u16]) -> Box<dyn Packet> {
-    Box::new(TransportLayerNack { sender_ssrc: 0, media_ssrc, nacks: nack_pairs_from_sequence_numbers(sequences) })
+    Box::new(TransportLayerNack {
+        sender_ssrc: FEEDBACK_SSRC,
+        media_ssrc,
+        nacks: nack_pairs_from_sequence_numbers(sequences),
+    })
 }
 
 /// Moves the packets of one audio track; without a taker it only empties the queue.
@@ -178,6 +185,8 @@ pub(super) async fn audio_task(track: Arc<dyn TrackRemote>, to: Option<Arc<Audio
 }
 
 struct VideoState {
+    /// A key frame has come.
+    began: bool,
     /// Made with the first packet, when the codec is known; anew when the codec changes.
     receiver: Option<VideoReceiver>,
     codec: Option<VideoCodec>,
@@ -205,13 +214,14 @@ pub(super) struct VideoIn {
 
 impl VideoIn {
     pub(super) fn new(shared: Arc<Shared>, sink: VideoSink, transform: Option<Arc<dyn FrameTransform>>) -> Self {
-        let state = VideoState { receiver: None, codec: None, repair: Repair::default() };
+        let state = VideoState { began: false, receiver: None, codec: None, repair: Repair::default() };
         let incoming = Arc::new(Incoming::new(MediaKind::Video));
         Self { incoming, shared, sink, transform, state: Mutex::new(state), wake: Notify::new() }
     }
 
     /// What the descriptions agreed on.
     pub(super) fn set_repair(&self, repair: Repair) {
+        lock(&self.incoming.arrivals).set_deaf(repair.kurento);
         lock(&self.state).repair = repair;
     }
 
@@ -250,7 +260,7 @@ impl VideoIn {
     /// Hands on what is complete; then what to tell the sender, and when to look again.
     fn advance(&self, rtt: Option<Duration>, now: Instant) -> (Feedback, Option<Instant>) {
         loop {
-            let frame = {
+            let (frame, began) = {
                 let mut state = lock(&self.state);
                 let Some(receiver) = &mut state.receiver else { return (Feedback::default(), None) };
                 let Some(frame) = receiver.poll_frame() else {
@@ -258,12 +268,16 @@ impl VideoIn {
                         receiver.set_rtt(rtt);
                     }
                     let feedback = receiver.poll_feedback(now);
-                    return (feedback, receiver.poll_timeout());
+                    let (keyless, next) = (receiver.waiting_since(), receiver.poll_timeout());
+                    drop(state);
+                    lock(&self.incoming.arrivals).keyless(keyless);
+                    return (feedback, next);
                 };
-                frame
+                let began = frame.key_frame && !std::mem::replace(&mut state.began, true);
+                (frame, began)
             };
-            if frame.key_frame {
-                lock(&self.incoming.arrivals).key_frame();
+            if began {
+                self.shared.emit(PeerEvent::FirstKeyFrame);
             }
             let data = match &self.transform {
                 Some(transform) => transform.inbound(MediaKind::Video, frame.data),
@@ -335,7 +349,7 @@ pub(super) async fn video_task(track: Arc<dyn TrackRemote>, to: Option<Arc<Video
             compound.push(nack(media_ssrc, &feedback.nacks));
         }
         if feedback.pli {
-            compound.push(Box::new(PictureLossIndication { sender_ssrc: 0, media_ssrc }));
+            compound.push(Box::new(PictureLossIndication { sender_ssrc: FEEDBACK_SSRC, media_ssrc }));
         }
         if !compound.is_empty() {
             let _ = track.write_rtcp(compound).await;

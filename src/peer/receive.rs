@@ -9,17 +9,24 @@ use std::time::{Duration, Instant};
 /// No packet for this long on an active stream is a stall.
 const STALL: Duration = Duration::from_secs(3);
 const STALL_REPEAT: Duration = Duration::from_secs(1);
-/// No key frame this long after the first packet.
+/// How long a key frame may be missing while packets come, where asking for one does nothing.
 const KEY_FRAME_LIMIT: Duration = Duration::from_secs(2);
+/// The same where the sender answers requests: it may be slow, and a new connection asks it for no more.
+const PATIENT_KEY_FRAME_LIMIT: Duration = Duration::from_secs(5);
 
 /// When things happened, for the watch task.
 #[derive(Debug, Default)]
 pub(super) struct Arrivals {
     first: Option<Instant>,
     last: Option<Instant>,
-    first_key_frame: bool,
+    /// Since when only a key frame helps, as the receiver of the frames has it.
+    keyless_since: Option<Instant>,
+    /// Whether the other side passes no key frame request on.
+    deaf: bool,
     /// Whether the sender announces this kind as active.
     expected: bool,
+    /// Since when.
+    expected_since: Option<Instant>,
     /// Since when packets are due: connected and active.
     due_since: Option<Instant>,
     stalled_told: Option<Instant>,
@@ -33,8 +40,17 @@ impl Arrivals {
         self.first.replace(self.first.unwrap_or(now)).is_none()
     }
 
-    pub(super) fn key_frame(&mut self) {
-        self.first_key_frame = true;
+    /// Since when nothing can be decoded without a key frame; `None` while frames come out.
+    pub(super) fn keyless(&mut self, since: Option<Instant>) {
+        if self.keyless_since != since {
+            self.keyless_since = since;
+            self.key_frame_told = None;
+        }
+    }
+
+    /// The other side passes no key frame request on.
+    pub(super) fn set_deaf(&mut self, deaf: bool) {
+        self.deaf = deaf;
     }
 
     pub(super) fn expect(&mut self, active: bool, now: Instant) {
@@ -42,6 +58,7 @@ impl Arrivals {
             // A camera takes a moment to open after the announcement.
             self.due_since = self.due_since.map(|_| now);
             self.last = self.last.map(|_| now);
+            self.expected_since = Some(now);
         }
         self.expected = active;
     }
@@ -63,9 +80,11 @@ impl Arrivals {
         } else if self.stalled_told.take().is_some() && silence < STALL {
             out.push(PeerEvent::Resumed { kind });
         }
-        if kind == MediaKind::Video && !self.first_key_frame && self.expected {
-            let since = self.key_frame_told.or(self.first);
-            if since.is_some_and(|since| now.saturating_duration_since(since) >= KEY_FRAME_LIMIT) {
+        // Whoever switches a camera on sends a key frame with it, a moment after saying so.
+        if let Some(since) = self.keyless_since.filter(|_| self.expected && silence < STALL) {
+            let since = [self.expected_since, self.key_frame_told].into_iter().flatten().fold(since, Instant::max);
+            let limit = if self.deaf { KEY_FRAME_LIMIT } else { PATIENT_KEY_FRAME_LIMIT };
+            if now.saturating_duration_since(since) >= limit {
                 self.key_frame_told = Some(now);
                 out.push(PeerEvent::NoKeyFrame);
             }
@@ -153,12 +172,13 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_key_frame_is_told_two_seconds_after_the_first_packet() {
+    fn a_missing_key_frame_is_told_after_two_seconds() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        let mut a = Arrivals { expected: true, ..Arrivals::default() };
+        let mut a = Arrivals { expected: true, deaf: true, ..Arrivals::default() };
         check(&mut a, MediaKind::Video, at(0));
         a.packet(at(1_000));
+        a.keyless(Some(at(1_000)));
         a.packet(at(2_900));
         assert!(check(&mut a, MediaKind::Video, at(2_900)).is_empty());
         a.packet(at(3_000));
@@ -167,8 +187,35 @@ mod tests {
         assert!(check(&mut a, MediaKind::Video, at(4_000)).is_empty());
         a.packet(at(5_000));
         assert_eq!(check(&mut a, MediaKind::Video, at(5_000)), [PeerEvent::NoKeyFrame]);
-        a.key_frame();
+        a.keyless(None);
         a.packet(at(9_000));
         assert!(check(&mut a, MediaKind::Video, at(9_000)).is_empty());
+        // A loss in the middle that nothing repaired.
+        a.keyless(Some(at(9_500)));
+        a.packet(at(11_400));
+        assert!(check(&mut a, MediaKind::Video, at(11_400)).is_empty());
+        assert_eq!(check(&mut a, MediaKind::Video, at(11_500)), [PeerEvent::NoKeyFrame]);
+        // Somebody who passes requests on is given more time.
+        a.deaf = false;
+        a.packet(at(16_400));
+        assert!(check(&mut a, MediaKind::Video, at(16_400)).is_empty());
+        assert_eq!(check(&mut a, MediaKind::Video, at(16_500)), [PeerEvent::NoKeyFrame]);
+    }
+
+    #[test]
+    fn a_camera_that_is_off_owes_no_key_frame() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut a = Arrivals { deaf: true, ..Arrivals::default() };
+        // Browsers send black pictures meanwhile, which nobody asked a key frame for.
+        for ms in (0..20_000).step_by(1_000) {
+            a.packet(at(ms));
+            a.keyless(Some(at(0)));
+            assert!(check(&mut a, MediaKind::Video, at(ms)).is_empty());
+        }
+        a.expect(true, at(20_000));
+        a.packet(at(21_900));
+        assert!(check(&mut a, MediaKind::Video, at(21_900)).is_empty(), "it takes a moment to open");
+        assert_eq!(check(&mut a, MediaKind::Video, at(22_000)), [PeerEvent::NoKeyFrame]);
     }
 }

@@ -42,7 +42,7 @@ impl Engine {
                 && let Some(subscribed) = stream.subscribed.take()
             {
                 drop(subscribed);
-                stream.stalled_ms = None;
+                stream.stalled = (None, None);
             }
         }
     }

@@ -131,7 +131,7 @@ impl Engine {
                 subscribed.lips.measure(subscribed.playout.as_ref().and_then(|p| p.last_click_at()));
             }
             let level = match stream.subscribed.as_ref().and_then(|s| s.playout.as_ref()) {
-                Some(playout) if stream.audio_active && stream.stalled_ms.is_none() => playout.level_dbfs(),
+                Some(playout) if stream.audio_active && stream.stalled_ms().is_none() => playout.level_dbfs(),
                 _ => -120.0,
             };
             stream.level.set_dbfs(level);

@@ -36,10 +36,25 @@ pub(super) struct Stream {
     pub(super) subscribed: Option<Subscribed>,
     /// Goes from leg to leg: what is asked of the server about this stream is asked in order.
     turn: Turn,
-    pub(super) stalled_ms: Option<u64>,
+    /// Since how many ms no sound and no picture come that should.
+    pub(super) stalled: (Option<u64>, Option<u64>),
     pub(super) failure: Option<Failure>,
     pub(super) bars: u8,
     pub(super) last_packets: (u64, u64),
+}
+
+impl Stream {
+    /// Since how many ms something is missing that should come.
+    pub(super) fn stalled_ms(&self) -> Option<u64> {
+        self.stalled.0.max(self.stalled.1)
+    }
+
+    fn note_stall(&mut self, kind: MediaKind, ms: Option<u64>) {
+        match kind {
+            MediaKind::Audio => self.stalled.0 = ms,
+            MediaKind::Video => self.stalled.1 = ms,
+        }
+    }
 }
 
 /// A running subscription.
@@ -125,7 +140,7 @@ impl Engine {
             visible: true,
             subscribed: None,
             turn: Turn::default(),
-            stalled_ms: None,
+            stalled: (None, None),
             failure: None,
             bars: 4,
             last_packets: (0, 0),
@@ -260,7 +275,6 @@ impl Engine {
             match report {
                 LegReport::Connected => {
                     subscribed.flowing = true;
-                    stream.stalled_ms = None;
                 }
                 LegReport::Interrupted { why } => {
                     subscribed.flowing = false;
@@ -275,16 +289,18 @@ impl Engine {
                             .with("reason", why),
                     );
                 }
-                LegReport::FirstPacket(MediaKind::Audio) => {
-                    self.timeline.first_remote_audio.get_or_insert(t_ms);
+                LegReport::FirstPacket(kind) => {
+                    if kind == MediaKind::Audio {
+                        self.timeline.first_remote_audio.get_or_insert(t_ms);
+                    }
+                    stream.note_stall(kind, None);
                 }
-                LegReport::Stalled(ms) => {
-                    // A server whose transport is up but gives nothing: one new transport per stall, then patience.
-                    if stream.stalled_ms.is_none() && ms.is_some() {
-                        drop(subscribed.input.try_send(LegInput::Rebuild));
+                LegReport::Stalled(kind, ms) => {
+                    let before = stream.stalled_ms();
+                    stream.note_stall(kind, ms);
+                    if before.is_none() && ms.is_some() {
                         told = Some(crate::call::Event::new(t_ms, "streamStalled").with("stream_id", stream_id));
                     }
-                    stream.stalled_ms = ms;
                 }
                 LegReport::SenderReport { kind, ntp, rtp } => subscribed.lips.report(kind, ntp, rtp),
                 LegReport::Refused(error) => {
@@ -299,8 +315,7 @@ impl Engine {
                     stream.failure = Some(failure);
                     stream.subscribed = None;
                 }
-                LegReport::FirstPacket(_)
-                | LegReport::KeyFrame
+                LegReport::KeyFrame
                 | LegReport::Target(_)
                 | LegReport::Loss(..)
                 | LegReport::Published { .. }
@@ -367,7 +382,10 @@ impl Engine {
         if !stream.video_active {
             // A switched-off camera shows the person's initial, not a frozen face.
             stream.slot.clear();
-            stream.stalled_ms = None;
+            stream.stalled.1 = None;
+        }
+        if !stream.audio_active {
+            stream.stalled.0 = None;
         }
         self.dirty = true;
     }

@@ -311,7 +311,7 @@ fn tile(person: &Person) -> Tile {
         pinned: person.pinned,
         frames: stream.map(|s| s.slot.clone()).unwrap_or_default(),
         level: stream.map(|s| s.level.clone()).unwrap_or_default(),
-        stalled_ms: stream.and_then(|s| s.stalled_ms),
+        stalled_ms: stream.and_then(|s| s.stalled_ms()),
         bars: stream.map_or(4, |s| s.bars),
         failure: stream.and_then(|s| s.failure.clone()),
     }
