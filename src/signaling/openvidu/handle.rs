@@ -67,7 +67,7 @@ impl Signaling for OpenVidu {
             audio_active: request.has_audio.then_some(request.audio_active),
             video_active: request.has_video.then_some(request.video_active),
             type_of_video: request.has_video.then_some(request.type_of_video),
-            frame_rate: Some(i32::try_from(request.frame_rate).unwrap_or(-1)),
+            frame_rate: Some(if request.has_video { i32::try_from(request.frame_rate).unwrap_or(-1) } else { -1 }),
             video_dimensions: request.has_video.then_some(VideoDimensions { width, height }),
             filter: None,
         };
