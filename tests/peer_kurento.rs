@@ -43,13 +43,6 @@ fn has(log: &Arc<Mutex<Vec<PeerEvent>>>, event: &PeerEvent) -> bool {
     log.lock().unwrap().contains(event)
 }
 
-/// A socket that swallows everything: what a pair of component 2 would lead to.
-fn black_hole() -> (std::net::UdpSocket, u16) {
-    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    let port = socket.local_addr().unwrap().port();
-    (socket, port)
-}
-
 /// Publishes against a recorded answer and returns what arrived.
 async fn publish_against(record: &str, media: PublishMedia, codec: VideoCodec) {
     let (name, video_pt) = if codec == VideoCodec::Vp8 { ("VP8", 96) } else { ("H264", 102) };

@@ -285,6 +285,13 @@ pub fn dressed_up(recorded: &str, living: &str, session_fingerprint: Option<&str
     out
 }
 
+/// A socket that swallows everything: what a pair of component 2 would lead to.
+pub fn black_hole() -> (std::net::UdpSocket, u16) {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = socket.local_addr().unwrap().port();
+    (socket, port)
+}
+
 /// What Kurento sends for one host candidate: for each m-line UDP, TCP active and passive, and all of them for component 2 on other ports.
 pub fn kurento_candidates(udp: &str, dead_port: u16) -> Vec<(String, String, u16)> {
     let fields: Vec<&str> = udp.trim_start_matches("candidate:").split(' ').collect();

@@ -1,0 +1,410 @@
+//! `join` against a scripted OpenVidu server with a Kurento behind it: recorded frames and SDP, living media. See `kurento_support`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod e2e_support;
+mod kurento_support;
+mod peer_support;
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use e2e_support::{Participant, SECRET, SOON, live, tone_is, tone_of, wait};
+use kurento_support::media::{Person, judge};
+use kurento_support::{ROOM, Script, Server};
+use serde_json::{Value, json};
+
+/// Joins over REST with the pattern at 320×180, 30 pictures a second.
+fn join(server: &Server, name: &str, id: u8, more: &[&str]) -> Participant {
+    let camera = format!("pattern:{id}:320x180@30");
+    let rest = Participant::secret_options(ROOM);
+    Participant::join(
+        name,
+        id,
+        &server.url(),
+        &[&rest[..], &["--camera", &camera, "--microphone", "tone"], more].concat(),
+    )
+}
+
+fn watch(server: &Server, more: &[&str]) -> Participant {
+    let rest = Participant::secret_options(ROOM);
+    Participant::join_with("watcher", &server.url(), &[&rest[..], more].concat(), |_| {})
+}
+
+fn sent(report: &Value) -> &Value {
+    report["streams"].as_array().unwrap().iter().find(|s| s["direction"] == "send").expect("an own stream")
+}
+
+/// Both ways at once: what the client publishes is judged by the server, what the server's person sends by the client's report.
+#[test]
+fn pictures_and_sound_go_both_ways() {
+    let server = Server::start(Script::default(), SECRET);
+    server.add("Bob", Some(Person::new(7)), json!({}));
+    let mut client = join(&server, "Ada", 3, &[]);
+    client.stream_id();
+    client.sees(7);
+    let me = client.connection_id();
+    let before = live(&client.report(), 7).unwrap()["video"]["frames"].as_u64().unwrap();
+    let since = Instant::now();
+    std::thread::sleep(Duration::from_secs(5));
+    let report = client.report();
+    let got = live(&report, 7).unwrap();
+    let per_second = (got["video"]["frames"].as_u64().unwrap() - before) as f64 / since.elapsed().as_secs_f64();
+    println!("received {per_second:.1} pictures a second: {got:#}");
+    assert!(per_second > 25.0, "{per_second} pictures a second");
+    assert_eq!(got["video"]["pattern"]["crc_errors"], 0, "{got:#}");
+    assert!(tone_is(got, tone_of(7)), "{got:#}");
+    assert_eq!((&got["video"]["codec"], &got["source"]), (&json!("VP8"), &json!("camera")));
+    let own = sent(&report);
+    assert_eq!(own["video"]["codec"], "VP8");
+
+    let published = server.leg(&me, &me);
+    let packets = published.other.packets.lock().unwrap().clone();
+    let judgement = judge(&packets);
+    println!("{judgement:?}");
+    assert_eq!((judgement.ids.len(), judgement.ids.first(), judgement.unreadable), (1, Some(&3), 0), "{judgement:?}");
+    assert!(judgement.frames > 100, "{judgement:?}");
+    assert!(judgement.tone_hz.is_some_and(|hz| (f64::from(hz) - tone_of(3)).abs() < 10.0), "{judgement:?}");
+    assert!(!published.component_two_was_used() && !server.leg(&me, "con_Bob").component_two_was_used());
+
+    // How it began, and how it ends: as the browser in the record.
+    let end = client.leave();
+    assert_eq!(end.report["connection"]["reconnects"], 0);
+    let log = wait("the close", SOON, || {
+        let log = server.log();
+        log.iter().any(|e| !e.what["close"].is_null() || !e.what["lost"].is_null()).then_some(log)
+    });
+    let said: Vec<&Value> = log.iter().filter(|e| e.from_client && e.who != "REST").map(|e| &e.what).collect();
+    assert_eq!(
+        (said[0]["method"].as_str(), &said[0]["params"], &said[0]["id"]),
+        (Some("ping"), &json!({"interval": 5000}), &json!(0))
+    );
+    assert_eq!((said[1]["method"].as_str(), &said[1]["id"]), (Some("joinRoom"), &json!(1)));
+    let last: Vec<&Value> = said.iter().rev().take(2).rev().copied().collect();
+    assert_eq!(last[0]["method"], "leaveRoom", "{last:?}");
+    assert_eq!(last[1], &json!({"close": 4102, "reason": "Connection closed by client"}));
+}
+
+fn requested(server: &Server, who: &str) -> Vec<String> {
+    let log = server.log().into_iter().filter(|e| e.from_client && e.who == who);
+    log.filter_map(|e| Some(e.what["method"].as_str()?.to_owned())).collect()
+}
+
+/// Bits a second that the server gets of a client's pictures.
+fn published_bps(server: &Server, who: &str, over: Duration) -> f64 {
+    let leg = server.leg(who, who);
+    let bytes = || {
+        let packets = leg.other.packets.lock().unwrap();
+        let video = packets.iter().filter(|(k, _)| *k == rtc::rtp_transceiver::rtp_sender::RtpCodecKind::Video);
+        video.map(|(_, p)| p.payload.len()).sum::<usize>()
+    };
+    let (before, since) = (bytes(), Instant::now());
+    std::thread::sleep(over);
+    (bytes() - before) as f64 * 8.0 / since.elapsed().as_secs_f64()
+}
+
+/// The other way to subscribe, also when a transport has to be made anew.
+#[test]
+fn the_server_makes_the_offers() {
+    let server = Server::start(Script { server_offers: true, ..Script::default() }, SECRET);
+    server.add("Bob", Some(Person::new(8)), json!({}));
+    server.add("Cid", Some(Person::new(9)), json!({"hasAudio": false, "audioActive": null}));
+    let mut client = watch(&server, &[]);
+    client.sees(8);
+    client.sees(9);
+    let me = client.connection_id();
+    let stream_id = client.event("Bob's stream", |e| e["connection_id"] == "con_Bob" && e["event"] == "streamCreated")
+        ["stream_id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let asked = server.requests(&me, "prepareReceiveVideoFrom");
+    assert_eq!(asked.len(), 2, "one each: {asked:?}");
+    assert!(asked.iter().any(|a| a["params"] == json!({"sender": stream_id, "reconnect": false})), "{asked:?}");
+    let answered = server.requests(&me, "receiveVideoFrom");
+    let sdp = answered[0]["params"]["sdpAnswer"].as_str().expect("an answer");
+    assert!(
+        sdp.contains("a=setup:active") && sdp.contains("a=recvonly") && answered[0]["params"]["sdpOffer"].is_null()
+    );
+    let report = client.report();
+    for id in [8, 9] {
+        assert_eq!(live(&report, id).unwrap()["video"]["pattern"]["crc_errors"], 0);
+        assert!(!server.leg(&me, if id == 8 { "con_Bob" } else { "con_Cid" }).component_two_was_used());
+    }
+    // The old transport is gone; candidates must lead to the new one, which the server does not help with.
+    server.shared.script.no_candidates.store(true, Ordering::Relaxed);
+    server.cut(&me, "con_Bob");
+    let again = wait("a new transport", SOON, || server.requests(&me, "reconnectStream").first().cloned());
+    assert_eq!((&again["params"]["stream"], &again["params"]["forciblyReconnect"]), (&json!(stream_id), &json!(false)));
+    assert!(again["params"]["sdpString"].is_string() && again["params"]["sdpOffer"].is_null());
+    assert_eq!(server.requests(&me, "prepareReceiveVideoFrom").last().unwrap()["params"]["reconnect"], true);
+    client.sees(8);
+    client.leave();
+}
+
+/// Two clients through the server: the second one's key frame is asked for by FIR, then by PLI; and the encoder follows the bandwidth.
+#[test]
+fn key_frames_and_bandwidth_as_a_kurento_asks_for_them() {
+    let server = Server::start(Script::default(), SECRET);
+    let control = &server.shared.script.control;
+    control.remb_bps.store(300_000, Ordering::Relaxed);
+    let camera = ["--camera", "pattern:3:640x360@30"];
+    let rest = Participant::secret_options(ROOM);
+    let a = Participant::join("Ada", 3, &server.url(), &[&rest[..], &camera, &["--microphone", "tone"]].concat());
+    a.stream_id();
+    let a_id = a.connection_id();
+    let mut b = watch(&server, &[]);
+    b.sees(3);
+    let asked = wait("the first key frame", SOON, || server.key_frame_times(&a_id).first().copied());
+    assert!(asked < Duration::from_millis(700), "{asked:?}");
+    // Once each, although the request is repeated until it is met.
+    for by_pli in [false, true] {
+        control.by_pli.store(by_pli, Ordering::Relaxed);
+        let before = server.key_frame_times(&a_id).len();
+        server.ask_key_frame(&a_id);
+        let times = wait("a key frame", SOON, || Some(server.key_frame_times(&a_id)).filter(|t| t.len() > before));
+        assert!(times[before] < Duration::from_millis(700), "{times:?}");
+    }
+    let low = published_bps(&server, &a_id, Duration::from_secs(4));
+    control.remb_bps.store(1_500_000, Ordering::Relaxed);
+    std::thread::sleep(Duration::from_secs(3));
+    let high = published_bps(&server, &a_id, Duration::from_secs(4));
+    println!("{:.0} kbit/s at 300, {:.0} kbit/s at 1500", low / 1000.0, high / 1000.0);
+    assert!(low < 330_000.0, "{low} bit/s at a REMB of 300 kbit/s");
+    // The picture costs no more than that in its full size.
+    assert!(high > low * 1.25, "{low}, then {high} bit/s");
+    let mut a = a;
+    let target = sent(&a.report())["video"]["target_bitrate_bps"].as_u64().unwrap();
+    assert!((1_300_000..=1_500_000).contains(&target), "{target}");
+    let frames = judge(&server.leg(&a_id, &a_id).other.packets.lock().unwrap().clone());
+    println!("{frames:?}");
+    assert_eq!((frames.unreadable, frames.ids.first()), (0, Some(&3)));
+    assert!(frames.key_frames <= 8, "{frames:?}");
+    assert!(frames.sizes.contains(&(640, 360)) && frames.sizes.len() > 1, "smaller at 300 kbit/s: {frames:?}");
+    a.leave();
+    b.leave();
+}
+
+/// Kurento passes no subscriber's request on: only a new subscription brings the key frame; but not one after the other for ever.
+#[test]
+fn a_stream_without_a_key_frame_is_subscribed_anew() {
+    let server = Server::start(Script::default(), SECRET);
+    server.shared.script.no_key_frames.store(true, Ordering::Relaxed);
+    server.add("Bob", Some(Person::new(7)), json!({}));
+    let mut client = watch(&server, &[]);
+    let me = client.connection_id();
+    let subscribed = wait("the subscription", SOON, || {
+        server.log().into_iter().find(|e| e.from_client && e.what["method"] == "receiveVideoFrom")
+    });
+    let first = wait("a new transport", SOON, || server.requests(&me, "reconnectStream").first().cloned());
+    let after = subscribed.at.elapsed();
+    assert!((Duration::from_secs(2)..Duration::from_secs(4)).contains(&after), "{after:?}");
+    assert!(first["params"]["sdpOffer"].is_string() && first["params"]["sdpString"].is_null(), "{first}");
+    std::thread::sleep(Duration::from_secs(14));
+    let times = server.requests(&me, "reconnectStream").len();
+    assert!((3..=4).contains(&times), "{times} new transports within 17 s");
+    server.shared.script.no_key_frames.store(false, Ordering::Relaxed);
+    client.sees(7);
+    client.leave();
+}
+
+/// Nothing comes and nothing is to come: no reason for a new transport. Nothing comes although it should: one, then patience.
+#[test]
+fn silent_streams_are_left_alone() {
+    let server = Server::start(Script::default(), SECRET);
+    let muted = Person::new(7);
+    muted.switches.camera_off.store(true, Ordering::Relaxed);
+    server.add("Bob", Some(muted), json!({"videoActive": false}));
+    // As an unreachable camera of the server's: announced, and never a packet.
+    server.add("Cid", None, json!({"typeOfVideo": "IPCAM", "frameRate": null, "videoDimensions": null}));
+    let mut client = watch(&server, &[]);
+    let me = client.connection_id();
+    let deadline = Instant::now() + Duration::from_secs(15);
+    wait("the sound", SOON, || {
+        let report = client.report();
+        let all = report["streams"].as_array().unwrap().clone();
+        all.iter().any(|s| s["connection_id"] == "con_Bob" && tone_is(s, tone_of(7))).then_some(())
+    });
+    std::thread::sleep(deadline.saturating_duration_since(Instant::now()));
+    let again = server.requests(&me, "reconnectStream");
+    let of = |who: &str| again.iter().filter(|r| r["params"]["stream"].as_str().unwrap().ends_with(who)).count();
+    assert_eq!((of("con_Bob"), of("con_Cid")), (0, 1), "{again:?}");
+    // The camera goes on: its key frame is the first packet, for the publisher's encoder begins.
+    let switches = server.switches("Bob");
+    switches.key_frame.store(true, Ordering::Relaxed);
+    switches.camera_off.store(false, Ordering::Relaxed);
+    server.change("Bob", "videoActive", &json!(true), "publishVideo");
+    client.sees(7);
+    assert_eq!(server.requests(&me, "reconnectStream").len(), 1);
+    client.leave();
+}
+
+/// Every candidate of the server comes before the answer it belongs to; then none comes at all.
+#[test]
+fn candidates_too_early_or_never() {
+    let server = Server::start(Script::default(), SECRET);
+    server.shared.script.candidates_first.store(true, Ordering::Relaxed);
+    server.add("Bob", Some(Person::new(7)), json!({}));
+    let mut client = join(&server, "Ada", 3, &[]);
+    client.sees(7);
+    client.stream_id();
+    let me = client.connection_id();
+    assert!(!server.leg(&me, &me).component_two_was_used());
+    server.shared.script.no_candidates.store(true, Ordering::Relaxed);
+    server.add("Cid", Some(Person::new(9)), json!({}));
+    client.sees(9);
+    // Both ways anew: the stream keeps its id, and its subscribers their picture.
+    let mut other = watch(&server, &[]);
+    other.sees(3);
+    let stream_id = client.stream_id();
+    server.cut(&me, &me);
+    let again = wait("the publication anew", SOON, || server.requests(&me, "reconnectStream").first().cloned());
+    assert_eq!(
+        (again["params"]["stream"].as_str(), &again["params"]["sdpOffer"]),
+        (Some(stream_id.as_str()), &Value::Null)
+    );
+    assert!(again["params"]["sdpString"].as_str().unwrap().contains("a=sendonly"));
+    other.sees(3);
+    assert_eq!(server.requests(&me, "publishVideo").len(), 1);
+    server.cut(&me, "con_Bob");
+    client.sees(7);
+    let last = server.requests(&me, "reconnectStream").pop().unwrap();
+    assert!(last["params"]["sdpOffer"].as_str().unwrap().contains("a=recvonly"), "{last}");
+    client.leave();
+    other.leave();
+}
+
+/// Streams of one kind, both ways, and what is said about them.
+#[test]
+fn only_sound_and_only_pictures() {
+    let server = Server::start(Script::default(), SECRET);
+    let only_sound =
+        json!({"hasVideo": false, "videoActive": null, "typeOfVideo": null, "videoDimensions": null, "frameRate": -1});
+    server.add("Bob", Some(Person::new(5)), only_sound);
+    server.add("Cid", Some(Person::new(6)), json!({"hasAudio": false, "audioActive": null}));
+    let rest = Participant::secret_options(ROOM);
+    let join = |name, more: &[&str]| Participant::join_with(name, &server.url(), &[&rest[..], more].concat(), |_| {});
+    let mut speaker = join("Ada", &["--microphone", "tone:700"]);
+    let mut silent = join("Eve", &["--camera", "pattern:4:320x180@30"]);
+    for (client, has_video) in [(&mut speaker, false), (&mut silent, true)] {
+        client.sees(6);
+        wait("Bob's tone", SOON, || {
+            let report = client.report();
+            let all = report["streams"].as_array().unwrap().clone();
+            let bob = all.iter().find(|s| s["connection_id"] == "con_Bob" && s["direction"] == "recv")?;
+            assert!(bob["video"].is_null());
+            tone_is(bob, tone_of(5)).then_some(())
+        });
+        client.stream_id();
+        let me = client.connection_id();
+        let said = server.requests(&me, "publishVideo").pop().unwrap()["params"].clone();
+        assert_eq!((&said["hasVideo"], &said["hasAudio"]), (&json!(has_video), &json!(!has_video)));
+        let absent =
+            if has_video { vec!["audioActive"] } else { vec!["videoActive", "typeOfVideo", "videoDimensions"] };
+        for name in absent {
+            assert!(said.get(name).is_none(), "{name} in {said}");
+        }
+        assert_eq!(said["frameRate"], if has_video { 30 } else { -1 });
+    }
+    silent.sees(6);
+    wait("the tone of the speaker", SOON, || {
+        let report = silent.report();
+        report["streams"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|s| {
+                s["direction"] == "recv" && s["audio"]["tone_hz"].as_f64().is_some_and(|t| (t - 700.0).abs() < 10.0)
+            })
+            .then_some(())
+    });
+    speaker.sees(4);
+    speaker.leave();
+    silent.leave();
+}
+
+/// Muting, stopping and starting again, being stopped, being removed: orders and codes of the record.
+#[test]
+fn changes_of_streams_and_the_end() {
+    let server = Server::start(Script::default(), SECRET);
+    server.add("Bob", Some(Person::new(7)), json!({}));
+    let mut client = join(&server, "Ada", 3, &[]);
+    client.sees(7);
+    let first = client.stream_id();
+    let me = client.connection_id();
+    client.tell(&json!({"do": "mute", "video": false}));
+    client.tell(&json!({"do": "mute", "video": true}));
+    let changed = wait("the mute", SOON, || server.requests(&me, "streamPropertyChanged").pop());
+    assert_eq!(
+        changed["params"],
+        json!({"streamId": first, "property": "videoActive", "newValue": false, "reason": "publishVideo"})
+    );
+    client.tell(&json!({"do": "mute", "video": false}));
+    wait("the return", SOON, || {
+        server.requests(&me, "streamPropertyChanged").pop().filter(|r| r["params"]["newValue"] == true)
+    });
+
+    // What Bob does; sizes come as JSON in JSON.
+    server.change("Bob", "videoActive", &json!(false), "publishVideo");
+    server.change("Bob", "videoDimensions", &json!("{\"width\":1000,\"height\":700}"), "screenResized");
+    let event =
+        client.event("the size", |e| e["event"] == "streamPropertyChanged" && e["property"] == "videoDimensions");
+    assert_eq!((&event["value"], &event["reason"]), (&json!("1000x700"), &json!("screenResized")));
+    let event = client.event("the mute", |e| e["event"] == "streamPropertyChanged" && e["property"] == "videoActive");
+    assert_eq!(event["value"], false);
+    server.change("Bob", "videoActive", &json!(true), "publishVideo");
+
+    // Stop and start: another id.
+    client.tell(&json!({"do": "unpublish"}));
+    wait("the end of the stream", SOON, || server.requests(&me, "unpublishVideo").pop());
+    client.tell(&json!({"do": "publish"}));
+    let second =
+        client.event("another stream", |e| e["event"] == "published" && e["stream_id"] != *first)["stream_id"].clone();
+    // Stopped by the server: only the user starts again. A restarted media server is no such decision.
+    server.unpublish(&me, "forceUnpublishByServer");
+    let gone = client.event("the stop", |e| e["event"] == "streamDestroyed" && e["stream_id"] == second);
+    assert_eq!(gone["reason"], "forceUnpublishByServer");
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(server.requests(&me, "publishVideo").len(), 2);
+    client.tell(&json!({"do": "publish"}));
+    wait("the third stream", SOON, || Some(server.requests(&me, "publishVideo")).filter(|r| r.len() == 3));
+    wait("its end to be possible", SOON, || (client.count("published") == 3).then_some(()));
+    server.unpublish(&me, "mediaServerReconnect");
+    wait("the fourth stream", SOON, || Some(server.requests(&me, "publishVideo")).filter(|r| r.len() == 4));
+
+    // Bob publishes anew: another id, another subscription.
+    server.unpublish("con_Bob", "unpublish");
+    client.event("Bob's end", |e| e["event"] == "streamDestroyed" && e["connection_id"] == "con_Bob");
+    server.publish("Bob", Some(Person::new(12)), json!({}));
+    client.sees(12);
+
+    // Removed: told to everybody, meant for one.
+    server.notify("participantEvicted", &json!({"connectionId": "con_Bob", "reason": "forceDisconnectByServer"}));
+    std::thread::sleep(Duration::from_millis(500));
+    server.notify("participantEvicted", &json!({"connectionId": me, "reason": "forceDisconnectByServer"}));
+    let end = client.end();
+    assert!(end.report["error"].as_str().is_some_and(|e| e.contains("forceDisconnectByServer")), "{:#}", end.report);
+    let close = wait("the close", SOON, || {
+        server.log().into_iter().find(|e| !e.what["close"].is_null() || !e.what["lost"].is_null())
+    });
+    assert_eq!(close.what, json!({"close": 4102, "reason": "Connection closed by client"}));
+    assert!(!requested(&server, &me).contains(&"leaveRoom".to_owned()), "an evicted client says nothing");
+}
+
+/// A session that exists already, and a secret that is wrong.
+#[test]
+fn sessions_over_rest() {
+    let server = Server::start(Script::default(), SECRET);
+    let (a, b) = (watch(&server, &[]), watch(&server, &["--role", "SUBSCRIBER", "--camera", "pattern:3:320x180@30"]));
+    let (_, b_id) = (a.connection_id(), b.connection_id());
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(server.requests(&b_id, "publishVideo").is_empty(), "a subscriber does not ask for what is refused");
+    let rest: Vec<Value> = server.log().into_iter().filter(|e| e.who == "REST").map(|e| e.what).collect();
+    let sessions: Vec<&Value> = rest.iter().filter(|r| r["path"] == "/openvidu/api/sessions").collect();
+    assert_eq!((sessions.len(), &sessions[0]["body"]), (2, &json!({"customSessionId": ROOM})));
+    let roles: Vec<&Value> = rest.iter().map(|r| &r["body"]["role"]).filter(|r| !r.is_null()).collect();
+    assert!(roles.contains(&&json!("PUBLISHER")) && roles.contains(&&json!("SUBSCRIBER")), "{rest:?}");
+    a.leave();
+    b.leave();
+    let server = Server::start(Script::default(), "another secret");
+    e2e_support::assert_failed(&watch(&server, &[]).end(), &["refused the secret"]);
+}
