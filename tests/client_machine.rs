@@ -26,6 +26,37 @@ fn who_is_there_is_announced_after_joining() {
 }
 
 #[test]
+fn what_overtakes_the_answer_to_the_join_is_not_lost() {
+    let mut rig = Rig::new(true);
+    rig.act(0, Action::Join);
+    rig.open();
+    // Bob stands in the answer already; Cid does not.
+    rig.tell("participantJoined", json!({"id":"con_Cid","createdAt":2,"metadata":"{}"}));
+    let stream = |id: &str| json!([{"id":id,"hasAudio":true,"hasVideo":true}]);
+    rig.tell("participantPublished", json!({"id":"con_Cid","streams":stream("str_CAM_b_con_Cid")}));
+    rig.tell("participantPublished", json!({"id":"con_Bob","streams":stream("str_CAM_a_con_Bob")}));
+    assert!(!rig.events.iter().any(|e| matches!(e, ClientEvent::ParticipantJoined(_) | ClientEvent::Garbage { .. })));
+    rig.answer("joinRoom", Rig::join_answer());
+    let published: Vec<_> = rig
+        .events
+        .iter()
+        .filter_map(|e| match e {
+            ClientEvent::StreamPublished { stream, .. } => Some(stream.id.as_str()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(published, ["str_CAM_a_con_Bob", "str_CAM_b_con_Cid"]);
+    // Not more of them than a sane server sends.
+    let mut rig = Rig::new(true);
+    rig.act(0, Action::Join);
+    rig.open();
+    for n in 0..600 {
+        rig.tell("participantJoined", json!({"id":format!("con_{n}")}));
+    }
+    assert_eq!(rig.events.iter().filter(|e| matches!(e, ClientEvent::Garbage { .. })).count(), 88);
+}
+
+#[test]
 fn early_candidates_wait_for_the_description_in_both_modes() {
     for prepare in [false, true] {
         let mut rig = Rig::joined(false);

@@ -3,7 +3,7 @@
 use super::link::{CLOSE_LEFT, CLOSE_MASTER_CRASHED, CLOSE_REFUSED};
 use super::session::Session;
 use super::types::{ActionError, ActionId, Answer, ClientEvent, EndReason, LostPlace, State};
-use super::{Client, MAX_PARTICIPANTS, Purpose, REQUEST_TIMEOUT, What};
+use super::{Client, MAX_EARLY, MAX_PARTICIPANTS, Purpose, REQUEST_TIMEOUT, What};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::message::{
     Empty, ForciblyReconnectSubscriber, IceCandidateFromServer, JoinResult, Notification, ParticipantGone,
@@ -125,6 +125,9 @@ impl Client {
                 self.stream_published(&id, stream);
             }
         }
+        for notification in std::mem::take(&mut self.early) {
+            self.on_notification(notification, now);
+        }
     }
 
     fn on_action_done(&mut self, action: ActionId, what: What, result: Value, now: Duration) {
@@ -233,7 +236,12 @@ impl Client {
 
     fn on_notification(&mut self, notification: Notification, now: Duration) {
         let Some(own_id) = self.session.as_ref().map(|s| s.id.clone()) else {
-            return self.garbage("notification before joining");
+            // The server counts us in before it answers: what happens in between may overtake the answer.
+            let joining = matches!(self.state, State::Joining | State::Rejoining { .. });
+            if !joining || self.early.len() >= MAX_EARLY {
+                return self.garbage("notification before joining");
+            }
+            return self.early.push(notification);
         };
         if matches!(self.state, State::Leaving) {
             // Nothing but the end matters any more.

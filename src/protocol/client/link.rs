@@ -70,6 +70,7 @@ impl Client {
     }
 
     fn send_join(&mut self, now: Duration) {
+        self.early.clear();
         self.ping(true, PING_TIMEOUT, now);
         let token = &self.config.token;
         let join = Request::JoinRoom(JoinRoom {

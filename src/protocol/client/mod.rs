@@ -31,7 +31,7 @@ pub use types::{
 };
 
 use super::Now;
-use super::message::{ParticipantInfo, Request, Role};
+use super::message::{Notification, ParticipantInfo, Request, Role};
 use super::rpc;
 use act::Deferred;
 use reconnect::Reconnect;
@@ -53,6 +53,9 @@ pub const MAX_PENDING: usize = 512;
 pub const MAX_PARTICIPANTS: usize = 1000;
 /// Most candidates kept per endpoint before its description is there; the oldest gives way.
 pub const MAX_QUEUED_CANDIDATES: usize = 256;
+
+/// Most notifications kept that come before the answer to `joinRoom`; more count as garbage.
+const MAX_EARLY: usize = 512;
 
 /// What a request was sent for.
 #[derive(Debug, Clone, PartialEq)]
@@ -143,6 +146,8 @@ pub struct Client {
     place_lost: Option<LostPlace>,
     session: Option<Session>,
     deferred: Vec<Deferred>,
+    /// Notifications that overtook the answer to `joinRoom`.
+    early: Vec<Notification>,
     counters: Counters,
 }
 
@@ -165,6 +170,7 @@ impl Client {
             place_lost: None,
             session: None,
             deferred: Vec::new(),
+            early: Vec::new(),
             counters: Counters::default(),
         }
     }
