@@ -52,24 +52,31 @@ async fn openvidu(
 ) -> Result<Secret, SignalingError> {
     let http = Http::new(base, target)?;
     let auth = |r: RequestBuilder| r.basic_auth("OPENVIDUAPP", Some(secret.expose()));
-    let created =
-        http.send(auth(http.post("/openvidu/api/sessions").json(&json!({"customSessionId": session})))).await?;
-    match created.status() {
-        // 409: it exists already, which is what we want.
-        StatusCode::OK | StatusCode::CONFLICT => {}
-        StatusCode::UNAUTHORIZED => return Err(SignalingError::WrongSecret { host: http.host }),
-        StatusCode::BAD_REQUEST => {
-            return Err(SignalingError::BadLink { detail: "the server does not accept this session name".to_owned() });
-        }
-        status => return Err(http.not_openvidu(format!("HTTP {status}"))),
-    }
     let path = format!("/openvidu/api/sessions/{session}/connection");
-    let answer = http.send(auth(http.post(&path).json(&json!({"role": role})))).await?;
-    match answer.status() {
-        StatusCode::OK => http.token_member(answer).await,
-        StatusCode::UNAUTHORIZED => Err(SignalingError::WrongSecret { host: http.host }),
-        StatusCode::NOT_FOUND => Err(SignalingError::NoSession { session: session.to_owned() }),
-        status => Err(http.not_openvidu(format!("HTTP {status}"))),
+    let mut tries_left = 2;
+    loop {
+        tries_left -= 1;
+        let created =
+            http.send(auth(http.post("/openvidu/api/sessions").json(&json!({"customSessionId": session})))).await?;
+        match created.status() {
+            // 409: it exists already, which is what we want.
+            StatusCode::OK | StatusCode::CONFLICT => {}
+            StatusCode::UNAUTHORIZED => return Err(SignalingError::WrongSecret { host: http.host }),
+            StatusCode::BAD_REQUEST => {
+                let detail = "the server does not accept this session name".to_owned();
+                return Err(SignalingError::BadLink { detail });
+            }
+            status => return Err(http.not_openvidu(format!("HTTP {status}"))),
+        }
+        let answer = http.send(auth(http.post(&path).json(&json!({"role": role})))).await?;
+        match answer.status() {
+            StatusCode::OK => return http.token_member(answer).await,
+            StatusCode::UNAUTHORIZED => return Err(SignalingError::WrongSecret { host: http.host }),
+            // Whoever was in it has just left, and the session ended with them: it can be made again.
+            StatusCode::NOT_FOUND if tries_left > 0 => {}
+            StatusCode::NOT_FOUND => return Err(SignalingError::NoSession { session: session.to_owned() }),
+            status => return Err(http.not_openvidu(format!("HTTP {status}"))),
+        }
     }
 }
 
