@@ -390,17 +390,136 @@ fn changes_of_streams_and_the_end() {
     assert!(!requested(&server, &me).contains(&"leaveRoom".to_owned()), "an evicted client says nothing");
 }
 
+/// Pictures get lost and nothing repairs them: Kurento is asked for repeats for seconds, then only a new subscription helps.
+#[test]
+fn a_loss_that_nothing_repairs() {
+    let server = Server::start(Script::default(), SECRET);
+    server.add("Bob", Some(Person::new(7)), json!({}));
+    let mut client = watch(&server, &[]);
+    client.sees(7);
+    let me = client.connection_id();
+    server.shared.script.lose_pictures.store(true, Ordering::Relaxed);
+    std::thread::sleep(Duration::from_millis(400));
+    server.shared.script.lose_pictures.store(false, Ordering::Relaxed);
+    let lost = Instant::now();
+    wait("a new transport", SOON, || server.requests(&me, "reconnectStream").first().cloned());
+    let after = lost.elapsed();
+    assert!((Duration::from_secs(5)..Duration::from_secs(10)).contains(&after), "{after:?}");
+    client.sees(7);
+    assert_eq!(server.requests(&me, "reconnectStream").len(), 1);
+    client.leave();
+}
+
+/// The socket breaks and the media do not: nothing is renegotiated, and nobody notices.
+#[test]
+fn a_socket_that_breaks_while_media_flow() {
+    let server = Server::start(Script::default(), SECRET);
+    server.add("Bob", Some(Person::new(7)), json!({}));
+    let mut client = join(&server, "Ada", 3, &[]);
+    client.sees(7);
+    client.stream_id();
+    let me = client.connection_id();
+    server.pull_cables();
+    client.named("reconnected");
+    let resumed = server.log().into_iter().find(|e| e.what["method"] == "connect").expect("a resume");
+    assert_eq!(resumed.what["params"]["reconnect"], true);
+    // A mute that follows arrives over the new socket.
+    client.tell(&json!({"do": "mute", "audio": true}));
+    wait("the mute", SOON, || server.requests(&me, "streamPropertyChanged").pop());
+    client.tell(&json!({"do": "mute", "audio": false}));
+    server.change("Bob", "audioActive", &json!(false), "publishAudio");
+    client.event("a notification", |e| e["event"] == "streamPropertyChanged" && e["property"] == "audioActive");
+    server.change("Bob", "audioActive", &json!(true), "publishAudio");
+    client.sees(7);
+    assert_eq!((client.connection_id(), server.requests(&me, "reconnectStream").len()), (me.clone(), 0));
+    let judgement = judge(&server.leg(&me, &me).other.packets.lock().unwrap().clone());
+    assert_eq!((judgement.key_frames, judgement.unreadable), (1, 0), "{judgement:?}");
+    assert_eq!(client.leave().report["connection"]["reconnects"], 1);
+}
+
+/// Joined with everything off, taken in part, then whole.
+#[test]
+fn muted_from_the_start_and_taken_in_part() {
+    let server = Server::start(Script::default(), SECRET);
+    server.add("Bob", Some(Person::new(7)), json!({}));
+    let mut client = join(&server, "Ada", 3, &["--audio-off", "--video-off"]);
+    client.sees(7);
+    let own = client.stream_id();
+    let me = client.connection_id();
+    let said = server.requests(&me, "publishVideo").pop().unwrap()["params"].clone();
+    assert_eq!((&said["audioActive"], &said["videoActive"]), (&json!(false), &json!(false)));
+    assert_eq!(
+        (&said["hasAudio"], &said["hasVideo"], &said["typeOfVideo"]),
+        (&json!(true), &json!(true), &json!("CAMERA"))
+    );
+    let mut other = watch(&server, &[]);
+    std::thread::sleep(Duration::from_secs(5));
+    let other_id = other.connection_id();
+    assert!(server.requests(&other_id, "reconnectStream").is_empty(), "nothing is missing");
+    client.tell(&json!({"do": "mute", "video": false}));
+    client.tell(&json!({"do": "mute", "audio": false}));
+    other.sees(3);
+    assert_eq!(server.requests(&other_id, "reconnectStream").len(), 0);
+
+    // Sound alone, then both: the subscription ends by the connection's id and begins by the stream's.
+    let stream_id = client.event("Bob's stream", |e| e["connection_id"] == "con_Bob" && e["event"] == "streamCreated")
+        ["stream_id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    client.tell(&json!({"do": "subscribe", "stream_id": stream_id, "audio": true, "video": false}));
+    let only =
+        wait("the sound alone", SOON, || Some(server.requests(&me, "receiveVideoFrom")).filter(|r| r.len() == 2));
+    assert!(!only[1]["params"]["sdpOffer"].as_str().unwrap().contains("m=video"));
+    assert_eq!(server.requests(&me, "unsubscribeFromVideo")[0]["params"], json!({"sender": "con_Bob"}));
+    client.tell(&json!({"do": "subscribe", "stream_id": stream_id, "audio": true, "video": true}));
+    wait("both", SOON, || Some(server.requests(&me, "receiveVideoFrom")).filter(|r| r.len() == 3));
+    client.sees(7);
+    let errors: Vec<Value> = client.events().into_iter().filter(|e| e["event"] == "error").collect();
+    assert!(errors.is_empty(), "{errors:?}");
+    assert_eq!(client.stream_id(), own);
+    client.leave();
+    other.leave();
+}
+
+/// A session with H264, and one with a codec that nobody here has.
+#[test]
+fn sessions_with_another_codec() {
+    let server = Server::start(Script { codec: Some("H264"), ..Script::default() }, SECRET);
+    let a = join(&server, "Ada", 3, &[]);
+    a.stream_id();
+    let a_id = a.connection_id();
+    let mut b = watch(&server, &[]);
+    let seen = b.sees(3);
+    assert_eq!((&seen["video"]["codec"], &seen["video"]["pattern"]["crc_errors"]), (&json!("H264"), &json!(0)));
+    assert!(server.requests(&b.connection_id(), "reconnectStream").is_empty());
+    assert!(!server.key_frame_times(&a_id).is_empty());
+    a.leave();
+    b.leave();
+    let server = Server::start(Script { codec: Some("VP9"), ..Script::default() }, SECRET);
+    let client = join(&server, "Ada", 3, &[]);
+    let refused = client.event("the refusal", |e| e["event"] == "error" && e["command"] == "publish");
+    assert!(refused["message"].as_str().unwrap().contains("video format"), "{refused}");
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(server.requests(&client.connection_id(), "publishVideo").len(), 1, "asked once");
+    client.leave();
+}
+
 /// A session that exists already, and a secret that is wrong.
 #[test]
 fn sessions_over_rest() {
     let server = Server::start(Script::default(), SECRET);
-    let (a, b) = (watch(&server, &[]), watch(&server, &["--role", "SUBSCRIBER", "--camera", "pattern:3:320x180@30"]));
-    let (_, b_id) = (a.connection_id(), b.connection_id());
+    server.shared.script.ends_between.store(true, Ordering::Relaxed);
+    let a = watch(&server, &[]);
+    a.connection_id();
+    let b = watch(&server, &["--role", "SUBSCRIBER", "--camera", "pattern:3:320x180@30"]);
+    let b_id = b.connection_id();
     std::thread::sleep(Duration::from_secs(2));
     assert!(server.requests(&b_id, "publishVideo").is_empty(), "a subscriber does not ask for what is refused");
     let rest: Vec<Value> = server.log().into_iter().filter(|e| e.who == "REST").map(|e| e.what).collect();
     let sessions: Vec<&Value> = rest.iter().filter(|r| r["path"] == "/openvidu/api/sessions").collect();
-    assert_eq!((sessions.len(), &sessions[0]["body"]), (2, &json!({"customSessionId": ROOM})));
+    // One more than there are clients: the session had ended before the first one's token was asked for.
+    assert_eq!((sessions.len(), &sessions[0]["body"]), (3, &json!({"customSessionId": ROOM})));
     let roles: Vec<&Value> = rest.iter().map(|r| &r["body"]["role"]).filter(|r| !r.is_null()).collect();
     assert!(roles.contains(&&json!("PUBLISHER")) && roles.contains(&&json!("SUBSCRIBER")), "{rest:?}");
     a.leave();

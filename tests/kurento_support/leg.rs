@@ -61,6 +61,15 @@ pub struct Control {
     pub by_pli: AtomicBool,
 }
 
+/// What becomes of a packet on its way to a subscriber.
+pub enum Way {
+    Clear,
+    /// The whole frame is never sent.
+    FrameLeftOut,
+    /// It has a number and does not arrive, nor does any repeat.
+    PacketLost,
+}
+
 /// One leg.
 pub struct Leg {
     pub other: Arc<Other>,
@@ -124,6 +133,13 @@ fn adapted(record: &str, offer: &str) -> String {
             continue;
         }
         let about = ["a=rtpmap:", "a=fmtp:", "a=rtcp-fb:"].iter().find_map(|p| line.strip_prefix(p));
+        // The parameters are those of the offer.
+        if line.starts_with("a=fmtp:")
+            && let Some(same) = offer.lines().find(|l| l.starts_with(line.split(' ').next().unwrap_or_default()))
+        {
+            out.push(same.trim_end().to_owned());
+            continue;
+        }
         if let Some(about) = about
             && !line_of_offer.split(' ').skip(3).any(|pt| Some(pt.trim_end()) == about.split(' ').next())
         {
@@ -173,24 +189,30 @@ impl Leg {
     }
 
     /// Answers a publisher's offer, or a subscriber's with `feed` behind it; `stem` names the record.
-    pub async fn answering(offer: &str, stem: &str, sends: bool) -> (Self, String) {
+    pub async fn answering(offer: &str, stem: &str, codec: &str, sends: bool) -> (Self, String) {
         let has = kinds(offer);
-        let other = Other::new(111, "VP8", 96).await;
+        let payload_type = if codec == "H264" { 102 } else { 96 };
+        let other = Other::new(111, codec, payload_type).await;
         let ssrcs = (random_ssrc(), random_ssrc());
         let (mut audio, mut picture) = (None, None);
         if sends && has.0 {
             audio = Some(other.add_track(opus(), ssrcs.0).await);
         }
         if sends && has.1 {
-            picture = Some(other.add_track(video("VP8"), ssrcs.1).await);
+            picture = Some(other.add_track(video(codec), ssrcs.1).await);
         }
         let living = other.answer(offer).await;
+        let stem = match (codec, stem) {
+            ("H264", "publish" | "reconnect-publisher") => "publish-h264",
+            ("H264", _) => "subscribe-h264",
+            (_, stem) => stem,
+        };
         let answer = dressed_up(&adapted(&record(stem, has, "answer"), offer), &living, None);
         let mine: Vec<u32> = [(has.0, ssrcs.0), (has.1, ssrcs.1)].iter().filter(|(h, _)| *h).map(|(_, s)| *s).collect();
         let answer = with_ssrcs(&answer, &mine);
         let mids = (0..mine.len()).map(|i| i.to_string()).collect();
         let mut leg = Self::finish(other, mids, Some(offer)).await;
-        (leg.audio, leg.video, leg.ssrcs, leg.payload_types) = (audio, picture, ssrcs, (111, 96));
+        (leg.audio, leg.video, leg.ssrcs, leg.payload_types) = (audio, picture, ssrcs, (111, payload_type));
         (leg, answer)
     }
 
@@ -342,7 +364,7 @@ impl Leg {
         self: &Arc<Self>,
         feed: &Feed,
         ask_key_frame: impl Fn() + Send + 'static,
-        keep_key_frames_back: impl Fn() -> bool + Send + 'static,
+        on_the_way: impl Fn(bool) -> Way + Send + 'static,
     ) {
         let (leg, mut packets) = (Arc::clone(self), feed.subscribe());
         tokio::spawn(async move {
@@ -361,10 +383,15 @@ impl Leg {
                 if !std::mem::replace(&mut connected, true) {
                     ask_key_frame();
                 }
-                if packet.begins_key_frame() && keep_key_frames_back() {
-                    without = Some(packet.timestamp);
-                }
                 let video = packet.kind == RtpCodecKind::Video;
+                match on_the_way(packet.begins_key_frame()) {
+                    Way::FrameLeftOut => without = Some(packet.timestamp),
+                    Way::PacketLost if video => {
+                        numbers.1 = numbers.1.wrapping_add(1);
+                        continue;
+                    }
+                    _ => {}
+                }
                 if video && without == Some(packet.timestamp) {
                     continue;
                 }

@@ -37,8 +37,12 @@ pub struct Packet {
 }
 
 impl Packet {
-    /// Whether it begins a VP8 key frame.
+    /// Whether it begins a key frame of VP8, or an access unit with parameter sets in one packet of H264.
     pub fn begins_key_frame(&self) -> bool {
+        // STAP-A with a sequence parameter set first; no VP8 descriptor of these streams looks like it.
+        if self.kind == RtpCodecKind::Video && self.payload.len() > 3 && self.payload[0] & 0x1f == 24 {
+            return self.payload[3] & 0x1f == 7;
+        }
         let mut descriptor = Vp8Packet::default();
         self.kind == RtpCodecKind::Video
             && descriptor.depacketize(&self.payload).is_ok_and(|data| {

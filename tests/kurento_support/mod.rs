@@ -39,6 +39,12 @@ pub struct Script {
     /// Subscribers get no key frame; each one kept back is counted.
     pub no_key_frames: AtomicBool,
     pub kept_back: AtomicU32,
+    /// Pictures are lost on the way to subscribers, without a trace of them at the server that could be repeated.
+    pub lose_pictures: AtomicBool,
+    /// `forcedVideoCodec`, VP8 unless given.
+    pub codec: Option<&'static str>,
+    /// The session ends between the two requests of a client, once.
+    pub ends_between: AtomicBool,
     pub control: Arc<Control>,
 }
 
@@ -64,6 +70,8 @@ pub struct Stream {
 struct Member {
     id: String,
     metadata: String,
+    /// JSON-RPC session.
+    rpc: String,
     created_at: u64,
     role: String,
     stream: Option<Stream>,
@@ -85,6 +93,8 @@ pub struct Room {
     pub legs: Vec<(String, String, Arc<Leg>)>,
     pub log: Vec<Entry>,
     numbers: u32,
+    /// Ends a socket's tasks, in order of the sockets.
+    cables: Vec<tokio::task::AbortHandle>,
 }
 
 pub struct Shared {
@@ -108,7 +118,8 @@ impl Server {
         let all = Arc::clone(&shared);
         runtime.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, Arc::clone(&all)));
+                let task = tokio::spawn(serve(stream, Arc::clone(&all)));
+                all.room.lock().unwrap().cables.push(task.abort_handle());
             }
         });
         Self { shared, runtime }
@@ -126,6 +137,7 @@ impl Server {
         let member = Member {
             id: connection.clone(),
             metadata: metadata.clone(),
+            rpc: String::new(),
             created_at,
             role: "PUBLISHER".to_owned(),
             stream: None,
@@ -205,6 +217,17 @@ impl Server {
     pub fn cut(&self, client: &str, publisher: &str) {
         let leg = self.leg(client, publisher);
         self.runtime.block_on(leg.close());
+    }
+
+    /// Breaks every socket; whoever comes back with `connect` finds everything as it was.
+    pub fn pull_cables(&self) {
+        let mut room = self.shared.room.lock().unwrap();
+        for cable in room.cables.drain(..) {
+            cable.abort();
+        }
+        for member in room.members.values_mut() {
+            member.tell = None;
+        }
     }
 
     pub fn log(&self) -> Vec<Entry> {
@@ -287,6 +310,9 @@ impl Shared {
                 if std::mem::replace(&mut self.room.lock().unwrap().created, true) {
                     return ("409 Conflict", String::new());
                 }
+                if self.script.ends_between.swap(false, std::sync::atomic::Ordering::Relaxed) {
+                    self.room.lock().unwrap().created = false;
+                }
                 ("200 OK", recorded[0]["body"].to_string())
             }
             ("POST", p) if p == format!("/openvidu/api/sessions/{ROOM}/connection") => {
@@ -324,7 +350,11 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
     #[allow(clippy::result_large_err)] // the handshake's own type
     let check = |request: &Request, response: Response| {
         let uri = request.uri();
-        assert_eq!((uri.path(), uri.query()), ("/openvidu", Some(format!("sessionId={ROOM}").as_str())));
+        let query = uri.query().unwrap_or_default();
+        assert_eq!(
+            (uri.path(), query.trim_end_matches("&reconnect=true")),
+            ("/openvidu", &*format!("sessionId={ROOM}"))
+        );
         Ok(response)
     };
     let Ok(socket) = tokio_tungstenite::accept_hdr_async(stream, check).await else { return };

@@ -8,10 +8,8 @@ use serde_json::{Value, json};
 use tertulia::rtp::sdp::force_video_codec;
 use tokio::sync::mpsc;
 
-use super::leg::{Leg, fixture};
+use super::leg::{Leg, Way, fixture};
 use super::{Member, ROOM, Shared, Stream, media};
-
-const RPC_SESSION: &str = "mvbt91rb8tcmj5c4fpddu5rd81";
 
 /// The lines of a recorded call.
 pub(super) fn recording(name: &str) -> Vec<Value> {
@@ -52,11 +50,11 @@ pub(super) async fn work(
         let answer = match socket.answer(&frame).await {
             Ok(None) => continue,
             Ok(Some(mut result)) => {
-                result["sessionId"] = json!(RPC_SESSION);
+                result["sessionId"] = json!(socket.rpc());
                 json!({"id": frame["id"], "result": result, "jsonrpc": "2.0"})
             }
             Err((code, message)) => json!({"id": frame["id"], "error": {"code": code, "message": message,
-                "sessionId": RPC_SESSION}, "data": {}, "jsonrpc": "2.0"}),
+                "sessionId": socket.rpc()}, "data": {}, "jsonrpc": "2.0"}),
         };
         drop(tell.send(answer.to_string()).await);
         socket.after(&frame, &answer);
@@ -76,13 +74,29 @@ impl Socket<'_> {
         self.who.lock().unwrap().clone()
     }
 
+    fn rpc(&self) -> String {
+        format!("mvbt91rb8tcmj5c4fpddu5rd81{}", self.me())
+    }
+
+    /// A client that comes back on another socket.
+    fn resume(&self, params: &Value) -> Answer {
+        let rpc = text(params, "sessionId")?;
+        let mut room = self.shared.room.lock().unwrap();
+        let Some(member) = room.members.values_mut().find(|m| m.rpc == rpc) else {
+            return Err((40_007, "reconnection error".to_owned()));
+        };
+        member.tell = Some(self.tell.clone());
+        *self.who.lock().unwrap() = member.id.clone();
+        Ok(Some(json!({"value": "reconnection successful"})))
+    }
+
     async fn answer(&self, frame: &Value) -> Answer {
         let (method, params) = (frame["method"].as_str().unwrap_or_default(), &frame["params"]);
         let me = self.me();
         let there = self.shared.room.lock().unwrap().members.contains_key(&me);
         match method {
             "joinRoom" => return self.join(params),
-            "connect" => return refuse(40_007, "reconnection error"),
+            "connect" => return self.resume(params),
             "echo" => return Ok(Some(json!({}))),
             _ if me.is_empty() => return refuse(803, "No connection found for participant"),
             // Somebody who is gone is not answered.
@@ -159,6 +173,7 @@ impl Socket<'_> {
         let member = Member {
             id: id.clone(),
             metadata: params["metadata"].as_str().unwrap_or_default().to_owned(),
+            rpc: String::new(),
             created_at: result["createdAt"].as_u64().unwrap(),
             role,
             stream: None,
@@ -169,14 +184,20 @@ impl Socket<'_> {
         room.members.insert(id.clone(), member);
         drop(room);
         *self.who.lock().unwrap() = id.clone();
+        self.shared.room.lock().unwrap().members.get_mut(&id).expect("just in").rpc = self.rpc();
         let told = json!({"id": id, "createdAt": result["createdAt"], "metadata": result["metadata"]});
         self.shared.notify(Some(&id), "participantJoined", &told);
         Ok(Some(result))
     }
 
-    /// What openvidu-server does to every offer in a session with VP8.
-    fn forced(offer: &str) -> Result<String, Refusal> {
-        force_video_codec(offer, "VP8").or_else(|_| refuse(800, "Error forcing codec: 'VP8'"))
+    fn codec(&self) -> &'static str {
+        self.shared.script.codec.unwrap_or("VP8")
+    }
+
+    /// What openvidu-server does to every offer in a session with a codec of its own.
+    fn forced(&self, offer: &str) -> Result<String, Refusal> {
+        let codec = self.codec();
+        force_video_codec(offer, codec).or_else(|_| refuse(800, &format!("Error forcing codec: '{codec}'")))
     }
 
     /// Takes a new leg in, with the candidates that came too early; an older one of the same stream goes.
@@ -242,7 +263,7 @@ impl Socket<'_> {
         }
         assert_eq!(params["doLoopback"], false);
         let (has_audio, has_video) = (params["hasAudio"] == true, params["hasVideo"] == true);
-        let offer = Self::forced(&text(params, "sdpOffer")?)?;
+        let offer = self.forced(&text(params, "sdpOffer")?)?;
         assert_eq!((offer.contains("m=audio"), offer.contains("m=video")), (has_audio, has_video), "{offer}");
         let kind = if has_video { text(params, "typeOfVideo")? } else { "MIC".to_owned() };
         let kind = &kind[..3];
@@ -260,7 +281,7 @@ impl Socket<'_> {
         }
         let stream = Stream { info, feed: media::feed(), wish: Arc::default(), person: None };
         let (feed, wish) = (stream.feed.clone(), Arc::clone(&stream.wish));
-        let (leg, answer) = Leg::answering(&offer, "publish", false).await;
+        let (leg, answer) = Leg::answering(&offer, "publish", self.codec(), false).await;
         let leg = Arc::new(leg);
         self.take_in(&me, &leg).await;
         self.shared.room.lock().unwrap().members.get_mut(&me).expect("in the room").stream = Some(stream);
@@ -307,12 +328,17 @@ impl Socket<'_> {
             None => wish.wish(),
         };
         let shared = Arc::clone(self.shared);
-        let keep_back = move || {
-            let keep = shared.script.no_key_frames.load(Ordering::Relaxed);
-            shared.script.kept_back.fetch_add(u32::from(keep), Ordering::Relaxed);
-            keep
+        let on_the_way = move |begins_key_frame: bool| {
+            let script = &shared.script;
+            let keep = begins_key_frame && script.no_key_frames.load(Ordering::Relaxed);
+            script.kept_back.fetch_add(u32::from(keep), Ordering::Relaxed);
+            match (keep, script.lose_pictures.load(Ordering::Relaxed)) {
+                (true, _) => Way::FrameLeftOut,
+                (_, true) => Way::PacketLost,
+                _ => Way::Clear,
+            }
         };
-        leg.serve_subscriber(&stream.feed, ask, keep_back);
+        leg.serve_subscriber(&stream.feed, ask, on_the_way);
     }
 
     async fn receive(&self, params: &Value) -> Answer {
@@ -328,13 +354,13 @@ impl Socket<'_> {
         if there.is_some() {
             return refuse(-1, "java.lang.NullPointerException:null");
         }
-        let offer = Self::forced(&text(params, "sdpOffer")?)?;
+        let offer = self.forced(&text(params, "sdpOffer")?)?;
         let answer = self.answer_subscriber(&publisher, &stream_id, &offer, "subscribe").await;
         Ok(Some(json!({"sdpAnswer": answer})))
     }
 
     async fn answer_subscriber(&self, publisher: &str, stream_id: &str, offer: &str, stem: &str) -> String {
-        let (leg, answer) = Leg::answering(offer, stem, true).await;
+        let (leg, answer) = Leg::answering(offer, stem, self.codec(), true).await;
         let leg = Arc::new(leg);
         self.take_in(publisher, &leg).await;
         self.serve(publisher, &leg);
@@ -387,8 +413,8 @@ impl Socket<'_> {
                 stream.map(|s| (s.feed.clone(), Arc::clone(&s.wish)))
             };
             let Some((feed, wish)) = own else { return refuse(105, &format!("Stream {stream_id} is not published")) };
-            let offer = Self::forced(&text(params, "sdpString")?)?;
-            let (leg, answer) = Leg::answering(&offer, "reconnect-publisher", false).await;
+            let offer = self.forced(&text(params, "sdpString")?)?;
+            let (leg, answer) = Leg::answering(&offer, "reconnect-publisher", self.codec(), false).await;
             let leg = Arc::new(leg);
             self.take_in(&me, &leg).await;
             leg.serve_publisher(feed, wish, Arc::clone(&self.shared.script.control));
@@ -397,7 +423,7 @@ impl Socket<'_> {
         }
         let publisher = self.publisher_of(&stream_id)?;
         if let Some(offer) = params["sdpOffer"].as_str() {
-            let offer = Self::forced(offer)?;
+            let offer = self.forced(offer)?;
             let answer = self.answer_subscriber(&publisher, &stream_id, &offer, "reconnect-subscriber").await;
             return Ok(Some(json!({"sdpAnswer": answer})));
         }
