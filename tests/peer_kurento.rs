@@ -218,6 +218,65 @@ async fn subscribing_against_the_recorded_answer() {
     subscription.close().await;
 }
 
+/// Kurento repeats packets under their old numbers, for seconds: hundreds of them must come through behind newer ones.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outage_of_hundreds_of_packets_is_repaired() {
+    let record = fixture("kms-subscribe-answer");
+    let ssrc = Summary::parse(&record).media[1].ssrcs[0];
+    let mut other = Other::new(111, "VP8", 96).await;
+    other.add_track(opus(), Summary::parse(&record).media[0].ssrcs[0]).await;
+    let track = other.add_track(video("VP8"), ssrc).await;
+    let taken = Taken::default();
+    let (subscription, events) =
+        Subscription::new(&config(), SubscribeMedia { audio: true, video: true }, taken.sinks()).await.unwrap();
+    let living = other.answer(&subscription.offer().await.unwrap()).await;
+    let candidate = tokio::time::timeout(LIMIT, other.candidates.recv()).await.unwrap().unwrap();
+    // The only way to the other side: what goes back comes by it, too.
+    let out = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let flag = Arc::clone(&out);
+    let fields: Vec<&str> = candidate.split(' ').collect();
+    let media = |datagram: &[u8]| datagram.first().is_some_and(|b| (128..=191).contains(b));
+    let dropped = move |d: &[u8]| flag.load(std::sync::atomic::Ordering::Relaxed) && media(d);
+    let address = relay(format!("{}:{}", fields[4], fields[5]).parse().unwrap(), dropped).await;
+    let other = Arc::new(other);
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&log);
+    let mut events = events;
+    tokio::spawn(async move {
+        while let Some(event) = events.recv().await {
+            kept.lock().unwrap().push(event);
+        }
+    });
+    subscription.set_answer(&dressed_up(&record, &living, None)).await.unwrap();
+    let line = format!("candidate:1 1 UDP 2015364095 127.0.0.1 {} typ host", address.port());
+    subscription.add_candidate(&line, Some("0".to_owned()), Some(0)).await.unwrap();
+    wait_for("connecting", LIMIT, || has(&log, &PeerEvent::Connected) && other.connected()).await;
+    const PACKETS: u32 = 700;
+    for n in 0..PACKETS {
+        out.store((100..500).contains(&n), std::sync::atomic::Ordering::Relaxed);
+        let mut payload = vec![0x10];
+        payload.extend_from_slice(&vp8_frame(n, n == 0, 300).data);
+        let header = rtc::rtp::Header {
+            version: 2,
+            marker: true,
+            payload_type: 96,
+            sequence_number: 65_300u32.wrapping_add(n) as u16,
+            timestamp: n * 300,
+            ssrc,
+            ..Default::default()
+        };
+        track.write_rtp(rtc::rtp::Packet { header, payload: payload.into() }).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    wait_for("the repair", LIMIT, || taken.video.lock().unwrap().len() == PACKETS as usize).await;
+    for (n, got) in taken.video.lock().unwrap().iter().enumerate() {
+        assert_eq!(got.data, vp8_frame(n as u32, n == 0, 300).data);
+    }
+    let stats = subscription.stats().video.unwrap();
+    assert!(stats.packets_recovered >= 400 && stats.frames_dropped == 0, "{stats:?}");
+    subscription.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn subscribing_when_the_server_makes_the_offer() {
     let record = fixture("kms-subscribe-offer");

@@ -4,14 +4,12 @@
 mod peer_support;
 
 use peer_support::*;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tertulia::peer::{
     ConnectionState, PeerError, PeerEvent, Publication, PublishMedia, RebuildReason, SubscribeMedia, Subscription,
 };
-use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 
 fn media() -> PublishMedia {
@@ -33,33 +31,6 @@ async fn next_of(
     })
     .await
     .expect("the event did not come in time")
-}
-
-/// A relay between us and the other side that drops what `drop` says.
-async fn relay(to: SocketAddr, drop: impl Fn(&[u8]) -> bool + Send + 'static) -> SocketAddr {
-    let front = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let back = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let address = front.local_addr().unwrap();
-    tokio::spawn(async move {
-        let mut client = None;
-        let (mut a, mut b) = (vec![0u8; 2048], vec![0u8; 2048]);
-        loop {
-            tokio::select! {
-                Ok((n, from)) = front.recv_from(&mut a) => {
-                    client = Some(from);
-                    if !drop(&a[..n]) {
-                        let _ = back.send_to(&a[..n], to).await;
-                    }
-                }
-                Ok((n, _)) = back.recv_from(&mut b) => {
-                    if let (Some(client), false) = (client, drop(&b[..n])) {
-                        let _ = front.send_to(&b[..n], client).await;
-                    }
-                }
-            }
-        }
-    });
-    address
 }
 
 /// A publication whose only path to the other side leads over a relay.

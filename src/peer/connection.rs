@@ -34,6 +34,9 @@ const ICE_DISCONNECTED: Duration = Duration::from_secs(3);
 const ICE_FAILED: Duration = Duration::from_secs(15);
 /// Short, so that a server notices a moved address soon.
 const ICE_KEEP_ALIVE: Duration = Duration::from_millis(500);
+/// Packets behind the newest one that are still taken. Kurento repeats under the old number: with the stack's own 64, whatever was lost longer
+/// ago than half a second is asked for, repeated, and thrown away.
+const REPLAY_WINDOW: usize = 2_048;
 /// How often the watchdogs look.
 pub(super) const TICK: Duration = Duration::from_millis(250);
 const CLOSE_LIMIT: Duration = Duration::from_millis(200);
@@ -277,6 +280,7 @@ impl Connection {
             // With relayed candidates only there is nothing better to wait for.
             .with_relay_acceptance_min_wait(config.relay_only.then_some(Duration::ZERO))
             .with_sdp_media_level_fingerprints(true)
+            .with_srtp_replay_protection_window(REPLAY_WINDOW)
             .build();
         let policy = if config.relay_only { RTCIceTransportPolicy::Relay } else { RTCIceTransportPolicy::All };
         let builder = PeerConnectionBuilder::new()

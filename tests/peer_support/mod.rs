@@ -285,6 +285,33 @@ pub fn dressed_up(recorded: &str, living: &str, session_fingerprint: Option<&str
     out
 }
 
+/// A relay between us and the other side that drops what `drop` says.
+pub async fn relay(to: std::net::SocketAddr, drop: impl Fn(&[u8]) -> bool + Send + 'static) -> std::net::SocketAddr {
+    let front = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let back = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = front.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut client = None;
+        let (mut a, mut b) = (vec![0u8; 2048], vec![0u8; 2048]);
+        loop {
+            tokio::select! {
+                Ok((n, from)) = front.recv_from(&mut a) => {
+                    client = Some(from);
+                    if !drop(&a[..n]) {
+                        let _ = back.send_to(&a[..n], to).await;
+                    }
+                }
+                Ok((n, _)) = back.recv_from(&mut b) => {
+                    if let (Some(client), false) = (client, drop(&b[..n])) {
+                        let _ = front.send_to(&b[..n], client).await;
+                    }
+                }
+            }
+        }
+    });
+    address
+}
+
 /// A socket that swallows everything: what a pair of component 2 would lead to.
 pub fn black_hole() -> (std::net::UdpSocket, u16) {
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
