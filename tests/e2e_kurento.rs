@@ -410,6 +410,81 @@ fn a_loss_that_nothing_repairs() {
     client.leave();
 }
 
+/// A tile that was hidden is not decoded; shown again, it needs a key frame, for which asking is no use.
+#[test]
+fn a_tile_that_is_shown_again() {
+    let server = Server::start(Script::default(), SECRET);
+    server.add("Bob", Some(Person::new(7)), json!({}));
+    let mut client = watch(&server, &[]);
+    let stream_id = client.sees(7)["stream_id"].clone();
+    let me = client.connection_id();
+    client.tell(&json!({"do": "tile", "stream_id": stream_id, "size": "0x0"}));
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(server.requests(&me, "reconnectStream").is_empty(), "nobody looks");
+    let before = client.frames_read(7);
+    client.tell(&json!({"do": "tile", "stream_id": stream_id, "size": "320x180"}));
+    let shown = Instant::now();
+    wait("the picture", SOON, || (client.frames_read(7) > before).then_some(()));
+    assert!(shown.elapsed() < Duration::from_millis(1_500), "{:?}", shown.elapsed());
+    assert_eq!(server.requests(&me, "reconnectStream").len(), 1);
+    client.leave();
+}
+
+/// The relay that the answer to the join names, with its credentials, as `openvidu-server` makes them.
+#[test]
+fn candidates_of_the_relay_are_offered() {
+    use base64::Engine as _;
+    use hmac::{Hmac, Mac as _};
+    let port = e2e_support::free_udp_port();
+    let mut command = std::process::Command::new("turnserver");
+    command.args(["-n", "--listening-ip=127.0.0.1", "--relay-ip=127.0.0.1", "--realm=openvidu.io", "--no-cli"]);
+    command.args(["--no-tls", "--no-dtls", "--use-auth-secret", "--static-auth-secret=test", "--log-file=stdout"]);
+    command.arg(format!("--listening-port={port}")).arg("--pidfile=/dev/null");
+    command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    let Ok(relay) = command.spawn() else {
+        eprintln!("turnserver is not installed: relays were not tried");
+        return;
+    };
+    let _relay = Ended(relay);
+    let valid_until = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() + 86_400;
+    let username = format!("{valid_until}:s97VwSDj");
+    let mut mac = Hmac::<sha1::Sha1>::new_from_slice(b"test").unwrap();
+    mac.update(username.as_bytes());
+    let credential = base64::engine::general_purpose::STANDARD.encode(mac.finalize().into_bytes());
+    std::thread::sleep(Duration::from_secs(1));
+    let entry = json!({"url": format!("turn:127.0.0.1:{port}"), "username": username, "credential": credential});
+    // What cannot be used is left out: it must not spoil the rest.
+    let tls = json!({"url": "turns:127.0.0.1:5349?transport=tcp", "username": "a", "credential": "b"});
+    let script = Script { ice_servers: Some(json!([tls, entry])), ..Script::default() };
+    let server = Server::start(script, SECRET);
+    server.add("Bob", Some(Person::new(7)), json!({}));
+    let mut client = join(&server, "Ada", 3, &[]);
+    client.sees(7);
+    client.stream_id();
+    let me = client.connection_id();
+    for end_point in [me.as_str(), "con_Bob"] {
+        let kinds = wait("a relayed candidate", SOON, || {
+            let of =
+                server.requests(&me, "onIceCandidate").into_iter().filter(|c| c["params"]["endpointName"] == end_point);
+            let lines: Vec<String> = of.map(|c| c["params"]["candidate"].as_str().unwrap().to_owned()).collect();
+            lines.iter().any(|l| l.contains("typ relay raddr")).then_some(lines)
+        });
+        assert!(kinds.iter().all(|l| l.split(' ').nth(1) == Some("1")), "{kinds:?}");
+    }
+    let end = client.leave();
+    assert!(!end.report.to_string().contains(&credential) && !end.report.to_string().contains(&username));
+}
+
+/// A process that does not outlive its test.
+struct Ended(std::process::Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// The socket breaks and the media do not: nothing is renegotiated, and nobody notices.
 #[test]
 fn a_socket_that_breaks_while_media_flow() {
@@ -526,4 +601,29 @@ fn sessions_over_rest() {
     b.leave();
     let server = Server::start(Script::default(), "another secret");
     e2e_support::assert_failed(&watch(&server, &[]).end(), &["refused the secret"]);
+}
+
+/// Kurento begins at 300 kbit/s and rises slowly: the default picture has to move and to be legible at that, on both sides.
+#[test]
+fn the_default_picture_at_the_first_bandwidth() {
+    let server = Server::start(Script::default(), SECRET);
+    server.shared.script.control.remb_bps.store(300_000, Ordering::Relaxed);
+    let rest = Participant::secret_options(ROOM);
+    let default = [&rest[..], &["--camera", "pattern:3", "--microphone", "tone"]].concat();
+    let mut a = Participant::join_with("Ada", &server.url(), &default, |_| {});
+    a.stream_id();
+    let mut b = watch(&server, &[]);
+    b.sees(3);
+    std::thread::sleep(Duration::from_secs(2));
+    let frames = |b: &mut Participant| live(&b.report(), 3).unwrap()["video"]["frames"].as_u64().unwrap();
+    let (before, since) = (frames(&mut b), Instant::now());
+    std::thread::sleep(Duration::from_secs(8));
+    let per_second = (frames(&mut b) - before) as f64 / since.elapsed().as_secs_f64();
+    let report = b.report();
+    let video = &live(&report, 3).unwrap()["video"];
+    println!("{per_second:.1} pictures a second: {video:#} {:#}", sent(&a.report())["video"]);
+    assert!(per_second > 25.0, "{per_second}");
+    assert_eq!((&video["pattern"]["crc_errors"], &video["freezes"]), (&json!(0), &json!(0)));
+    a.leave();
+    b.leave();
 }

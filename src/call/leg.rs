@@ -551,7 +551,12 @@ async fn subscribe_once(
                 None => return Outcome::Over,
                 Some(LegInput::Rebuild) => return Outcome::Rebuild("asked".to_owned()),
                 Some(LegInput::ServerOffers(offer)) => return Outcome::Answer(offer),
-                Some(LegInput::NeedKeyFrame) => subscription.request_key_frame(),
+                // A tile that is shown again, mostly: where asking does nothing, there is no use in waiting either.
+                Some(LegInput::NeedKeyFrame) => {
+                    if !subscription.request_key_frame() && state.patience.without_key_frame(Instant::now()) {
+                        return Outcome::Rebuild("no_key_frame".to_owned());
+                    }
+                }
                 Some(LegInput::ExpectActive { audio, video }) => {
                     state.active = (audio, video);
                     subscription.set_expected_active(audio, video);

@@ -225,12 +225,17 @@ impl VideoIn {
         lock(&self.state).repair = repair;
     }
 
-    /// The decoder lost its references: ask for a key frame and hold back what cannot be decoded.
-    pub(super) fn request_key_frame(&self) {
-        if let Some(receiver) = &mut lock(&self.state).receiver {
-            receiver.decoder_lost(Instant::now());
-        }
+    /// The decoder lost its references: ask for a key frame and hold back what cannot be decoded. `false` when nobody will listen.
+    pub(super) fn request_key_frame(&self) -> bool {
+        let heard = {
+            let mut state = lock(&self.state);
+            if let Some(receiver) = &mut state.receiver {
+                receiver.decoder_lost(Instant::now());
+            }
+            !state.repair.kurento
+        };
         self.wake.notify_one();
+        heard
     }
 
     /// The sender announced a pause: silence is no freeze.

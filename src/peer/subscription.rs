@@ -143,10 +143,9 @@ impl Subscription {
     }
 
     /// The decoder lost its references: asks the sender for a key frame (PLI, at most one in 500 ms) and holds frames back until it comes.
-    pub fn request_key_frame(&self) {
-        if let Some(video) = &self.video {
-            video.request_key_frame();
-        }
+    /// `false` when the other side is known to pass no request on, so that only a new connection brings one.
+    pub fn request_key_frame(&self) -> bool {
+        self.video.as_ref().is_none_or(|video| video.request_key_frame())
     }
 
     /// What the sender has announced: [`PeerEvent::Stalled`] is only raised for active kinds. Both are active at the start.

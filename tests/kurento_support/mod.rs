@@ -43,6 +43,8 @@ pub struct Script {
     pub lose_pictures: AtomicBool,
     /// `forcedVideoCodec`, VP8 unless given.
     pub codec: Option<&'static str>,
+    /// `customIceServers` of the join; the record's when there are none.
+    pub ice_servers: Option<Value>,
     /// The session ends between the two requests of a client, once.
     pub ends_between: AtomicBool,
     pub control: Arc<Control>,

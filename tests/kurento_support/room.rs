@@ -170,6 +170,9 @@ impl Socket<'_> {
             result["mediaServer"] = json!("mediasoup");
         }
         // The relay of the record does not run here: a client has to get along without it.
+        if let Some(servers) = &self.shared.script.ice_servers {
+            result["customIceServers"] = servers.clone();
+        }
         let member = Member {
             id: id.clone(),
             metadata: params["metadata"].as_str().unwrap_or_default().to_owned(),
