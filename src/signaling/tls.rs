@@ -99,6 +99,17 @@ struct OneCertificate {
     provider: Arc<CryptoProvider>,
 }
 
+impl OneCertificate {
+    /// Where any certificate will do, one that the library cannot read (version 1, short keys) will do as well: a proof that its key was used
+    /// would keep out nobody who may bring a certificate of their own.
+    fn judge(&self, proof: Result<HandshakeSignatureValid, Error>) -> Result<HandshakeSignatureValid, Error> {
+        match proof {
+            Err(Error::InvalidCertificate(_)) if self.pin.is_none() => Ok(HandshakeSignatureValid::assertion()),
+            proof => proof,
+        }
+    }
+}
+
 impl ServerCertVerifier for OneCertificate {
     fn verify_server_cert(
         &self,
@@ -120,7 +131,7 @@ impl ServerCertVerifier for OneCertificate {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        self.judge(verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms))
     }
 
     fn verify_tls13_signature(
@@ -129,7 +140,7 @@ impl ServerCertVerifier for OneCertificate {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        self.judge(verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -138,8 +149,54 @@ impl ServerCertVerifier for OneCertificate {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use base64::Engine as _;
+    use rustls::pki_types::PrivatePkcs8KeyDer;
+    use rustls::server::ResolvesServerCert;
+    use rustls::sign::{CertifiedKey, SingleCertAndKey};
+    use rustls::{ClientConnection, ServerConfig, ServerConnection};
+
+    /// A certificate of version 1, as `openssl x509 -req -signkey` makes it, and its key.
+    const OLD_CERTIFICATE: &str = "MIIBEjCBuQIUaACdNBp50L0nJgiy1Imk+Qf+v+8wCgYIKoZIzj0EAwIwDDEKMAgGA1UEAwwBeDAeFw0yNjExMjEwMDQyNDha\
+         Fw0zNjExMTgwMDQyNDhaMAwxCjAIBgNVBAMMAXgwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAASEOR1xaZKiRo7IvFuh6KUU\
+         F1JO7nUEsyLqB6IlaNyt2u+b4xOOmsTxb57aDU4GO6JmHTZJGOljOlIsXfDyLw/cMAoGCCqGSM49BAMCA0gAMEUCIQCZ0eZY\
+         gL1cslZm+R7Qbed50650MpIH//NsLLPVx+98GQIgFAjN1cXLbMAA98cNJY4an/Z0MrP2coA+b1y8C9m7GII=";
+    const OLD_KEY: &str = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgxtXFnoyC+nMTYAEHH18nbMQDBs+8b+TpjTdlHBzWCY+hRANC\
+         AASEOR1xaZKiRo7IvFuh6KUUF1JO7nUEsyLqB6IlaNyt2u+b4xOOmsTxb57aDU4GO6JmHTZJGOljOlIsXfDyLw/c";
+
+    /// Shakes hands with a server that shows the old certificate.
+    fn meet(trust: Trust) -> Result<(), Error> {
+        let bytes = |text: &str| base64::engine::general_purpose::STANDARD.decode(text).unwrap();
+        let mut client =
+            ClientConnection::new(Arc::new(client_config(trust)?), ServerName::try_from("10.0.0.1").unwrap())?;
+        let key = PrivatePkcs8KeyDer::from(bytes(OLD_KEY)).into();
+        let key = rustls::crypto::ring::sign::any_supported_type(&key)?;
+        let shown = SingleCertAndKey::from(CertifiedKey::new(vec![bytes(OLD_CERTIFICATE).into()], key));
+        let resolver: Arc<dyn ResolvesServerCert> = Arc::new(shown);
+        let config = ServerConfig::builder().with_no_client_auth().with_cert_resolver(resolver);
+        let mut server = ServerConnection::new(Arc::new(config))?;
+        while client.is_handshaking() {
+            let mut wire = Vec::new();
+            client.write_tls(&mut wire).unwrap();
+            server.read_tls(&mut wire.as_slice()).unwrap();
+            server.process_new_packets()?;
+            wire.clear();
+            server.write_tls(&mut wire).unwrap();
+            client.read_tls(&mut wire.as_slice()).unwrap();
+            client.process_new_packets()?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn any_certificate_means_any() {
+        assert_eq!(meet(Trust::Anything), Ok(()));
+        let certificate = base64::engine::general_purpose::STANDARD.decode(OLD_CERTIFICATE).unwrap();
+        let pinned = meet(Trust::Pinned(Fingerprint::of(&certificate)));
+        assert!(matches!(pinned, Err(Error::InvalidCertificate(_))), "a pin wants the proof: {pinned:?}");
+    }
 
     #[test]
     fn fingerprint_reads_what_it_writes() {
