@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
 use tracing::{debug, warn};
 
+use super::candidates::{add_candidate, forward_candidate};
 pub(super) use super::line::Line;
 use super::patience::{Failures, Patience};
 use super::view::Failure;
@@ -18,7 +19,7 @@ use crate::peer::{
     TransportConfig,
 };
 use crate::rtp::frame::VideoCodec;
-use crate::signaling::{LocalCandidate, PublishRequest, Signaling, SignalingError};
+use crate::signaling::{PublishRequest, Signaling, SignalingError};
 
 /// How often in a row a transport is rebuilt before the leg gives up for [`REST_MS`].
 const REBUILDS_IN_A_ROW: u32 = 3;
@@ -564,59 +565,6 @@ async fn subscribe_once(
                 Some(told) => add_candidate(&*subscription, told).await,
             },
         }
-    }
-}
-
-async fn forward_candidate(signaling: &dyn Signaling, endpoint: &str, event: PeerEvent) {
-    if let PeerEvent::LocalCandidate { candidate, sdp_mid, sdp_mline_index } = event {
-        let candidate = LocalCandidate {
-            endpoint: endpoint.to_owned(),
-            candidate,
-            sdp_mid: sdp_mid.unwrap_or_default(),
-            sdp_mline_index: sdp_mline_index.unwrap_or(0),
-        };
-        signaling.candidate(candidate).await;
-    }
-}
-
-/// Both handles take the server's candidates.
-trait TakesCandidates {
-    fn take(
-        &self,
-        candidate: &str,
-        sdp_mid: Option<String>,
-        sdp_mline_index: Option<u16>,
-    ) -> impl Future<Output = Result<(), PeerError>> + Send;
-}
-
-impl TakesCandidates for Publication {
-    fn take(
-        &self,
-        candidate: &str,
-        sdp_mid: Option<String>,
-        sdp_mline_index: Option<u16>,
-    ) -> impl Future<Output = Result<(), PeerError>> + Send {
-        self.add_candidate(candidate, sdp_mid, sdp_mline_index)
-    }
-}
-
-impl TakesCandidates for Subscription {
-    fn take(
-        &self,
-        candidate: &str,
-        sdp_mid: Option<String>,
-        sdp_mline_index: Option<u16>,
-    ) -> impl Future<Output = Result<(), PeerError>> + Send {
-        self.add_candidate(candidate, sdp_mid, sdp_mline_index)
-    }
-}
-
-/// An unusable candidate is not worth a connection: others follow, and the other side finds us by its own checks.
-async fn add_candidate(handle: &impl TakesCandidates, told: LegInput) {
-    if let LegInput::Candidate { candidate, sdp_mid, sdp_mline_index } = told
-        && let Err(error) = handle.take(&candidate, sdp_mid, sdp_mline_index).await
-    {
-        debug!(%error, "candidate of the server not used");
     }
 }
 

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::*;
 use crate::peer::PublishMedia;
-use crate::signaling::{Property, Published};
+use crate::signaling::{LocalCandidate, Property, Published};
 
 const STREAM: &str = "str_CAM_Aaaa_con_A";
 

@@ -1,5 +1,6 @@
 //! The engine of one call: one actor per call, [`Command`]s in, [`Event`]s and a [`View`] out.
 
+mod candidates;
 pub mod command;
 pub mod config;
 mod engine;
