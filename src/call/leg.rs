@@ -313,7 +313,7 @@ async fn publish_once(
             sdp
         }
         // Not there any more, and nobody said that it was ended on purpose: publish anew.
-        Err(SignalingError::Server { code: 105, .. }) if stream_id.take().is_some() => {
+        Err(SignalingError::Gone { .. }) if stream_id.take().is_some() => {
             return Outcome::Rebuild("stream_gone".to_owned());
         }
         Err(e) => return after(failures, e),
