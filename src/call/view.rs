@@ -210,9 +210,16 @@ pub struct Notice {
 pub struct Level(Arc<AtomicU32>);
 
 impl Level {
-    /// Writes a level in dBFS.
-    pub fn set_dbfs(&self, dbfs: f32) {
+    /// Writes a level in dBFS. True when a meter shows something else than before, or somebody begins or ends to speak.
+    pub fn set_dbfs(&self, dbfs: f32) -> bool {
+        let before = (self.mark(), self.speaking());
         self.0.store((dbfs + 200.0).max(0.0).to_bits(), Ordering::Relaxed);
+        before != (self.mark(), self.speaking())
+    }
+
+    /// Marks of 2 dB above −60 dBFS: what is finer is not worth drawing a window again.
+    fn mark(&self) -> i32 {
+        (self.dbfs().clamp(-60.0, 0.0) / 2.0).round() as i32
     }
 
     /// Level in dBFS, −200 when nothing was ever written.

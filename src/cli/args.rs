@@ -45,6 +45,9 @@ pub struct Common {
     /// No log lines at all.
     #[arg(long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
+    /// End as soon as the window can be used: for `bench start`.
+    #[arg(long, global = true, hide = true)]
+    pub exit_when_usable: bool,
 }
 
 /// The commands.
@@ -345,7 +348,7 @@ pub struct DoctorArgs {
 /// Arguments of `bench`.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
-    /// Which: sfu, join, latency, network.
+    /// Which: sfu, join, latency, network, start, tiles.
     pub what: String,
     /// Write the figures there.
     #[arg(long, value_name = "PATH")]

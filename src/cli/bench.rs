@@ -1,6 +1,7 @@
 //! `tertulia bench`: figures that are measured inside one run.
 
 mod calls;
+mod windows;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,8 +31,11 @@ pub(super) fn run(global: &Common, args: &BenchArgs, started: Instant) -> Result
         "join" => common::runtime()?.block_on(join(global, started))?,
         "latency" => common::runtime()?.block_on(calls::latency(global, started))?,
         "network" => common::runtime()?.block_on(calls::network(global, started))?,
+        "start" => windows::start()?,
+        "tiles" => windows::tiles(global, started)?,
         other => {
-            return Err(Failure::Usage(format!("there is no bench {other:?}; there are: sfu, join, latency, network")));
+            let all = "sfu, join, latency, network, start, tiles";
+            return Err(Failure::Usage(format!("there is no bench {other:?}; there are: {all}")));
         }
     };
     let figures = json!({"schema": 1, "version": env!("CARGO_PKG_VERSION"), "bench": args.what, "machine": machine(), "figures": figures});

@@ -29,11 +29,12 @@ impl std::fmt::Debug for Secrets {
 impl Secrets {
     /// Keeps a secret and says where.
     pub fn set(&self, server: &str, secret: &str) -> SecretPlace {
+        // In memory first: whoever asks while the keyring is still being opened gets the new one.
+        self.memory().insert(server.to_owned(), secret.to_owned());
         if entry(server).is_some_and(|e| e.set_password(secret).is_ok()) {
             self.memory().remove(server);
             return SecretPlace::Keyring;
         }
-        self.memory().insert(server.to_owned(), secret.to_owned());
         SecretPlace::Memory
     }
 

@@ -1,21 +1,15 @@
 //! The window: which screen is shown, and what each one's outcome leads to.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use super::bridge::{Backend, Call, Preferences, RoomState, Target};
 use super::call::CallScreen;
 use super::commands::{self, Command};
 use super::ended::{self, EndedScreen};
 use super::home::{self, Home};
 use super::lobby::{self, Lobby};
+use super::pace::{FrameLog, Pace};
 use super::video::Video;
-use super::{text, theme};
+use super::{text, theme, video_gl};
 use crate::call::view::Connection;
-
-/// Pictures of several tiles that come within this time are drawn together. Any delay but zero also keeps the toolkit from
-/// drawing twice for one wish.
-const TOGETHER: Duration = Duration::from_millis(10);
 
 /// Where the window starts.
 pub enum Start {
@@ -33,6 +27,8 @@ pub struct App {
     prefs: Preferences,
     screen: Screen,
     video: Video,
+    pace: Pace,
+    log: Option<FrameLog>,
     title: String,
     /// Told to close: nothing is asked any more.
     closing: bool,
@@ -54,14 +50,24 @@ impl App {
         let prefs = backend.preferences();
         text::set_language(&prefs.language);
         theme::choose(ctx, prefs.theme);
-        let repaint = ctx.clone();
-        backend.set_repaint(Arc::new(move || repaint.request_repaint_after(TOGETHER)));
+        let pace = Pace::new(video.is_slow());
+        backend.set_repaint(pace.repaint(ctx));
         let screen = match start {
             Start::Home => Screen::Home(Home::default()),
             Start::Lobby(target) => Screen::Lobby(Lobby::new(target, &prefs)),
             Start::Call(call, target) => Screen::Call(CallScreen::new(call, target)),
         };
-        Self { backend, prefs, screen, video, title: String::new(), closing: false, close_after_call: false }
+        Self {
+            backend,
+            prefs,
+            screen,
+            video,
+            pace,
+            log: None,
+            title: String::new(),
+            closing: false,
+            close_after_call: false,
+        }
     }
 
     /// Draws one frame.
@@ -69,6 +75,9 @@ impl App {
         let before = self.prefs.clone();
         self.zoom(ui.ctx());
         self.window_closing(ui.ctx());
+        if matches!(self.video, Video::Texture(_)) {
+            ui.painter().rect_filled(ui.max_rect(), egui::CornerRadius::ZERO, self.background(ui.ctx()));
+        }
         let backend = self.backend.as_mut();
         let next = match &mut self.screen {
             Screen::Home(home) => match home.show(ui, backend, &mut self.prefs) {
@@ -123,6 +132,15 @@ impl App {
             }
             self.backend.set_preferences(&self.prefs);
         }
+    }
+
+    /// What lies behind everything. The window is cleared with it, which costs nothing: no screen paints it again.
+    fn background(&self, ctx: &egui::Context) -> egui::Color32 {
+        self.behind(theme::palette(ctx))
+    }
+
+    fn behind(&self, p: &theme::Palette) -> egui::Color32 {
+        if matches!(self.screen, Screen::Call(_)) { p.canvas } else { p.surface }
     }
 
     fn zoom(&self, ctx: &egui::Context) {
@@ -182,19 +200,31 @@ impl App {
 }
 
 impl eframe::App for App {
+    fn clear_color(&self, visuals: &egui::Visuals) -> [f32; 4] {
+        let p = if visuals.dark_mode { &theme::DARK } else { &theme::LIGHT };
+        self.behind(p).to_normalized_gamma_f32()
+    }
+
     fn ui(&mut self, ui: &mut egui::Ui, _frame: &mut eframe::Frame) {
+        self.pace.frame();
+        if let Some(log) = &self.log {
+            log.begin(ui);
+        }
         self.show(ui);
+        if let (Some(log), Video::Gl(video, _)) = (&self.log, &self.video) {
+            log.pictures(video.uploads());
+        }
     }
 
     fn on_exit(&mut self, gl: Option<&egui_glow::glow::Context>) {
-        if let (Video::Gl(video), Some(gl)) = (&self.video, gl) {
+        if let (Video::Gl(video, _), Some(gl)) = (&self.video, gl) {
             video.destroy(gl);
         }
     }
 }
 
-/// Opens the window and runs until it is closed. To be called on the main thread.
-pub fn run(backend: Box<dyn Backend>, start: Start) -> Result<(), String> {
+/// Opens the window and runs until it is closed; `log` is for benches. To be called on the main thread.
+pub fn run(backend: Box<dyn Backend>, start: Start, log: Option<FrameLog>) -> Result<(), String> {
     let viewport = egui::ViewportBuilder::default()
         .with_title("Tertulia")
         .with_app_id("org.tertulia.Tertulia")
@@ -205,6 +235,8 @@ pub fn run(backend: Box<dyn Backend>, start: Start) -> Result<(), String> {
         viewport,
         persist_window: true,
         persistence_path: backend.window_file(),
+        // There are no gradients that it would smooth, and where the processor draws it costs.
+        dithering: false,
         ..eframe::NativeOptions::default()
     };
     // A virtual display has no refresh to wait for: waiting there only slows everything down.
@@ -212,7 +244,12 @@ pub fn run(backend: Box<dyn Backend>, start: Start) -> Result<(), String> {
     eframe::run_native(
         "tertulia",
         options,
-        Box::new(move |cc| Ok(Box::new(App::new(&cc.egui_ctx, backend, start, Video::gl())))),
+        Box::new(move |cc| {
+            let slow = cc.gl.as_ref().is_some_and(|gl| video_gl::is_software(gl));
+            let mut app = App::new(&cc.egui_ctx, backend, start, Video::gl(slow));
+            app.log = log;
+            Ok(Box::new(app))
+        }),
     )
     .map_err(|error| error.to_string())
 }

@@ -41,6 +41,29 @@ impl Devices {
     }
 }
 
+/// A monitor or window that can be shared.
+#[derive(Debug, Clone)]
+pub struct Screen {
+    /// Screen SOURCE (`monitor:0`, `window:…`).
+    pub source: String,
+    /// Title of a window; empty for a monitor.
+    pub title: String,
+    /// Size in pixels.
+    pub size: (u32, u32),
+    /// A small picture of it, once there is one.
+    pub frames: FrameSlot,
+}
+
+/// What can be shared, as far as it is known.
+#[derive(Debug, Clone, Default)]
+pub enum Screens {
+    /// Still being listed.
+    #[default]
+    Looking,
+    /// Monitors from left to right, then windows.
+    Known(Vec<Screen>),
+}
+
 /// What the lobby holds open. `None` is a closed device.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DeviceChoice {
@@ -267,5 +290,13 @@ pub trait Backend {
     /// Whether a screen can be shared here.
     fn can_share(&self) -> bool {
         false
+    }
+
+    /// Asks for a fresh list of what can be shared; it appears in [`Backend::screens`].
+    fn refresh_screens(&mut self) {}
+
+    /// What can be shared.
+    fn screens(&self) -> Screens {
+        Screens::Known(Vec::new())
     }
 }

@@ -1,6 +1,6 @@
 //! After the call: why it is over and what can be done.
 
-use egui::{Align2, CornerRadius, Rect, Ui, pos2, vec2};
+use egui::{Align2, Rect, Ui, pos2, vec2};
 
 use super::bridge::Target;
 use super::call::{Ended, Why};
@@ -48,7 +48,6 @@ impl EndedScreen {
     pub fn show(&mut self, ui: &mut Ui) -> Option<Outcome> {
         let p = theme::palette(ui.ctx());
         let area = ui.max_rect();
-        ui.painter().rect_filled(area, CornerRadius::ZERO, p.surface);
         let w = 480.0_f32.min(area.width() - space::XXL);
         if let Why::Failed(failure) = &self.ended.why
             && failure.key.starts_with("err.")

@@ -13,6 +13,7 @@ pub mod layout;
 pub mod lobby;
 pub mod notices;
 pub mod order;
+pub mod pace;
 pub mod raster;
 pub mod snapshot;
 pub mod text;

@@ -339,6 +339,8 @@ fn style(p: &Palette, dark: bool) -> egui::Style {
     v.selection.bg_fill = p.accent_soft;
     v.selection.stroke = Stroke::new(1.0, p.accent_text);
     v.text_cursor.stroke = Stroke::new(2.0, p.text);
+    // Nothing loops but rings and busy marks, and a resting window is not drawn again.
+    v.text_cursor.blink = false;
     for (w, fill) in [
         (&mut v.widgets.noninteractive, p.surface),
         (&mut v.widgets.inactive, p.overlay),

@@ -217,7 +217,7 @@ impl Voices {
 
     /// Whether anybody's state may still change by itself.
     pub fn busy(&self) -> bool {
-        self.states.values().any(|s| s.on)
+        self.states.values().any(|s| s.on || s.last.elapsed() < OFF_AFTER)
     }
 }
 

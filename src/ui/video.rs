@@ -30,8 +30,8 @@ pub struct Show {
 
 /// Draws pictures.
 pub enum Video {
-    /// By the graphics card.
-    Gl(GlVideo),
+    /// By the graphics card, or (true) by the processor in its place.
+    Gl(GlVideo, bool),
     /// As textures of the toolkit.
     Texture(HashMap<String, Cached>),
 }
@@ -43,9 +43,14 @@ pub struct Cached {
 }
 
 impl Video {
-    /// By the graphics card; for the window.
-    pub fn gl() -> Self {
-        Self::Gl(GlVideo::default())
+    /// By the graphics card, or by a processor in its place; for the window.
+    pub fn gl(slow: bool) -> Self {
+        Self::Gl(GlVideo::default(), slow)
+    }
+
+    /// Whether drawing is dear, since the processor does it.
+    pub fn is_slow(&self) -> bool {
+        matches!(self, Self::Gl(_, true))
     }
 
     /// As textures; for tests and snapshots.
@@ -62,7 +67,7 @@ impl Video {
         }
         let fit = layout::fit(rect.width(), rect.height(), frame.width as f32, frame.height as f32, show.screen);
         match self {
-            Self::Gl(gl) => {
+            Self::Gl(gl, _) => {
                 let look = Look {
                     fit,
                     mirror: show.mirror,
@@ -80,7 +85,7 @@ impl Video {
     /// Forgets streams that were not drawn lately; called once a frame.
     pub fn end_frame(&mut self, live: &dyn Fn(&str) -> bool) {
         match self {
-            Self::Gl(gl) => gl.retain(live),
+            Self::Gl(gl, _) => gl.retain(live),
             Self::Texture(cache) => cache.retain(|key, _| live(key)),
         }
     }
@@ -131,6 +136,13 @@ fn texture(
 /// A frame as RGBA.
 pub fn rgba(frame: &VideoFrame) -> Option<ColorImage> {
     let (w, h) = (frame.width as usize, frame.height as usize);
+    let mut out = vec![0_u8; w * h * 4];
+    convert(frame, &mut out, false)?;
+    Some(ColorImage::from_rgba_unmultiplied([w, h], &out))
+}
+
+/// Writes a frame as RGBA, or BGRA, into four bytes a pixel. `None` when either is too short.
+pub(super) fn convert(frame: &VideoFrame, out: &mut [u8], bgra: bool) -> Option<()> {
     let planes = yuv::YuvPlanarImage {
         y_plane: &frame.y,
         y_stride: frame.width,
@@ -141,10 +153,8 @@ pub fn rgba(frame: &VideoFrame) -> Option<ColorImage> {
         width: frame.width,
         height: frame.height,
     };
-    let mut out = vec![0_u8; w * h * 4];
-    yuv::yuv420_to_rgba(&planes, &mut out, frame.width * 4, yuv::YuvRange::Limited, yuv::YuvStandardMatrix::Bt601)
-        .ok()?;
-    Some(ColorImage::from_rgba_unmultiplied([w, h], &out))
+    let convert = if bgra { yuv::yuv420_to_bgra } else { yuv::yuv420_to_rgba };
+    convert(&planes, out, frame.width * 4, yuv::YuvRange::Limited, yuv::YuvStandardMatrix::Bt601).ok()
 }
 
 /// The usual look of a camera tile.

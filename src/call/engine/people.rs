@@ -125,7 +125,7 @@ impl Engine {
             (Some(audio), DeviceState::On | DeviceState::Muted) => audio.levels().processed_dbfs,
             _ => -120.0,
         };
-        self.own.level.set_dbfs(own);
+        let mut shown = self.own.level.set_dbfs(own);
         for stream in self.people.iter().filter_map(|p| p.stream.as_ref()) {
             if let Some(subscribed) = &stream.subscribed {
                 subscribed.lips.measure(subscribed.playout.as_ref().and_then(|p| p.last_click_at()));
@@ -134,7 +134,13 @@ impl Engine {
                 Some(playout) if stream.audio_active && stream.stalled_ms().is_none() => playout.level_dbfs(),
                 _ => -120.0,
             };
+            let spoke = stream.level.speaking();
             stream.level.set_dbfs(level);
+            // Of others only the ring of a speaker is drawn.
+            shown |= stream.level.speaking() != spoke;
+        }
+        if shown && let Some(repaint) = &self.config.repaint {
+            repaint();
         }
     }
 

@@ -55,9 +55,9 @@ pub struct AudioDevice {
 pub struct AudioDevices {
     /// Sound API in use (`pulseaudio`, `alsa` …).
     pub host: String,
-    /// Capture devices, monitors last.
+    /// Capture devices: the system's default first, monitors last.
     pub microphones: Vec<AudioDevice>,
-    /// Playback devices.
+    /// Playback devices, the system's default first.
     pub speakers: Vec<AudioDevice>,
 }
 
@@ -87,7 +87,9 @@ pub fn list_devices() -> AudioDevices {
             list.speakers.push(entry(default_out.as_ref() == Some(&id)));
         }
     }
-    list.microphones.sort_by_key(|d| d.is_monitor);
+    // The system's own choice is offered first.
+    list.microphones.sort_by_key(|d| (d.is_monitor, !d.is_default));
+    list.speakers.sort_by_key(|d| !d.is_default);
     list
 }
 

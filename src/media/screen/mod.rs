@@ -2,7 +2,11 @@
 //!
 //! X11 monitors and windows are captured here; Wayland's portal waits for its own issue and says so.
 
+use std::sync::Arc;
+
 use crate::media::video::capture::{PictureSource, SourceEnd};
+use crate::media::video::frame::{FramePool, VideoFrame};
+use crate::media::video::scale::{Scaler, fit_within};
 use crate::media::video::source::ScreenSource;
 
 #[cfg(target_os = "linux")]
@@ -25,4 +29,40 @@ pub(crate) fn open(source: &ScreenSource) -> Result<Box<dyn PictureSource>, Sour
             Err(failed("sharing a screen is not available on this system yet".into()))
         }
     }
+}
+
+/// A monitor or window that can be captured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScreenInfo {
+    /// Its SOURCE.
+    pub source: String,
+    /// Title of a window, empty for a monitor.
+    pub title: String,
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+}
+
+/// What can be captured: monitors by number, then the windows of other programs. Asks the display server: may take its time.
+pub fn list() -> Vec<ScreenInfo> {
+    #[cfg(target_os = "linux")]
+    match x11::list() {
+        Ok(list) => return list,
+        Err(error) => tracing::info!(%error, "no screens to share"),
+    }
+    Vec::new()
+}
+
+/// Largest size of the small picture in a picker, for a sharp one at twice the usual scale.
+const SMALL: (u32, u32) = (484, 272);
+
+/// One small picture of a source of [`list`]. Opens and closes it: may take its time.
+pub fn picture(source: &str) -> Option<Arc<VideoFrame>> {
+    let mut screen = open(&ScreenSource::parse(source).ok()?).ok()?;
+    let whole = screen.next(&mut FramePool::new(1)).ok()?;
+    let (width, height) = fit_within((whole.width, whole.height), SMALL);
+    let mut small = VideoFrame::black(width, height);
+    Scaler::new().scale(&whole, &mut small).ok()?;
+    Some(Arc::new(small))
 }

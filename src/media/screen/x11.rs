@@ -9,6 +9,7 @@ use x11rb::protocol::randr::ConnectionExt as _;
 use x11rb::protocol::xproto::{AtomEnum, ConnectionExt as _, ImageFormat, ImageOrder, Window};
 use x11rb::rust_connection::{ReplyError, RustConnection};
 
+use super::ScreenInfo;
 use crate::media::video::capture::{PictureSource, SourceEnd};
 use crate::media::video::convert::{self, PixelFormat};
 use crate::media::video::frame::{FramePool, VideoFrame};
@@ -67,9 +68,67 @@ pub(super) fn open_monitor(number: u32) -> Result<Box<dyn PictureSource>, String
     Ok(Box::new(X11Source { connection, target: Target::Area { root, x, y }, name, width, height }))
 }
 
-/// Opens the first window whose title holds `title`.
+/// Monitors and the windows that the window manager knows, our own left out.
+pub(super) fn list() -> Result<Vec<ScreenInfo>, String> {
+    let (connection, root) = connect()?;
+    let monitors = connection.randr_get_monitors(root, true).map_err(|e| e.to_string())?.reply();
+    let mut sizes: Vec<(u16, u16)> =
+        monitors.map(|r| r.monitors.iter().map(|m| (m.width, m.height)).collect()).unwrap_or_default();
+    if sizes.is_empty() {
+        let geometry = connection.get_geometry(root).map_err(|e| e.to_string())?.reply().map_err(|e| e.to_string())?;
+        sizes.push((geometry.width, geometry.height));
+    }
+    let mut list: Vec<ScreenInfo> = sizes
+        .into_iter()
+        .enumerate()
+        .map(|(number, (width, height))| ScreenInfo {
+            source: format!("monitor:{number}"),
+            title: String::new(),
+            width: u32::from(width),
+            height: u32::from(height),
+        })
+        .collect();
+    for window in numbers(&connection, root, b"_NET_CLIENT_LIST").unwrap_or_default() {
+        let own = numbers(&connection, window, b"_NET_WM_PID").is_some_and(|p| p.contains(&std::process::id()));
+        let Some(title) = window_title(&connection, window).filter(|_| !own) else { continue };
+        let Ok(cookie) = connection.get_geometry(window) else { continue };
+        let Ok(geometry) = cookie.reply() else { continue };
+        if geometry.width < LEAST || geometry.height < LEAST {
+            continue;
+        }
+        let (width, height) = (u32::from(geometry.width), u32::from(geometry.height));
+        // By number: titles change, and two windows may have the same.
+        list.push(ScreenInfo { source: format!("window:{window:#x}"), title, width, height });
+    }
+    Ok(list)
+}
+
+/// Smaller windows are hidden helpers of programs.
+const LEAST: u16 = 48;
+
+/// The 32 bit numbers of a property.
+fn numbers(connection: &RustConnection, window: Window, name: &[u8]) -> Option<Vec<u32>> {
+    let atom = connection.intern_atom(true, name).ok()?.reply().ok()?.atom;
+    let reply = connection.get_property(false, window, atom, AtomEnum::ANY, 0, 4096).ok()?.reply().ok()?;
+    Some(reply.value32()?.collect())
+}
+
+/// `0x3a00007`: a window by its number, as [`list`] names it.
+fn by_number(connection: &RustConnection, text: &str) -> Option<X11Source> {
+    let window = Window::from_str_radix(text.strip_prefix("0x")?, 16).ok()?;
+    let name = window_title(connection, window)?;
+    let geometry = connection.get_geometry(window).ok()?.reply().ok()?;
+    let (connection, _) = connect().ok()?;
+    let (width, height) = (geometry.width, geometry.height);
+    Some(X11Source { connection, target: Target::Window(window), name, width, height })
+}
+
+/// Opens the window of this number, else the first whose title holds `title`.
 pub(super) fn open_window(title: &str) -> Result<Box<dyn PictureSource>, String> {
     let (connection, root) = connect()?;
+    if let Some(source) = by_number(&connection, title) {
+        return Ok(Box::new(source));
+    }
     let wanted = title.to_lowercase();
     let mut level = vec![root];
     // Window managers put a window into one or two frames of their own.

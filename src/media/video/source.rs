@@ -125,7 +125,7 @@ pub enum ScreenSource {
     Pattern(PatternSource),
     /// A monitor, counted from 0.
     Monitor(u32),
-    /// The first window whose title holds this text.
+    /// The window of this number (`0x…`, as X11 counts), else the first whose title holds this text.
     Window(String),
     /// The desktop's own picker (Wayland).
     Portal,

@@ -168,7 +168,6 @@ impl CallScreen {
         if !muted_now && !failed {
             let live = if self.lost.is_some() { 0.0 } else { widgets::meter_share(view.me.level.dbfs()) };
             mic = mic.level(Some(live));
-            ui.ctx().request_repaint_after(Duration::from_millis(100));
         }
         let mic_response = mic.show(ui, place(x, mic_w));
         let mic_clicked = mic_response.clicked();

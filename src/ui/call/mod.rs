@@ -126,10 +126,8 @@ impl CallScreen {
         prefs: &mut Preferences,
         video: &mut Video,
     ) -> Option<Ended> {
-        let p = theme::palette(ui.ctx());
         let view = self.call.view();
         let area = ui.max_rect();
-        ui.painter().rect_filled(area, CornerRadius::ZERO, p.canvas);
         if let Some(ended) = self.ended(&view) {
             return Some(ended);
         }

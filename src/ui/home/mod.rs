@@ -39,8 +39,6 @@ const NARROW: f32 = 640.0;
 impl Home {
     /// Draws the screen. `prefs` may be changed; the caller stores it.
     pub fn show(&mut self, ui: &mut Ui, backend: &mut dyn Backend, prefs: &mut Preferences) -> Option<Outcome> {
-        let p = theme::palette(ui.ctx());
-        ui.painter().rect_filled(ui.max_rect(), CornerRadius::ZERO, p.surface);
         if !self.started {
             self.started = true;
             self.room = if prefs.room_name.is_empty() { default_room(&prefs.name) } else { prefs.room_name.clone() };

@@ -43,6 +43,9 @@ pub enum Outcome {
     Joined(Box<dyn Call>, Target),
 }
 
+/// Time between two looks for newly plugged devices.
+const REFRESH: Duration = Duration::from_secs(2);
+
 /// Below this level nothing at all comes from a microphone, not even its own noise.
 const SILENCE_DBFS: f32 = -90.0;
 
@@ -78,10 +81,8 @@ impl Lobby {
         prefs: &mut Preferences,
         video: &mut Video,
     ) -> Option<Outcome> {
-        let p = theme::palette(ui.ctx());
-        ui.painter().rect_filled(ui.max_rect(), CornerRadius::ZERO, p.surface);
         // Newly plugged devices appear by themselves.
-        if self.refreshed.is_none_or(|at| at.elapsed() > Duration::from_secs(2)) {
+        if self.refreshed.is_none_or(|at| at.elapsed() >= REFRESH) {
             self.refreshed = Some(Instant::now());
             backend.refresh_devices();
         }
@@ -97,8 +98,8 @@ impl Lobby {
         if let Some(outcome) = self.progress(backend, prefs) {
             return Some(outcome);
         }
-        // The meter moves 15 times a second; nothing else here needs more than the pictures' own repaints.
-        ui.ctx().request_repaint_after(Duration::from_millis(66));
+        // Pictures and the meter bring their own repaints; this one is for what is plugged in.
+        ui.ctx().request_repaint_after(REFRESH);
 
         for command in commands::pressed(ui.ctx(), &[Command::MicToggle, Command::CamToggle]) {
             match command {
