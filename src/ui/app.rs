@@ -119,12 +119,14 @@ impl App {
             egui::Popup::close_all(ui.ctx());
             ui.ctx().request_repaint();
         }
-        let live: Vec<String> = match &self.screen {
-            Screen::Call(call) => call.view().tiles.iter().map(|t| t.key.clone()).collect(),
-            Screen::Lobby(_) => vec!["preview".to_owned()],
-            _ => Vec::new(),
-        };
-        self.video.end_frame(&|key| live.iter().any(|k| k == key));
+        match &self.screen {
+            Screen::Call(call) => {
+                let view = call.view();
+                self.video.end_frame(&|key| call.shows(&view, key));
+            }
+            Screen::Lobby(_) => self.video.end_frame(&|key| key == "preview"),
+            Screen::Home(_) | Screen::Ended(_) => self.video.end_frame(&|_| false),
+        }
         self.name_window(ui.ctx());
         if before != self.prefs {
             if before.theme != self.prefs.theme {

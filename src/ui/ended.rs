@@ -87,19 +87,26 @@ impl EndedScreen {
         widgets::line(ui, pos2(x, y), Align2::LEFT_TOP, &lasted, theme::regular(size::BODY), p.text2, inner);
         y += 20.0 + space::XL;
         let mut out = None;
-        let home = Button::new("end.home", Kind::Primary, t("button.home"));
-        let hw = home.width(ui);
-        if home.show(ui, Rect::from_min_size(pos2(x, y), vec2(hw, height::BUTTON))).clicked() {
-            out = Some(Outcome::Home);
-        }
         // A token for one person is spent: joining again with it can only fail.
-        let spent = self.spent();
-        if again && !spent {
-            let button = Button::new("end.again", Kind::Secondary, t("end.again"));
-            let bw = button.width(ui);
-            if button.show(ui, Rect::from_min_size(pos2(x + hw + space::S, y), vec2(bw, height::BUTTON))).clicked() {
-                out = Some(Outcome::Again);
+        let again = again && !self.spent();
+        // Who was cut off wants back; who left or was sent away wants on.
+        let cut_off = again && matches!(self.ended.why, Why::Failed(_));
+        let (home, retry) = if cut_off { (Kind::Secondary, Kind::Primary) } else { (Kind::Primary, Kind::Secondary) };
+        let words = if cut_off { t("button.try_again") } else { t("end.again") };
+        let mut buttons = vec![(Button::new("end.home", home, t("button.home")), Outcome::Home)];
+        if again {
+            buttons.push((Button::new("end.again", retry, words), Outcome::Again));
+        }
+        if cut_off {
+            buttons.reverse();
+        }
+        let mut at = x;
+        for (button, outcome) in buttons {
+            let w = button.width(ui);
+            if button.show(ui, Rect::from_min_size(pos2(at, y), vec2(w, height::BUTTON))).clicked() {
+                out = Some(outcome);
             }
+            at += w + space::S;
         }
         out
     }

@@ -69,7 +69,7 @@ impl Notices {
         let w = 360.0_f32.min(area.width() - space::XL);
         let mut y = area.top() + 56.0;
         for (i, line) in self.lines.iter_mut().enumerate() {
-            let galley = widgets::layout(ui, &line.words, theme::medium(size::LABEL), p.text, w - 60.0, 2);
+            let galley = widgets::layout(ui, &line.words, theme::medium(size::LABEL), p.text, w - 60.0, 3);
             let h = galley.size().y + space::XL;
             let rect = Rect::from_min_size(pos2(area.right() - w - 20.0_f32.min(space::M), y), vec2(w, h));
             ui.painter().add(theme::shadow(p).as_shape(rect, CornerRadius::same(radius::TILE)));

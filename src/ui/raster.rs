@@ -38,6 +38,7 @@ pub struct Headless {
     ctx: egui::Context,
     textures: Textures,
     time: f64,
+    events: Vec<egui::Event>,
 }
 
 /// The textures of the toolkit, as pictures.
@@ -58,12 +59,23 @@ impl Headless {
         let ctx = egui::Context::default();
         super::theme::install(&ctx);
         super::theme::choose(&ctx, super::bridge::ThemeChoice::Dark);
-        Self { ctx, textures: Textures::default(), time: 0.0 }
+        Self { ctx, textures: Textures::default(), time: 0.0, events: Vec::new() }
     }
 
     /// The context.
     pub fn ctx(&self) -> &egui::Context {
         &self.ctx
+    }
+
+    /// Presses what is there with the next picture.
+    pub fn press(&mut self, pos: Pos2) {
+        self.events.push(egui::Event::PointerMoved(pos));
+        for pressed in [true, false] {
+            let (button, modifiers) = (egui::PointerButton::Primary, egui::Modifiers::NONE);
+            self.events.push(egui::Event::PointerButton { pos, button, pressed, modifiers });
+        }
+        // It goes away again: nothing is to look pointed at.
+        self.events.push(egui::Event::PointerGone);
     }
 
     /// Draws one picture of this size in pixels (1 point is 1 pixel).
@@ -75,6 +87,7 @@ impl Headless {
             let input = egui::RawInput {
                 screen_rect: Some(Rect::from_min_size(Pos2::ZERO, vec2(width as f32, height as f32))),
                 time: Some(self.time),
+                events: std::mem::take(&mut self.events),
                 ..egui::RawInput::default()
             };
             let mut output = self.ctx.run_ui(input, &mut contents);

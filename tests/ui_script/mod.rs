@@ -1,14 +1,16 @@
 //! A scripted program behind the window: answers at once, writes down what it was asked.
 #![allow(dead_code)]
 
+pub mod window;
+
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tertulia::call::Command;
 use tertulia::call::view::{Connection, DeviceState, Failure, Me, Person, Tile, View};
 use tertulia::media::video::frame::VideoFrame;
 use tertulia::ui::bridge::{
-    Backend, Call, Device, DeviceChoice, Devices, JoinRequest, Preferences, Preview, Repaint, RoomState, Server,
-    ThemeChoice,
+    Backend, Call, Device, DeviceChoice, Devices, JoinRequest, Preferences, Preview, Repaint, RoomState, Screens,
+    Server, ThemeChoice,
 };
 
 /// What the program remembers.
@@ -24,6 +26,8 @@ pub struct State {
     /// What the next start gives; `None` opens the room.
     pub next_room: Option<RoomState>,
     pub started: Vec<(String, u16)>,
+    pub can_share: bool,
+    pub screens: Screens,
     pub requests: Vec<JoinRequest>,
     /// View that the next call starts with.
     pub next_view: View,
@@ -62,6 +66,8 @@ impl Default for State {
             room: RoomState::None,
             next_room: None,
             started: Vec::new(),
+            can_share: false,
+            screens: Screens::default(),
             requests: Vec::new(),
             next_view: View { connection: Connection::Connected, ..View::default() },
             call: None,
@@ -190,6 +196,14 @@ impl Backend for Script {
 
     fn stop_room(&mut self) {
         self.lock().room = RoomState::None;
+    }
+
+    fn can_share(&self) -> bool {
+        self.lock().can_share
+    }
+
+    fn screens(&self) -> Screens {
+        self.lock().screens.clone()
     }
 
     fn join(&mut self, request: JoinRequest) -> Box<dyn Call> {

@@ -279,3 +279,47 @@ impl Drop for Desk {
         self.close_preview();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// A device whose driver takes its time to close: until it is told to go on.
+    struct Hanging(mpsc::Receiver<()>);
+
+    impl Drop for Hanging {
+        fn drop(&mut self) {
+            let _ = self.0.recv_timeout(Duration::from_secs(20));
+        }
+    }
+
+    #[test]
+    fn a_hanging_driver_holds_nobody_up_and_the_newest_wish_wins() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().expect("threads");
+        let held: Arc<Held<Hanging>> = Arc::default();
+        let (go_on, waits) = mpsc::sync_channel(1);
+        let (opened, seen) = mpsc::sync_channel(8);
+        let open = |name: &'static str, device: Hanging| {
+            let opened = opened.clone();
+            move |_| {
+                opened.send(name).expect("listened to");
+                Some(device)
+            }
+        };
+        let quick = || Hanging(mpsc::sync_channel(1).1);
+        held.replace(&runtime, open("first", Hanging(waits)));
+        assert_eq!(seen.recv_timeout(Duration::from_secs(20)), Ok("first"));
+        // The first does not close; both wishes return all the same, and neither has been carried out.
+        held.replace(&runtime, open("second", quick()));
+        held.replace(&runtime, open("third", quick()));
+        assert!(seen.try_recv().is_err());
+        go_on.send(()).expect("it waits");
+        assert_eq!(seen.recv_timeout(Duration::from_secs(20)), Ok("third"));
+        drop(runtime);
+        // The second was overtaken before it was opened, unless it was the one that waited for the close.
+        assert!(seen.try_iter().all(|name| name != "second"));
+        assert!(held.lock().is_some());
+    }
+}

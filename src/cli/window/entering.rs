@@ -194,3 +194,40 @@ fn media(devices: &crate::ui::bridge::DeviceChoice, audio_muted: bool, video_mut
         sync_clicks: false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waiting() -> Entering {
+        Entering(Arc::new(Mutex::new(Stage::Waiting { view: Arc::new(View::default()), early: Vec::new() })))
+    }
+
+    #[test]
+    fn who_leaves_before_the_call_began_is_out_at_once() {
+        let call = waiting();
+        call.send(Command::MuteAudio(true));
+        assert!(!call.is_over());
+        call.send(Command::Leave);
+        assert!(call.is_over());
+        assert_eq!(call.view().connection, Connection::Ended { reason: "disconnect".to_owned() });
+    }
+
+    #[test]
+    fn early_commands_are_kept_in_order_and_bounded() {
+        let call = waiting();
+        for n in 0..2 * EARLY {
+            call.send(Command::MuteAudio(n % 2 == 0));
+        }
+        let Stage::Waiting { early, .. } = &*call.lock() else { panic!("it has not begun") };
+        assert_eq!(early.len(), EARLY);
+        assert_eq!(early.first(), Some(&Command::MuteAudio(true)));
+    }
+
+    #[test]
+    fn a_refusal_is_in_the_view() {
+        let call = waiting();
+        call.refuse(shown("err.link", String::new()));
+        assert!(matches!(&call.view().connection, Connection::Failed(f) if f.key == "err.link"));
+    }
+}

@@ -1,7 +1,7 @@
 //! Congestion control of a sender that gets transport-wide feedback (draft-holmer-rmcat-transport-wide-cc-extensions-01).
 //!
-//! Delay first: a growing queue lowers the rate before anything is lost ([`trendline`], [`rate`]). Losses limit only as far
-//! as they come with the rate ([`loss`]). Upwards it does not grope but measures, by short bursts ([`probe`]).
+//! Delay first: a growing queue lowers the rate before anything is lost (`trendline`, `rate`). Losses limit only as far
+//! as they come with the rate (`loss`). Upwards it does not grope but measures, by short bursts (`probe`).
 //! Times are differences to one origin of the caller's; arrivals have an origin of their own.
 
 mod loss;

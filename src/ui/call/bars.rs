@@ -138,7 +138,8 @@ impl CallScreen {
         .enabled(self.lost.is_none(), t("conn.lost"));
 
         let mic_w = 69.0;
-        let cam_w = 48.0;
+        let no_camera = matches!(view.me.camera, DeviceState::Failed(_) | DeviceState::None);
+        let cam_w = if no_camera { mic_w } else { 48.0 };
         let caret_w = 32.0;
         let share_w = if shares { share.width(ui).max(48.0) + gap } else { 0.0 };
         let invite_w = if narrow { 48.0 } else { invite.width(ui) };
@@ -190,7 +191,7 @@ impl CallScreen {
         self.sound_menu(backend, prefs, &caret_response);
 
         // Camera.
-        let failed = matches!(view.me.camera, DeviceState::Failed(_) | DeviceState::None);
+        let failed = no_camera;
         let kind = if off || failed { Kind::ControlMuted } else { Kind::Control };
         let cam_name = if failed {
             t("cmd.no_device")
@@ -203,6 +204,7 @@ impl CallScreen {
         let cam = Button::icon_only("call.cam", kind, glyph, true, cam_name)
             .key(commands::key_text(ui.ctx(), Command::CamToggle))
             .toggled(!off)
+            .warn(failed)
             .corner(left);
         let clicked = cam.show(ui, place(x, cam_w)).clicked();
         x += cam_w + 2.0;
@@ -237,7 +239,7 @@ impl CallScreen {
         if shares {
             let w = share_w - gap;
             if share.show(ui, place(x, w)).clicked() {
-                self.share(view);
+                self.share(backend, view);
             }
             x += w + gap;
         }

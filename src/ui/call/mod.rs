@@ -2,6 +2,7 @@
 
 mod bars;
 mod overlays;
+mod share;
 mod stage;
 
 use std::collections::HashMap;
@@ -46,6 +47,7 @@ pub struct CallScreen {
     talking: bool,
     talked_while_muted: Option<Instant>,
     talk_notice: u64,
+    picker: Option<share::Picker>,
 }
 
 /// How the call ended.
@@ -69,8 +71,6 @@ pub enum Why {
 }
 
 const NARROW: f32 = 640.0;
-/// SOURCE of a share, until one can be picked.
-const WHOLE_SCREEN: &str = "monitor:0";
 const OWN: egui::Vec2 = vec2(240.0, 135.0);
 
 impl CallScreen {
@@ -95,6 +95,7 @@ impl CallScreen {
             talking: false,
             talked_while_muted: None,
             talk_notice: 0,
+            picker: None,
         }
     }
 
@@ -151,6 +152,7 @@ impl CallScreen {
         }
         self.talking_while_muted(ui, &view, stage);
         self.notices.show(ui, &view, area);
+        self.share_dialog(ui, backend, video, area);
         if let Some(ended) = self.leave_dialog(ui, backend, &view, area) {
             out = Some(ended);
         }
@@ -198,7 +200,7 @@ impl CallScreen {
             match command {
                 Command::MicToggle => self.call.send(CallCommand::MuteAudio(!muted(view))),
                 Command::CamToggle => self.call.send(CallCommand::MuteVideo(!camera_off(view))),
-                Command::ShareToggle if backend.can_share() && self.lost.is_none() => self.share(view),
+                Command::ShareToggle if backend.can_share() && self.lost.is_none() => self.share(backend, view),
                 Command::PagePrev => self.page = self.page.saturating_sub(1),
                 Command::PageNext => self.page += 1,
                 Command::InviteCopy => self.copy_invitation(ui, backend),
@@ -207,6 +209,7 @@ impl CallScreen {
                     let full = ui.input(|i| i.viewport().fullscreen.unwrap_or(false));
                     ui.ctx().send_viewport_cmd(egui::ViewportCommand::Fullscreen(!full));
                 }
+                Command::Close if self.picker.is_some() => self.picker = None,
                 Command::Close => self.leaving = false,
                 _ => {}
             }
@@ -226,10 +229,6 @@ impl CallScreen {
             self.call.send(CallCommand::MuteAudio(true));
         }
         None
-    }
-
-    fn share(&self, view: &View) {
-        self.call.send(CallCommand::Share((!view.me.sharing).then(|| WHOLE_SCREEN.to_owned())));
     }
 
     fn leave(&mut self, backend: &dyn Backend, view: &View) -> Option<Ended> {

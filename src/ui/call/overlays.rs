@@ -177,7 +177,9 @@ impl CallScreen {
         let sentence = if hosts { tn("leave.host", view.people.len()) } else { String::new() };
         let w = 460.0_f32.min(area.width() - space::XXL);
         let mut out = None;
-        let modal = egui::Modal::new(egui::Id::unique("call.leave.dialog"))
+        let id = egui::Id::unique("call.leave.dialog");
+        let modal = egui::Modal::new(id)
+            .area(egui::Modal::default_area(id).accessible_name(t("leave.title")))
             .frame(egui::Frame::window(ui.style()).inner_margin(space::XL))
             .show(ui.ctx(), |ui| {
                 let p = theme::palette(ui.ctx());

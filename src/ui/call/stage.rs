@@ -211,8 +211,11 @@ impl CallScreen {
         if link.is_some() {
             h += space::L + 18.0 + space::S + height::FIELD + space::M + height::BUTTON + space::S + 16.0;
         }
-        let rect = Rect::from_center_size(stage.center(), vec2(w, h));
-        let rect = Rect::from_min_size(pos2(rect.min.x.round(), rect.min.y.round()), rect.size());
+        // On a low stage it goes up, so that the own picture does not cover it.
+        let own_h = (OWN.y * (stage.width() / 900.0).clamp(0.5, 1.0)).round();
+        let lowest = stage.bottom() - own_h - space::S - h;
+        let y = (stage.center().y - h / 2.0).min(lowest).max(stage.top() + space::XS);
+        let rect = Rect::from_min_size(pos2((stage.center().x - w / 2.0).round(), y.round()), vec2(w, h));
         widgets::card(ui, rect, p);
         let x = rect.left() + pad;
         let mut y = rect.top() + pad;

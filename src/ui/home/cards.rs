@@ -32,7 +32,7 @@ impl Home {
         let mut h = pad + text_h.max(icon_size) + space::L + height::FIELD + pad;
         let error_galley = failure.as_ref().map(widgets::failure_text);
         if error_galley.is_some() {
-            h += 84.0;
+            h += space::M + self.note_h;
         }
         let rect = Rect::from_min_size(pos2(x, y), vec2(w, h));
         widgets::card(ui, rect, p);
@@ -94,7 +94,7 @@ impl Home {
                 .as_ref()
                 .map_or_else(|| t("button.try_again").into_owned(), |port| tv("button.use_port", &[("next", port)]));
             let at = pos2(x + pad, row + height::FIELD + space::M);
-            let (_, again) = widgets::note(
+            let (note_h, again) = widgets::note(
                 ui,
                 at,
                 w - 2.0 * pad,
@@ -102,6 +102,10 @@ impl Home {
                 &format!("{title}. {sentence}"),
                 Some(("home.port", &label)),
             );
+            if (note_h - self.note_h).abs() > 0.5 {
+                self.note_h = note_h;
+                ui.ctx().request_repaint();
+            }
             if again {
                 self.awaiting_room = true;
                 backend.start_room(&room_name(&self.room), other.and_then(|p| p.parse().ok()).unwrap_or(0));

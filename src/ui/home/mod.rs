@@ -3,7 +3,7 @@
 mod cards;
 mod server;
 
-use egui::{Align2, CornerRadius, Rect, Sense, Stroke, StrokeKind, Ui, pos2, vec2};
+use egui::{Align2, CornerRadius, Rect, Sense, Stroke, Ui, pos2, vec2};
 
 use super::bridge::{Backend, Preferences, RoomState, Server, Target, ThemeChoice};
 use super::text::{t, tv};
@@ -25,6 +25,8 @@ pub struct Home {
     started: bool,
     /// The room that was asked for here, so that its lobby opens once it is up.
     awaiting_room: bool,
+    /// Height of the note about a room that did not start, as it was drawn last.
+    note_h: f32,
 }
 
 /// What the screen asks the program to do.
@@ -256,31 +258,16 @@ fn me_menu(ui: &mut Ui, prefs: &mut Preferences) {
     ui.add_space(space::XS);
     label(ui, "home.theme");
     let (rect, _) = ui.allocate_exact_size(vec2(w, height::BUTTON), Sense::hover());
-    ui.painter().rect(rect, CornerRadius::same(8), p.field, Stroke::new(1.0, p.border_strong), StrokeKind::Inside);
     let choices = [
-        (ThemeChoice::Dark, "home.theme_dark"),
-        (ThemeChoice::Light, "home.theme_light"),
-        (ThemeChoice::System, "home.theme_system"),
+        (ThemeChoice::Dark, t("home.theme_dark")),
+        (ThemeChoice::Light, t("home.theme_light")),
+        (ThemeChoice::System, t("home.theme_system")),
     ];
-    let cell = (w - 4.0) / 3.0;
-    for (i, (choice, key)) in choices.into_iter().enumerate() {
-        let r =
-            Rect::from_min_size(pos2(rect.left() + 2.0 + i as f32 * cell, rect.top() + 2.0), vec2(cell, height::HIT));
-        let response = ui.interact(r, ui.make_persistent_id(key), Sense::click());
-        let on = prefs.theme == choice;
-        response.widget_info(|| egui::WidgetInfo::selected(egui::Role::RadioButton, true, on, t(key)));
-        if on || response.hovered() {
-            ui.painter().rect_filled(r, CornerRadius::same(6), if on { p.pressed } else { p.hover });
-        }
-        if response.has_focus() {
-            widgets::focus_ring(ui, r.shrink(3.0), 6);
-        }
-        let galley = widgets::layout(ui, &t(key), theme::medium(size::LABEL), p.text, cell - 8.0, 1);
-        let at = r.center() - galley.size() / 2.0;
-        ui.painter().galley(pos2(at.x.round(), at.y.round()), galley, p.text);
-        if response.clicked() {
-            prefs.theme = choice;
-        }
+    let labels: Vec<&str> = choices.iter().map(|(_, label)| &**label).collect();
+    let on = choices.iter().position(|(choice, _)| *choice == prefs.theme).unwrap_or(0);
+    if let Some((choice, _)) = widgets::segments(ui, "home.theme", rect, &labels, on, true).and_then(|i| choices.get(i))
+    {
+        prefs.theme = *choice;
     }
 }
 
@@ -298,7 +285,9 @@ fn room_name(typed: &str) -> String {
 
 fn default_room(name: &str) -> String {
     let base = room_name(&name.to_lowercase());
-    if base == "room" { "my-room".to_owned() } else { format!("{base}-desk") }
+    // Of a long name the first part tells enough.
+    let short = base.char_indices().nth(24).map_or(&*base, |(end, _)| base.get(..end).unwrap_or(&base));
+    if base == "room" { "my-room".to_owned() } else { format!("{}-desk", short.trim_end_matches('-')) }
 }
 
 fn ago(at_unix_ms: u64) -> String {

@@ -20,12 +20,10 @@ impl Lobby {
         let mut outcome = None;
         widgets::line(ui, pos2(x, y), Align2::LEFT_TOP, &t("lobby.title"), theme::semibold(size::DISPLAY), p.text, w);
         y += 34.0 + space::M;
-        if let Some(failure) = self.failure.clone() {
-            let (h, remedy) = failure::card(ui, &mut self.card, &failure, pos2(x, y), w);
-            y += h + space::L;
-            if let Some(remedy) = remedy {
-                outcome = self.apply(remedy, backend, prefs, choice);
-            }
+        if !pinned {
+            let (h, o) = self.refusal(ui, backend, prefs, choice, pos2(x, y), w);
+            y += h;
+            outcome = o;
         }
         let preview = backend.preview();
         let label = |ui: &mut Ui, y: &mut f32, key: &str| {
@@ -64,7 +62,12 @@ impl Lobby {
         label(ui, &mut y, "lobby.camera");
         let (mood, note) = match &preview.camera {
             DeviceState::Failed(f) if !self.camera_off => {
-                (Mood::Warn, if f.key == "dev.cam_busy" { t("dev.in_use") } else { t("dev.missing") })
+                let word = match f.key {
+                    "dev.cam_busy" => t("dev.in_use"),
+                    "dev.cam_lost" => t("dev.no_picture"),
+                    _ => t("dev.missing"),
+                };
+                (Mood::Warn, word)
             }
             _ => (Mood::Calm, "".into()),
         };
@@ -217,6 +220,21 @@ impl Lobby {
         (y - pos.y, outcome)
     }
 
+    /// The card of a join that failed, if one did. Returns its height with the gap below.
+    pub(super) fn refusal(
+        &mut self,
+        ui: &mut Ui,
+        backend: &mut dyn Backend,
+        prefs: &mut Preferences,
+        choice: &DeviceChoice,
+        pos: egui::Pos2,
+        w: f32,
+    ) -> (f32, Option<Outcome>) {
+        let Some(failure) = self.failure.clone() else { return (0.0, None) };
+        let (h, remedy) = failure::card(ui, &mut self.card, &failure, pos, w);
+        (h + space::L, remedy.and_then(|r| self.apply(r, backend, prefs, choice)))
+    }
+
     pub(super) fn step(&self, connection: &Connection) -> String {
         let (_, host) = input::describe(&self.target);
         let host = if host.is_empty() { t("lobby.hosted_here").into_owned() } else { host };
@@ -244,7 +262,9 @@ impl Lobby {
         let joining = self.joining.is_some();
         let cancel = Button::new("lobby.cancel", Kind::Secondary, t("button.cancel"));
         let cancel_w = if joining { cancel.width(ui) + space::S } else { 0.0 };
-        let join = Button::new("lobby.join", Kind::Primary, if joining { t("lobby.joining") } else { t("lobby.join") })
+        // After a refusal the remedy on its card is the one main thing.
+        let kind = if self.failure.is_some() { Kind::Outline } else { Kind::Primary };
+        let join = Button::new("lobby.join", kind, if joining { t("lobby.joining") } else { t("lobby.join") })
             .busy(joining)
             .font_size(size::BODY);
         let pressed = join.show(ui, Rect::from_min_size(pos2(x, y), vec2(w - cancel_w, height::MAIN))).clicked();

@@ -263,11 +263,14 @@ impl Lobby {
         if narrow {
             let w = (area.width() - 2.0 * space::L).min(560.0);
             let x = (area.center().x - w / 2.0).round();
-            left_h = self.left(ui, backend, prefs, video, choice, pos2(x, top + space::L), w, true);
-            let (h, o) = self.right(ui, backend, prefs, choice, pos2(x, top + space::L + left_h + space::L), w, true);
-            right_h = left_h + h + space::L;
+            // What went wrong comes first: below the picture it would be out of sight.
+            let (refused_h, refused) = self.refusal(ui, backend, prefs, choice, pos2(x, top + space::L), w);
+            let y = top + space::L + refused_h;
+            left_h = self.left(ui, backend, prefs, video, choice, pos2(x, y), w, true);
+            let (h, o) = self.right(ui, backend, prefs, choice, pos2(x, y + left_h + space::L), w, true);
+            right_h = refused_h + left_h + h + space::L;
             left_h = right_h;
-            outcome = o;
+            outcome = refused.or(o);
         } else {
             let w = (area.width() - 80.0).min(1200.0);
             let x = (area.center().x - w / 2.0).round();
@@ -381,17 +384,37 @@ pub fn effective(devices: &Devices, preferred: Option<&str>) -> Option<String> {
 pub fn device_name(devices: &Devices, source: Option<&str>, none_key: &str) -> String {
     match source {
         Some(source) if source != NONE => {
-            devices.list().iter().find(|d| d.source == source).map_or_else(|| source.to_owned(), |d| d.name.clone())
+            let listed = devices.list().iter().find(|d| d.source == source).map(|d| d.name.clone());
+            listed.unwrap_or_else(|| source_name(devices, source))
         }
         _ if matches!(devices, Devices::Looking) => t("dev.looking").into_owned(),
         _ => t(none_key).into_owned(),
     }
 }
 
+/// A source that is no device of this machine, in words.
+fn source_name(devices: &Devices, source: &str) -> String {
+    let (kind, rest) = source.split_once(':').unwrap_or((source, ""));
+    match kind {
+        "pattern" | "pattern+sync" => t("dev.pattern").into_owned(),
+        "tone" => t("dev.tone").into_owned(),
+        "null" => t("dev.no_sound").into_owned(),
+        "file" => rest.rsplit(['/', '\\']).next().filter(|name| !name.is_empty()).unwrap_or(rest).to_owned(),
+        _ if rest.is_empty() => t("dev.default").into_owned(),
+        _ if matches!(devices, Devices::Looking) => t("dev.looking").into_owned(),
+        // A camera may be named by a part of its name.
+        _ => rest.to_owned(),
+    }
+}
+
 /// Rows of a device menu, the way out last, and the sources they stand for.
 pub fn menu_rows(devices: &Devices, chosen: Option<&str>, none_key: &str) -> (Vec<(String, bool)>, Vec<String>) {
     let none = Device { source: NONE.to_owned(), name: t(none_key).into_owned() };
-    let listed: Vec<Device> = devices.list().iter().cloned().chain([none]).collect();
+    // What is in use is in the list, even if it is no device.
+    let other = chosen
+        .filter(|c| *c != NONE && devices.list().iter().all(|d| d.source != *c))
+        .map(|c| Device { source: c.to_owned(), name: source_name(devices, c) });
+    let listed: Vec<Device> = devices.list().iter().cloned().chain(other).chain([none]).collect();
     let rows = listed.iter().map(|d| (super::text::clean(&d.name), Some(d.source.as_str()) == chosen)).collect();
     (rows, listed.into_iter().map(|d| d.source).collect())
 }

@@ -73,17 +73,26 @@ impl Lobby {
         // The controls under the picture.
         let y = rect.bottom() + space::M;
         let level = widgets::meter_share(preview.level.dbfs());
-        let mic_name = if self.muted { t("cmd.mic_unmute") } else { t("cmd.mic_mute") };
+        // Without a microphone nothing may look live.
+        let no_mic = choice.microphone.as_deref().is_none_or(|m| m == NONE)
+            || matches!(&preview.microphone, DeviceState::Failed(f) if f.key != "dev.mic_silent");
+        let mic_off = self.muted || no_mic;
+        let mic_name = match (no_mic, self.muted) {
+            (true, _) => t("lobby.no_microphone"),
+            (false, true) => t("cmd.mic_unmute"),
+            (false, false) => t("cmd.mic_mute"),
+        };
         let mic = Button::icon_only(
             "lobby.mic",
-            if self.muted { Kind::ControlMuted } else { Kind::Control },
-            if self.muted { icons::MICROPHONE_SLASH } else { icons::MICROPHONE },
+            if mic_off { Kind::ControlMuted } else { Kind::Control },
+            if mic_off { icons::MICROPHONE_SLASH } else { icons::MICROPHONE },
             true,
             mic_name,
         )
         .key(commands::key_text(ui.ctx(), Command::MicToggle))
-        .toggled(!self.muted);
-        let mic = if self.muted { mic } else { mic.level(Some(level)) };
+        .toggled(!mic_off)
+        .warn(no_mic);
+        let mic = if mic_off { mic } else { mic.level(Some(level)) };
         let cam_name = if self.camera_off { t("cmd.cam_start") } else { t("cmd.cam_stop") };
         let cam = Button::icon_only(
             "lobby.cam",
@@ -102,7 +111,7 @@ impl Lobby {
         }
         .enabled(!self.camera_off && !failed, t("lobby.camera_off"))
         .toggled(prefs.mirror);
-        let widths = [if self.muted { 64.0 } else { mic.width(ui).max(69.0) }, 48.0, mirror.width(ui)];
+        let widths = [if mic_off && !no_mic { 64.0 } else { mic.width(ui).max(69.0) }, 48.0, mirror.width(ui)];
         let divider = 25.0;
         let total = widths.iter().sum::<f32>() + space::S + divider;
         let mut x = (rect.center().x - total / 2.0).round();

@@ -159,6 +159,41 @@ impl Choice<'_> {
     }
 }
 
+/// A row of choices of which one is on, all visible, as wide as they need or (`fill`) as there is room. Returns the one that was
+/// pressed.
+pub fn segments(ui: &mut Ui, salt: &str, rect: Rect, labels: &[&str], on: usize, fill: bool) -> Option<usize> {
+    let p = theme::palette(ui.ctx());
+    let font = theme::medium(size::LABEL);
+    let widest = labels.iter().map(|l| width(ui, l, font.clone())).fold(0.0, f32::max) + 2.0 * space::L;
+    let most = (rect.width() - 4.0) / labels.len().max(1) as f32;
+    let cell = if fill { most } else { widest.min(most).floor() };
+    let track = Rect::from_min_size(rect.min, vec2(cell * labels.len() as f32 + 4.0, rect.height()));
+    let edge = Stroke::new(1.0, p.border_strong);
+    ui.painter().rect(track, CornerRadius::same(radius::BUTTON), p.field, edge, StrokeKind::Inside);
+    let mut pressed = None;
+    for (i, label) in labels.iter().enumerate() {
+        let at = pos2(track.left() + 2.0 + i as f32 * cell, track.top() + 2.0);
+        let r = Rect::from_min_size(at, vec2(cell, track.height() - 4.0));
+        let response = ui.interact(r, ui.make_persistent_id((salt, i)), Sense::click());
+        let chosen = i == on;
+        response.widget_info(|| WidgetInfo::selected(Role::RadioButton, true, chosen, *label));
+        if chosen || response.hovered() {
+            let fill = if chosen { p.pressed } else { p.hover };
+            ui.painter().rect_filled(r, CornerRadius::same(radius::CHIP), fill);
+        }
+        if response.has_focus() {
+            focus_ring(ui, r.shrink(3.0), radius::CHIP);
+        }
+        let galley = layout(ui, label, font.clone(), p.text, cell - space::S, 1);
+        let at = r.center() - galley.size() / 2.0;
+        ui.painter().galley(pos2(at.x.round(), at.y.round()), galley, p.text);
+        if response.clicked() {
+            pressed = Some(i);
+        }
+    }
+    pressed
+}
+
 /// One part of a menu: a heading and rows, the chosen one marked.
 pub struct Section {
     /// Heading, may be empty.

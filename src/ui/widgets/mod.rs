@@ -6,7 +6,7 @@ mod button;
 mod fields;
 
 pub use button::{Button, Kind};
-pub use fields::{Choice, Field, Mood, Section, menu};
+pub use fields::{Choice, Field, Mood, Section, menu, segments};
 
 use std::sync::Arc;
 
