@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::cli::args::Common;
-use crate::cli::{Failure, window};
 use crate::call::Command;
 use crate::call::process::cpu_seconds;
 use crate::call::view::{Connection, DeviceState, Me, Person, Tile, View};
+use crate::cli::args::Common;
+use crate::cli::{Failure, window};
 use crate::media::video::frame::{FrameSlot, VideoFrame};
 use crate::ui::bridge::Call;
 use crate::ui::pace::FrameLog;
