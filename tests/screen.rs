@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use tertulia::media::screen;
 use tertulia::media::video::capture::{Capture, CaptureEvent};
 use tertulia::media::video::frame::{FrameSlot, VideoFrame};
 use tertulia::media::video::source::ScreenSource;
@@ -161,5 +162,38 @@ fn what_is_not_there_is_told_in_words() {
             assert_eq!(key, "err.portal");
             assert!(detail.contains(hint), "{detail}");
         }
+    });
+}
+
+#[test]
+fn what_can_be_shared_is_listed_without_our_own_windows() {
+    with_display("what_can_be_shared_is_listed_without_our_own_windows", || {
+        let (connection, _) = x11rb::connect(None).expect("display");
+        let root = connection.setup().roots.first().expect("screen").root;
+        // Two of the same title: only their numbers tell them apart.
+        let red = window(&connection, "Slides", (0, 0, 200, 100), 0x00ff_0000);
+        let blue = window(&connection, "Slides", (300, 0, 120, 80), 0x0000_00ff);
+        let own = window(&connection, "Tertulia", (0, 300, 120, 80), 0x00ff_ffff);
+        let property = |window, name: &[u8], kind: AtomEnum, values: &[u32]| {
+            let atom = connection.intern_atom(false, name).expect("asked").reply().expect("atom").atom;
+            connection.change_property32(PropMode::REPLACE, window, atom, kind, values).expect("set");
+        };
+        property(own, b"_NET_WM_PID", AtomEnum::CARDINAL, &[std::process::id()]);
+        property(root, b"_NET_CLIENT_LIST", AtomEnum::WINDOW, &[red, blue, own]);
+        connection.sync().expect("done");
+        let list = screen::list();
+        let found: Vec<_> = list.iter().map(|s| (s.source.clone(), s.title.as_str(), s.width, s.height)).collect();
+        assert_eq!(
+            found,
+            [
+                ("monitor:0".to_owned(), "", 800, 600),
+                (format!("window:{red:#x}"), "Slides", 200, 100),
+                (format!("window:{blue:#x}"), "Slides", 120, 80),
+            ]
+        );
+        let picture = screen::picture(&list[2].source).expect("a small picture");
+        assert!(near(pixel(&picture, 60, 40), BLUE), "{:?}", pixel(&picture, 60, 40));
+        let monitor = screen::picture(&list[0].source).expect("a small picture");
+        assert!(monitor.width <= 484 && monitor.height <= 272, "{}x{}", monitor.width, monitor.height);
     });
 }
