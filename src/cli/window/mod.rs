@@ -4,6 +4,7 @@ mod backend;
 mod devices;
 mod entering;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -41,7 +42,8 @@ pub(super) fn app(global: &Common, link: Option<String>, started: Instant) -> Re
     let log = global.exit_when_usable.then(|| {
         let shared = Arc::clone(&desk.shared);
         FrameLog::new(move || {
-            println!("usable");
+            // Whoever listened may be gone: then nobody measures.
+            let _ = writeln!(std::io::stdout(), "usable");
             shared.close_window();
         })
     });
