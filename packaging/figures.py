@@ -41,6 +41,16 @@ if window:
     f7, f21 = load("f-start.json")["figures"], load("f-tiles.json")["figures"]
     print(f"| F7 | `bench start`: cold start to a usable window under software GL, {f7['starts']} starts | p50 {f7['p50_ms']:.0f} ms, worst {f7['worst_ms']} ms | ≤ 600 ms |")
     print(f"| F21 | `bench tiles`: {f21['tiles']} tiles at 30 fps, 1280x800, software GL | slowest tile {f21['slowest_tile_fps']} fps, {f21['cores']} core, window's thread p50 {f21['ui_ms_p50']} ms, p99 {f21['ui_ms_p99']} ms a frame; {f21['resting_frames_a_second']} repaints a second at rest | ≥ 29 fps, ≤ 0.6 core, p99 ≤ 6 ms, ≤ 1 |")
+hd = load("f-latency.json")["figures"]
+print(f"| F8 | `bench latency`: 720p30, clean link, {hd['seconds']} s: capture to ready | p50 {hd['latency_ms_p50']:.0f} ms, p95 {hd['latency_ms_p95']:.0f} ms | p50 ≤ 40, p95 ≤ 70 ms |")
+print(f"| F10 | same: first frame to 720p | {hd['time_to_720p_ms']} ms, target {hd['target_bitrate_bps'] / 1000:.0f} kbit/s at the end | ≤ 1 s |")
+for run in load("f-network.json")["figures"]:
+    concealed = run["audio_concealed_ms"] / run["seconds"] / 10
+    print(
+        f"| {run['row']} | `bench network`: {run['leg']}'s leg `{run['network']}`, {run['size']} "
+        f"| {run['fps']:.1f} fps, {run['freezes']} freezes ({run['freeze_ms']} ms), {run['crc_errors']} CRC errors, latency p50 {run['latency_ms_p50']:.0f} p95 {run['latency_ms_p95']:.0f} ms, "
+        f"{run['sent_bps'] / 1000:.0f} kbit/s of pictures sent, sound concealed {concealed:.1f} %, its delay {run['audio_playout_delay_ms']:.0f} ms | see the list |"
+    )
 print(f"| F7 | stripped binary | {os.path.getsize(binary) / 1e6:.1f} MB | ≤ 40 MB |")
 print("\nRaw samples of `bench join` in ms: " + ", ".join(str(s) for s in f4["samples_ms"]) + ".\n")
 if window:
