@@ -142,10 +142,11 @@ impl std::fmt::Debug for AudioEngine {
 }
 
 impl AudioEngine {
-    /// Starts the audio thread. Devices open in the background: their success and failure are events.
+    /// Starts the audio thread. Devices and files open in the background: their success and failure are events. Silence
+    /// stands in for what cannot be opened, so that another choice can be made later.
     ///
     /// # Errors
-    /// A sound file that cannot be read or created, Opus, or the thread itself.
+    /// Opus, or the thread itself.
     pub fn start(config: AudioConfig) -> Result<(Self, mpsc::Receiver<AudioEvent>), AudioError> {
         let (events, receiver) = mpsc::channel(EVENT_LIMIT);
         let silent = || AtomicU32::new((-120.0f32).to_bits());

@@ -143,6 +143,11 @@ impl WavLoop {
         Ok(Self { samples: samples.into(), position: 0 })
     }
 
+    /// Silence without end, in place of a file that cannot be read.
+    pub fn silence() -> Self {
+        Self { samples: vec![0.0; BLOCK_SAMPLES].into(), position: 0 }
+    }
+
     /// Length of one round, in samples at 48 kHz.
     pub fn len(&self) -> usize {
         self.samples.len()

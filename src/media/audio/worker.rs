@@ -87,14 +87,14 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Opens files; devices wait for [`Self::run`].
+    /// Opens nothing yet: what cannot be opened is told as an event by [`Self::run`], and costs its own direction only.
     pub(crate) fn new(shared: Arc<EngineShared>, config: AudioConfig) -> Result<Self, AudioError> {
         let pipeline = CapturePipeline::new(
             shared.gate.clone(),
             Box::new(OpusPacketEncoder::new(config.encoder)?),
             rand::random(),
         );
-        let mut worker = Self {
+        Ok(Self {
             shared,
             encoder: config.encoder,
             microphone: Microphone::None,
@@ -110,31 +110,14 @@ impl Worker {
             was_muted: false,
             meanwhile: Pacer::new(),
             config,
-        };
-        // Files fail at once, so that a wrong path ends the command; the rest of the wishes is carried out by the thread.
-        if let MicrophoneSource::File(path) = &worker.config.microphone {
-            worker.microphone = Microphone::File(WavLoop::open(path)?, Pacer::new());
-        }
-        if let SpeakerSink::File(path) = &worker.config.speaker {
-            worker.speaker = Speaker::File(WavSink::create(path)?, Pacer::new());
-        }
-        Ok(worker)
+        })
     }
 
     /// The thread's body.
     pub(crate) fn run(mut self) {
         let (microphone, speaker) = (self.config.microphone.clone(), self.config.speaker.clone());
-        if !matches!(microphone, MicrophoneSource::File(_)) {
-            self.open_microphone(&microphone);
-        } else {
-            self.prepare_processing(false);
-            self.shared.tell(AudioEvent::MicrophoneOpened(microphone.to_string()));
-        }
-        if !matches!(speaker, SpeakerSink::File(_)) {
-            self.open_speaker(&speaker);
-        } else {
-            self.shared.tell(AudioEvent::SpeakerOpened(speaker.to_string()));
-        }
+        self.open_microphone(&microphone);
+        self.open_speaker(&speaker);
         while !self.shared.closing.load(Ordering::Acquire) {
             if self.shared.dirty.swap(false, Ordering::AcqRel) {
                 self.follow_wishes();
@@ -272,7 +255,9 @@ impl Worker {
                 }
             }
             Err(error) => {
-                self.microphone = Microphone::None;
+                // Silence stands in: a published stream without packets would look to the others like a broken connection.
+                self.microphone = Microphone::File(WavLoop::silence(), Pacer::new());
+                self.prepare_processing(false);
                 self.shared.tell(AudioEvent::MicrophoneFailed(error));
             }
         }
