@@ -227,6 +227,7 @@ impl Engine {
     }
 
     pub(super) fn announce_video(&mut self, active: bool) {
+        self.own.note_video(active);
         if self.own.publishing.as_ref().is_some_and(|p| p.stream_id.is_some() && p.has_video) {
             let server = Arc::clone(&self.signaling);
             self.request("mute", async move { server.set_property(Property::VideoActive(active)).await });

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::mpsc;
@@ -45,6 +45,9 @@ pub(super) struct Own {
     pub(super) encoder: Option<EncoderThread>,
     pub(super) sender: Arc<ArcSwapOption<MediaSender>>,
     pub(super) encoded_since: Option<Instant>,
+    /// Since when there has been no picture to encode on purpose, and for how long in all before.
+    off_since: Option<Instant>,
+    off_before: Duration,
     pub(super) target_bps: Option<u64>,
     pub(super) sent_720p_after_ms: Option<u64>,
     pub(super) frames_total: Arc<AtomicU64>,
@@ -94,6 +97,8 @@ impl Own {
             encoder: None,
             sender: Arc::new(ArcSwapOption::empty()),
             encoded_since: None,
+            off_since: None,
+            off_before: Duration::ZERO,
             target_bps: None,
             sent_720p_after_ms: None,
             frames_total: Arc::new(AtomicU64::new(0)),
@@ -146,6 +151,29 @@ impl Own {
         self.publishing = None;
         self.encoder = None;
         self.encoded_since = None;
+    }
+
+    /// The encoder has started.
+    pub(super) fn encoding(&mut self) {
+        let now = Instant::now();
+        self.encoded_since = Some(now);
+        self.off_before = Duration::ZERO;
+        self.off_since = self.video_muted.then_some(now);
+    }
+
+    /// The picture goes off or comes back on purpose.
+    pub(super) fn note_video(&mut self, active: bool) {
+        if !active {
+            self.off_since.get_or_insert_with(Instant::now);
+        } else if let Some(since) = self.off_since.take() {
+            self.off_before += since.elapsed();
+        }
+    }
+
+    /// Time over which there were pictures to encode.
+    pub(super) fn live(&self) -> Option<Duration> {
+        let off = self.off_before + self.off_since.map_or(Duration::ZERO, |at| at.elapsed());
+        Some(self.encoded_since?.elapsed().saturating_sub(off))
     }
 
     pub(super) fn content(&self) -> Content {

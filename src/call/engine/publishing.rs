@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use tracing::warn;
 
@@ -175,7 +174,7 @@ impl Engine {
         match EncoderThread::start(self.own.slot.clone(), config, sink) {
             Ok(encoder) => {
                 self.own.encoder = Some(encoder);
-                self.own.encoded_since = Some(Instant::now());
+                self.own.encoding();
             }
             Err(error) => {
                 let event = self.event("deviceError").with("device", "encoder").with("message", error.to_string());

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::mpsc;
 use tracing::warn;
@@ -77,34 +77,21 @@ pub(super) struct Subscribed {
 pub(super) struct PictureTimes {
     origin: Instant,
     first_ms: AtomicU64,
-    last_ms: AtomicU64,
     tall_ms: AtomicU64,
 }
 
 impl PictureTimes {
     fn new() -> Self {
-        Self {
-            origin: Instant::now(),
-            first_ms: AtomicU64::new(0),
-            last_ms: AtomicU64::new(0),
-            tall_ms: AtomicU64::new(0),
-        }
+        Self { origin: Instant::now(), first_ms: AtomicU64::new(0), tall_ms: AtomicU64::new(0) }
     }
 
     fn shown(&self, frame: &VideoFrame) {
         let now = u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
         // Lost races only mean that a neighboring picture's time is kept.
         let _ = self.first_ms.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
-        self.last_ms.store(now, Ordering::Relaxed);
         if frame.height >= 720 {
             let _ = self.tall_ms.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
         }
-    }
-
-    /// Length of time over which pictures came.
-    pub(super) fn span(&self) -> Duration {
-        let (first, last) = (self.first_ms.load(Ordering::Relaxed), self.last_ms.load(Ordering::Relaxed));
-        Duration::from_millis(last.saturating_sub(first))
     }
 
     /// From the first picture to the first with 720 lines.
@@ -124,7 +111,9 @@ impl Engine {
         self.emit(event);
         let only_publishing = self.config.media.publish_only;
         let Some(person) = self.people.iter_mut().find(|p| p.connection_id == connection_id) else { return };
-        let kind = info.type_of_video.clone().unwrap_or_else(|| "CUSTOM".to_owned());
+        // A stream without video has no kind of video (protocol §4): it is the sound of a camera's connection.
+        let unnamed = if info.has_video { "CUSTOM" } else { "CAMERA" };
+        let kind = info.type_of_video.clone().unwrap_or_else(|| unnamed.to_owned());
         let mut stream = Stream {
             has_audio: info.has_audio,
             has_video: info.has_video,
@@ -198,6 +187,8 @@ impl Engine {
         });
         let decoder = Arc::new(decoders.stream(stream.slot.clone(), events, Some(hook)));
         decoder.set_visible(stream.visible);
+        decoder.set_active(stream.video_active);
+        pattern.set_active(stream.visible && stream.video_active);
         let playout = if media.audio { self.audio.as_ref().map(|a| Arc::new(a.open_stream())) } else { None };
         if let Some(playout) = &playout {
             playout.set_gain(gain);
@@ -375,9 +366,8 @@ impl Engine {
             if let Some(playout) = &subscribed.playout {
                 playout.set_expected_active(stream.audio_active);
             }
-            if !stream.video_active {
-                subscribed.pattern.interrupted();
-            }
+            subscribed.decoder.set_active(stream.video_active);
+            subscribed.pattern.set_active(video);
         }
         if !stream.video_active {
             // A switched-off camera shows the person's initial, not a frozen face.
@@ -432,9 +422,7 @@ impl Engine {
         stream.visible = visible;
         if let Some(subscribed) = &stream.subscribed {
             subscribed.decoder.set_visible(visible);
-            if !visible {
-                subscribed.pattern.interrupted();
-            }
+            subscribed.pattern.set_active(visible && stream.video_active);
         }
     }
 }

@@ -167,7 +167,7 @@ impl Engine {
         let stream_id = publishing.stream_id.clone()?;
         let stats = publishing.line.figures();
         let encoder = self.own.encoder.as_ref().map(|e| e.stats());
-        let live_s = self.own.encoded_since.map(|at| at.elapsed().as_secs_f64()).filter(|s| *s > 0.5);
+        let live_s = self.own.live().map(|d| d.as_secs_f64()).filter(|s| *s > 0.5);
         let video = publishing.has_video.then(|| {
             let send = stats.video.clone().unwrap_or_default();
             VideoReport {
@@ -217,12 +217,12 @@ impl Engine {
         let video = stream.has_video.then(|| {
             let receive = stats.video.clone().unwrap_or_default();
             let decoder = subscribed.map(|s| s.decoder.stats()).unwrap_or_default();
-            let span_s = subscribed.map(|s| s.times.span().as_secs_f64()).filter(|s| *s > 0.5);
+            let live_s = Some(decoder.live.as_secs_f64()).filter(|s| *s > 0.5);
             VideoReport {
                 codec: receive.codec.map(str::to_owned),
                 width: Some(decoder.width).filter(|w| *w > 0),
                 height: Some(decoder.height).filter(|h| *h > 0),
-                fps: span_s.map(|s| decoder.shown.saturating_sub(1) as f64 / s),
+                fps: live_s.map(|s| decoder.gaps as f64 / s),
                 frames: Some(decoder.decoded),
                 key_frames: Some(decoder.key_frames),
                 frames_dropped: Some(decoder.dropped + receive.frames_dropped),

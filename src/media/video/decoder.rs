@@ -71,6 +71,10 @@ pub struct DecoderStats {
     pub freezes: u64,
     /// Their length together, in ms.
     pub freeze_ms: u64,
+    /// Gaps between pictures, those left out in which there was nothing to show: see [`DecoderStream::set_active`].
+    pub gaps: u64,
+    /// Their length together.
+    pub live: Duration,
     /// Time to decode one picture, moving average in ms.
     pub decode_ms: f32,
 }
@@ -143,6 +147,9 @@ struct Counters {
     mean_gap_ms: f32,
     window_from: Option<Instant>,
     window_frames: u32,
+    /// Switched off by the sender, or hidden by us.
+    switched_off: bool,
+    hidden: bool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -284,8 +291,15 @@ impl DecoderStream {
         }
     }
 
+    /// Whether the sender gives pictures: a camera that is switched off has not frozen. Pictures still under way when it is
+    /// switched off are shown all the same.
+    pub fn set_active(&self, active: bool) {
+        lock(&self.stream.stats).interrupt(|c| c.switched_off = !active);
+    }
+
     /// A hidden tile is not decoded at all; when it is shown again, a key frame is asked for at once.
     pub fn set_visible(&self, visible: bool) {
+        lock(&self.stream.stats).interrupt(|c| c.hidden = !visible);
         let mut state = lock(&self.stream.state);
         if state.visible == visible {
             return;

@@ -263,3 +263,20 @@ fn freezes_are_gaps_that_a_person_notices() {
     assert_eq!((counters.stats.freezes, counters.stats.freeze_ms), (1, 500));
     assert!((counters.stats.fps - 30.0).abs() < 2.0, "{}", counters.stats.fps);
 }
+
+#[test]
+fn a_camera_that_is_switched_off_has_not_frozen() {
+    let mut counters = Counters::default();
+    let started = Instant::now();
+    let at = |ms: u64| started + Duration::from_millis(ms);
+    (0..10).for_each(|i| counters.shown(320, 180, at(i * 33)));
+    counters.interrupt(|c| c.switched_off = true);
+    // Two more were under way.
+    counters.shown(320, 180, at(330));
+    counters.shown(320, 180, at(363));
+    counters.interrupt(|c| c.switched_off = false);
+    (0..10).for_each(|i| counters.shown(320, 180, at(4_400 + i * 33)));
+    let stats = &counters.stats;
+    assert_eq!((stats.freezes, stats.shown, stats.gaps), (0, 22, 18));
+    assert_eq!(stats.live, Duration::from_millis(18 * 33));
+}

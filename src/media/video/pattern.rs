@@ -322,6 +322,8 @@ struct Collected {
     frames_read: u64,
     crc_errors: u64,
     skipped: u64,
+    /// Nothing is to come now: what comes all the same is late, and what comes afterwards is no gap.
+    paused: bool,
     last_time_ms: Option<u32>,
     steps: Ring<32>,
     latencies: Ring<4096>,
@@ -392,12 +394,14 @@ impl PatternStats {
             }
             c.steps.push(step);
         }
-        c.last_time_ms = Some(reading.time_ms);
+        c.last_time_ms = (!c.paused).then_some(reading.time_ms);
     }
 
-    /// The picture was interrupted on purpose (mute, hidden tile): the next gap is not counted as skipped.
-    pub fn interrupted(&self) {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).last_time_ms = None;
+    /// Pictures stop on purpose (mute, hidden tile), or come again: the gap is not counted as skipped.
+    pub fn set_active(&self, active: bool) {
+        let mut c = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        c.paused = !active;
+        c.last_time_ms = None;
     }
 
     /// What was collected so far; `None` if no strip was ever seen.
@@ -508,6 +512,23 @@ mod tests {
         assert_eq!((report.frames_read, report.skipped, report.crc_errors), (28, 2, 0));
         assert_eq!(report.latency_ms_p50, Some(53.0));
         assert_eq!(report.latency_ms_p95, Some(68.0));
+    }
+
+    #[test]
+    fn a_camera_that_was_switched_off_has_skipped_nothing() {
+        let stats = PatternStats::new();
+        let show = |from: u64, count: u64| {
+            for i in 0..count {
+                stats.add(PatternReading { id: 1, time_ms: (from + i * 33) as u32, crc_ok: true }, from + i * 33);
+            }
+        };
+        show(1_000, 20);
+        stats.set_active(false);
+        // Two more were under way.
+        show(1_660, 2);
+        stats.set_active(true);
+        show(6_000, 20);
+        assert_eq!(stats.report().map(|r| (r.frames_read, r.skipped)), Some((42, 0)));
     }
 
     #[test]

@@ -121,6 +121,15 @@ impl Stream {
 }
 
 impl Counters {
+    /// Pictures stop or come again on purpose: the time between is no gap. Until they come again none is measured, since some
+    /// are still under way.
+    pub(super) fn interrupt(&mut self, change: impl FnOnce(&mut Self)) {
+        change(self);
+        self.last_shown = None;
+        self.window_from = None;
+        self.window_frames = 0;
+    }
+
     pub(super) fn shown(&mut self, width: u32, height: u32, now: Instant) {
         let s = &mut self.stats;
         s.shown += 1;
@@ -128,6 +137,8 @@ impl Counters {
         if let Some(last) = self.last_shown {
             let gap = now.saturating_duration_since(last);
             let gap_ms = gap.as_secs_f32() * 1000.0;
+            s.gaps += 1;
+            s.live += gap;
             let limit = (3.0 * self.mean_gap_ms).max(self.mean_gap_ms + FREEZE.as_secs_f32() * 1000.0);
             if self.mean_gap_ms > 0.0 && gap_ms > limit {
                 s.freezes += 1;
@@ -137,7 +148,7 @@ impl Counters {
                     if self.mean_gap_ms == 0.0 { gap_ms } else { self.mean_gap_ms * 0.95 + gap_ms * 0.05 };
             }
         }
-        self.last_shown = Some(now);
+        self.last_shown = (!self.switched_off && !self.hidden).then_some(now);
         self.window_frames += 1;
         let from = *self.window_from.get_or_insert(now);
         let seconds = now.saturating_duration_since(from).as_secs_f32();
