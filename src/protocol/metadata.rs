@@ -33,9 +33,10 @@ impl ClientMetadata {
         Self { client_data: format!("{name}_SCREEN"), participant_id: participant_id.to_owned(), kind: "SCREEN".into() }
     }
 
-    /// The text for `joinRoom.metadata`.
+    /// The text for `joinRoom.metadata`. It never holds [`SEPARATOR`], whatever the name: everybody cuts the server's part off
+    /// there. In JSON a percent sign stands inside a string only, and may be written as an escape.
     pub fn to_json(&self) -> String {
-        serde_json::to_string(self).unwrap_or_default()
+        serde_json::to_string(self).unwrap_or_default().replace("%/", "\\u0025/")
     }
 }
 
@@ -129,6 +130,16 @@ mod tests {
         assert_eq!(p, Persona { name: Some("Alice".into()), participant_id: Some("id-1".into()), screen: false });
         let p = Persona::parse(&ClientMetadata::screen("Alice", "id-1").to_json());
         assert_eq!(p, Persona { name: Some("Alice".into()), participant_id: Some("id-1".into()), screen: true });
+    }
+
+    #[test]
+    fn a_name_cannot_be_taken_for_the_servers_part() {
+        for name in ["Same \"x\" %/% y", "%/%/%", "100 %", "%%//%%", "a%/", "\\u0025/%"] {
+            let m = ClientMetadata::camera(name, "id-1").to_json();
+            assert!(!m.contains(SEPARATOR), "{m}");
+            let p = Persona::parse(&full(&m, "{\"serverData\":\"s\"}"));
+            assert_eq!((p.name.as_deref(), p.participant_id.as_deref()), (Some(name), Some("id-1")), "{m}");
+        }
     }
 
     #[test]
