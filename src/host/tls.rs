@@ -25,6 +25,8 @@ pub(super) fn identity(data_dir: &Path, names: &[String]) -> Result<Identity, Ho
     if !cert_path.exists() && !key_path.exists() {
         make(data_dir, &cert_path, &key_path, names)?;
     }
+    #[cfg(unix)]
+    keep_private(&key_path);
     let bad = |path: &PathBuf| {
         let path = path.clone();
         move |e: rustls::pki_types::pem::Error| HostError::Certificate { path, reason: e.to_string() }
@@ -53,6 +55,24 @@ fn make(data_dir: &Path, cert_path: &Path, key_path: &Path, names: &[String]) ->
     std::fs::create_dir_all(data_dir).map_err(|e| failed(data_dir, e.to_string()))?;
     write_private(key_path, key.serialize_pem().as_bytes()).map_err(|e| failed(key_path, e.to_string()))?;
     write_private(cert_path, certificate.pem().as_bytes()).map_err(|e| failed(cert_path, e.to_string()))
+}
+
+/// A key that others may read is told about and closed to them: copied folders and restored backups come that way.
+#[cfg(unix)]
+fn keep_private(path: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    // One that is missing or out of reach is told about by whoever reads it.
+    let Ok(metadata) = std::fs::metadata(path) else { return };
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o077 == 0 {
+        return;
+    }
+    let closed = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600));
+    let path = path.display();
+    match closed {
+        Ok(()) => tracing::warn!("{path} could be read by others (mode {mode:o}); it is its owner's alone again"),
+        Err(error) => tracing::warn!("{path} can be read by others (mode {mode:o}), make it private: {error}"),
+    }
 }
 
 /// Writes a new file only its owner can read.
@@ -84,6 +104,18 @@ mod tests {
             let mode = std::fs::metadata(dir.path().join(file)).expect("there").permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{file}");
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_key_that_others_can_read_is_closed_to_them() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().expect("a folder");
+        let first = identity(dir.path(), &[]).expect("made");
+        let key = dir.path().join(KEY_FILE);
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).expect("opened");
+        assert_eq!(identity(dir.path(), &[]).expect("read").fingerprint, first.fingerprint);
+        assert_eq!(std::fs::metadata(&key).expect("there").permissions().mode() & 0o777, 0o600);
     }
 
     #[test]
