@@ -40,7 +40,7 @@ const TRANSPORT: &[&str] = &[
     "if_addrs",
 ];
 const CODECS_AND_DEVICES: &[&str] =
-    &["vpx_sys", "openh264", "openh264_sys2", "opus", "nokhwa", "cpal", "x11rb", "sonora"];
+    &["vpx_sys", "openh264", "openh264_sys2", "opus", "nokhwa", "cpal", "alsa", "x11rb", "sonora"];
 const RUNTIME: &[&str] = &["tokio", "futures_util", "async_trait"];
 
 /// Where `unsafe` may stand.

@@ -63,6 +63,7 @@ pub struct AudioDevices {
 
 /// Lists the devices. May block as long as the sound server does: not for the window's thread. Empty without any.
 pub fn list_devices() -> AudioDevices {
+    super::streams::hush();
     let host = cpal::default_host();
     let default_in = host.default_input_device().and_then(|d| d.id().ok());
     let default_out = host.default_output_device().and_then(|d| d.id().ok());

@@ -12,6 +12,15 @@ use std::time::{Duration, Instant};
 /// How long a sound server may take to set up a stream.
 const BUILD_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Keeps ALSA's library from writing what it thinks of a missing device to standard error, where one line of ours is to say
+/// it: for this thread, until called again. What it says stays with us and is dropped then.
+pub(crate) fn hush() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = alsa::Output::local_error_handler() {
+        tracing::debug!(%error, "ALSA keeps talking");
+    }
+}
+
 pub(crate) fn no_device(capture: bool, detail: String) -> AudioError {
     if capture { AudioError::NoMicrophone { detail } } else { AudioError::NoSpeaker { detail } }
 }
@@ -28,6 +37,7 @@ pub(crate) fn device_error(capture: bool, device: &str, error: &cpal::Error) -> 
 
 /// The device with this id (or bare name), or the default one.
 pub(crate) fn find(id: Option<&str>, capture: bool) -> Result<cpal::Device, AudioError> {
+    hush();
     let host = cpal::default_host();
     let Some(id) = id else {
         let device = if capture { host.default_input_device() } else { host.default_output_device() };
