@@ -103,6 +103,7 @@ fn observer(host: &Host) -> CallHandle {
         base: invitation.base_url(),
         room: invitation.room.clone(),
         key: Secret::new(invitation.key),
+        role: None,
     };
     let started = Instant::now();
     start(CallConfig {

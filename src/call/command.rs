@@ -69,3 +69,16 @@ pub enum Command {
     /// Leave, cleanly.
     Leave,
 }
+
+impl Command {
+    /// Its name in the notation of the command line, if it is one of those that send something of ours.
+    pub(super) fn of_publishing(&self) -> Option<&'static str> {
+        match self {
+            Self::Camera(_) => Some("camera"),
+            Self::Microphone(_) => Some("microphone"),
+            Self::Share(_) => Some("share"),
+            Self::Publish => Some("publish"),
+            _ => None,
+        }
+    }
+}

@@ -20,6 +20,8 @@ const EVENT_BACKLOG: usize = 1024;
 /// What is asked of the engine.
 pub(super) enum Ask {
     Command(Command),
+    /// A wish that was not even understood: its name and why, for the events.
+    Refused(String, String),
     Report(oneshot::Sender<Report>),
 }
 
@@ -39,7 +41,8 @@ pub enum SendError {
 pub struct CallHandle {
     asks: mpsc::Sender<Ask>,
     view: Arc<ArcSwap<View>>,
-    events: broadcast::Sender<Event>,
+    /// Weak, so that listeners see the end of the events with the end of the call.
+    events: broadcast::WeakSender<Event>,
     last: watch::Receiver<Option<Arc<Report>>>,
 }
 
@@ -51,16 +54,22 @@ impl std::fmt::Debug for CallHandle {
 
 /// Starts a call; must be called on a tokio runtime. It joins at once, what becomes of it is in the view and the events.
 pub fn start(config: CallConfig) -> CallHandle {
+    start_listening(config).0
+}
+
+/// Like [`start`], with every event from the very first on.
+pub fn start_listening(config: CallConfig) -> (CallHandle, broadcast::Receiver<Event>) {
     let (asks, ask_queue) = mpsc::channel(COMMAND_QUEUE);
-    let (events, _) = broadcast::channel(EVENT_BACKLOG);
+    let (events, listener) = broadcast::channel(EVENT_BACKLOG);
+    let weak_events = events.downgrade();
     let (last_report, last) = watch::channel(None);
     let view = Arc::new(ArcSwap::from_pointee(View::default()));
-    let engine = Engine::new(config, ask_queue, Arc::clone(&view), events.clone());
+    let engine = Engine::new(config, ask_queue, Arc::clone(&view), events);
     tokio::spawn(async move {
         let report = engine.run().await;
         last_report.send_replace(Some(Arc::new(report)));
     });
-    CallHandle { asks, view, events, last }
+    (CallHandle { asks, view, events: weak_events, last }, listener)
 }
 
 impl CallHandle {
@@ -75,14 +84,31 @@ impl CallHandle {
         })
     }
 
+    /// Hands a command over, and waits for room where many are waiting already.
+    ///
+    /// # Errors
+    /// The engine is over.
+    pub async fn send_in_turn(&self, command: Command) -> Result<(), SendError> {
+        self.asks.send(Ask::Command(command)).await.map_err(|_| SendError::Over)
+    }
+
+    /// Puts a wish that was not understood among the events, after those handed over before it.
+    pub async fn refuse(&self, command: &str, message: &str) {
+        // After the end nobody is there to be told.
+        let _ = self.asks.send(Ask::Refused(command.to_owned(), message.to_owned())).await;
+    }
+
     /// The newest snapshot.
     pub fn view(&self) -> Arc<View> {
         self.view.load_full()
     }
 
-    /// Everything that happens from now on.
+    /// Everything that happens from now on; closed when the call is over.
     pub fn events(&self) -> broadcast::Receiver<Event> {
-        self.events.subscribe()
+        match self.events.upgrade() {
+            Some(events) => events.subscribe(),
+            None => broadcast::channel(1).1,
+        }
     }
 
     /// The report as of now; the final one when the call is over.

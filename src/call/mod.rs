@@ -17,5 +17,5 @@ pub mod view;
 pub use command::Command;
 pub use config::{CallConfig, MediaChoice, Repaint, VideoInput};
 pub use event::Event;
-pub use handle::{CallHandle, SendError, start};
+pub use handle::{CallHandle, SendError, start, start_listening};
 pub use view::View;

@@ -144,9 +144,9 @@ pub struct MediaArgs {
     /// Watch and listen only.
     #[arg(long)]
     pub subscribe_only: bool,
-    /// Role asked for when the token is fetched from an OpenVidu server.
-    #[arg(long, value_enum, ignore_case = true, default_value = "PUBLISHER")]
-    pub role: Role,
+    /// Role asked for when the token is fetched from a server: PUBLISHER by default, the highest of an invitation.
+    #[arg(long, value_enum, ignore_case = true)]
+    pub role: Option<Role>,
     /// Video codec.
     #[arg(long, value_enum, default_value = "auto")]
     pub codec: Codec,

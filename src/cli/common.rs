@@ -6,7 +6,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::runtime::Runtime;
-use tracing_subscriber::EnvFilter;
+use tracing::Metadata;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, filter};
 
 use super::Failure;
 use super::args::{Codec, Common, MediaArgs, Processing};
@@ -27,6 +31,32 @@ use crate::wire::netsim::Impairments;
 /// Size of `--snapshot` pictures: the window's own.
 pub(super) const SNAPSHOT_SIZE: (u32, u32) = (1280, 800);
 
+/// Crates that print what goes over the wire, hence tokens, keys and passwords.
+const TALKATIVE: [&str; 9] =
+    ["tungstenite", "tokio_tungstenite", "hyper", "hyper_util", "reqwest", "axum", "axum_core", "h2", "rustls"];
+
+/// What may never be in a log, whatever the filter says.
+fn is_harmless(line: &Metadata<'_>) -> bool {
+    let from = line.target().split("::").next().unwrap_or_default();
+    !TALKATIVE.contains(&from) || *line.level() <= LevelFilter::INFO
+}
+
+/// Writes a line to standard output. Whoever closed the pipe does not want it: that is no reason to fall over. A full disk is.
+pub(super) fn say(line: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{line}").and_then(|()| out.flush()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::Failed(format!("standard output cannot be written to: {e}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes a line to standard error. That nobody can read it is no reason to end anything.
+pub(super) fn remark(line: &str) {
+    drop(writeln!(std::io::stderr().lock(), "{line}"));
+}
+
 /// Log lines go to stderr; what the media stacks say about single packets stays out at every level.
 pub(super) fn start_logging(verbose: u8, quiet: bool) {
     let level = match (quiet, verbose) {
@@ -41,23 +71,18 @@ pub(super) fn start_logging(verbose: u8, quiet: bool) {
     let filter = EnvFilter::try_from_env("TERTULIA_LOG").unwrap_or_else(|_| EnvFilter::new(fallback));
     // A second call (tests in one process) keeps the first subscriber.
     drop(
-        tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_writer(std::io::stderr)
-            .with_ansi(std::io::stderr().is_terminal())
+        tracing_subscriber::registry()
+            .with(filter)
+            .with(filter::filter_fn(is_harmless))
+            .with(
+                tracing_subscriber::fmt::layer()
+                    .with_writer(std::io::stderr)
+                    .with_ansi(std::io::stderr().is_terminal())
+                    // It would say so on the very stream that cannot be written to.
+                    .log_internal_errors(false),
+            )
             .try_init(),
     );
-}
-
-/// Writes a line to standard output. Whoever closed the pipe does not want it: that is no reason to fall over.
-pub(super) fn say(line: &str) {
-    let mut out = std::io::stdout().lock();
-    drop(writeln!(out, "{line}").and_then(|()| out.flush()));
-}
-
-/// Writes a line to standard error, likewise.
-pub(super) fn remark(line: &str) {
-    drop(writeln!(std::io::stderr().lock(), "{line}"));
 }
 
 /// The one runtime of the process.
@@ -112,6 +137,7 @@ pub(super) fn target(
             base: invitation.base_url(),
             room: invitation.room.clone(),
             key: Secret::new(invitation.key),
+            role: None,
         };
         return Ok(Target { source, trust });
     }
@@ -152,22 +178,23 @@ pub(super) fn media(args: &MediaArgs) -> Result<MediaChoice, Failure> {
     let usage = |e: &dyn std::fmt::Display| Failure::Usage(e.to_string());
     let (camera, microphone, speaker) =
         if args.headless { ("none", "none", "null") } else { ("device", "device", "device") };
+    let screen = args.screen.as_deref().map(|s| ScreenSource::parse(s).map_err(|e| usage(&e))).transpose()?;
     let camera = CameraSource::parse(args.camera.as_deref().unwrap_or(camera)).map_err(|e| usage(&e))?;
     let (tone, sync) = match &camera {
         CameraSource::Pattern(pattern) => (default_tone_hz(pattern.id), pattern.sync),
         _ => (default_tone_hz(0), false),
     };
+    let microphone =
+        args.microphone.as_deref().unwrap_or(microphone).parse::<MicrophoneSource>().map_err(|e| usage(&e))?;
+    // Who only watches and listens has no camera light on.
+    let watching = args.subscribe_only;
     Ok(MediaChoice {
         video: match camera {
             CameraSource::None => VideoInput::None,
+            _ if watching => VideoInput::None,
             source => VideoInput::Camera(source),
         },
-        microphone: args
-            .microphone
-            .as_deref()
-            .unwrap_or(microphone)
-            .parse::<MicrophoneSource>()
-            .map_err(|e| usage(&e))?,
+        microphone: if watching { MicrophoneSource::None } else { microphone },
         speaker: args.speaker.as_deref().unwrap_or(speaker).parse::<SpeakerSink>().map_err(|e| usage(&e))?,
         processing: match args.processing {
             Processing::Auto => audio::Processing::Auto,
@@ -181,9 +208,9 @@ pub(super) fn media(args: &MediaArgs) -> Result<MediaChoice, Failure> {
         },
         audio_muted: args.audio_off,
         video_muted: args.video_off,
-        subscribe_only: args.subscribe_only,
+        subscribe_only: watching,
         publish_only: false,
-        screen: args.screen.as_deref().map(|s| ScreenSource::parse(s).map_err(|e| usage(&e))).transpose()?,
+        screen: screen.filter(|_| !watching),
         default_tone_hz: tone,
         sync_clicks: sync,
     })

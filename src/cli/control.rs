@@ -1,6 +1,6 @@
 //! Control of a running client: one JSON command a line in, one JSON event a line out.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::path::PathBuf;
 
 use crate::call::Command;
@@ -83,11 +83,15 @@ pub(super) fn parse(line: &str) -> Result<Line, String> {
     }
 }
 
-/// The event that answers a line which cannot be carried out.
-pub(super) fn refusal(line: &str, message: &str) -> Value {
-    // What was asked comes back as JSON where it is JSON, so that a script can match it.
-    let command = serde_json::from_str(line).unwrap_or_else(|_| Value::String(line.chars().take(200).collect()));
-    json!({"event": "error", "command": command, "message": message})
+/// Longest name of a command that comes back, in characters.
+const NAME_LIMIT: usize = 32;
+
+/// What the error event of a refused line names as its `command`: what stands under `do`, empty where nothing does. Never more
+/// of the line: it may hold what does not belong in a report, a link with its key for example.
+pub(super) fn name(line: &str) -> String {
+    let value: Option<Value> = serde_json::from_str(line).ok();
+    let name = value.as_ref().and_then(|v| v.get("do")).and_then(Value::as_str).unwrap_or_default();
+    name.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').take(NAME_LIMIT).collect()
 }
 
 fn text(members: &Map<String, Value>, name: &str) -> Result<String, String> {
@@ -112,8 +116,9 @@ fn flag(members: &Map<String, Value>, name: &str) -> Result<Option<bool>, String
 
 fn size(text: &str) -> Result<(u32, u32), String> {
     text.split_once('x')
-        .and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)))
-        .ok_or_else(|| "a size is written 320x180".to_owned())
+        .and_then(|(w, h)| Some((w.parse::<u32>().ok()?, h.parse::<u32>().ok()?)))
+        .filter(|(w, h)| (*w == 0) == (*h == 0))
+        .ok_or_else(|| "a size is written 320x180, 0x0 for a hidden tile".to_owned())
 }
 
 #[cfg(test)]
@@ -160,10 +165,14 @@ mod tests {
             r#"{"do":"mute"}"#,
             r#"{"do":"mute","audio":1}"#,
             r#"{"do":"tile","stream_id":"s","size":"big"}"#,
+            r#"{"do":"tile","stream_id":"s","size":"0x180"}"#,
             r#"{"do":"signal","type":"x","to":"all"}"#,
         ] {
             assert!(!parse(line).unwrap_err().is_empty(), "{line}");
         }
-        assert_eq!(refusal(r#"{"do":"dance"}"#, "no")["command"]["do"], "dance");
+        assert_eq!(name(r#"{"do":"dance","with":"key=secret"}"#), "dance");
+        for nameless in ["tertulia://h/room#key=secret", "[]", r#"{"do":7}"#, "{"] {
+            assert_eq!(name(nameless), "", "{nameless}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::args::{Common, DemoArgs};
 use super::{Failure, common};
@@ -39,7 +39,14 @@ pub(super) fn run(global: &Common, args: &DemoArgs, started: Instant) -> Result<
     }
     let runtime = common::runtime()?;
     runtime.block_on(async {
-        let demo = begin(global, args.participants, mode, started, None)?;
+        let demo = match begin(global, args.participants, mode, started, None) {
+            Ok(demo) => demo,
+            Err(failure) => {
+                let error = failure.to_string();
+                common::save_report(args.stats_json.as_deref(), &report(Some(&error), &[], None))?;
+                return Err(failure);
+            }
+        };
         let seconds = args.seconds.unwrap_or(HEADLESS_SECONDS).max(0.0);
         let ended = watch(&demo, seconds, args.snapshot.as_deref()).await;
         finish(demo, args, ended).await
@@ -127,18 +134,27 @@ async fn watch(demo: &Demo, seconds: f64, snapshot: Option<&std::path::Path>) ->
     loop {
         tokio::select! {
             () = &mut end => return true,
-            () = &mut asked => return false,
+            () = &mut asked => {
+                if !drawn {
+                    draw(demo, snapshot).await;
+                }
+                return false;
+            }
             () = &mut half, if !drawn => {
                 drawn = true;
-                if let (Some(path), Some(call)) = (snapshot, demo.calls.first()) {
-                    let (path, view) = (path.to_owned(), call.view());
-                    if let Ok(Err(error)) = tokio::task::spawn_blocking(move || common::save_snapshot(&path, &view)).await {
-                        common::remark(&format!("tertulia: {error}"));
-                    }
-                }
+                draw(demo, snapshot).await;
             }
             _ = tick.tick() => table(demo).await,
         }
+    }
+}
+
+/// Writes what the first one sees.
+async fn draw(demo: &Demo, snapshot: Option<&std::path::Path>) {
+    let (Some(path), Some(call)) = (snapshot, demo.calls.first()) else { return };
+    let (path, view) = (path.to_owned(), call.view());
+    if let Ok(Err(error)) = tokio::task::spawn_blocking(move || common::save_snapshot(&path, &view)).await {
+        common::remark(&format!("tertulia: {error}"));
     }
 }
 
@@ -179,20 +195,24 @@ pub(super) async fn finish(demo: Demo, args: &DemoArgs, _whole: bool) -> Result<
     let stats = demo.host.stats();
     demo.host.shutdown();
     let problem = problem(&reports, demo.calls.len());
-    let report = json!({
+    let host = reports.first().map(|r| super::host::figures(&stats, &r.process));
+    common::save_report(args.stats_json.as_deref(), &report(problem.as_deref(), &reports, host))?;
+    match problem {
+        None => Ok(()),
+        Some(problem) => Err(Failure::Failed(problem)),
+    }
+}
+
+fn report(problem: Option<&str>, participants: &[Report], host: Option<Value>) -> Value {
+    json!({
         "schema": crate::call::report::SCHEMA,
         "version": env!("CARGO_PKG_VERSION"),
         "command": "demo",
         "ok": problem.is_none(),
         "error": problem,
-        "participants": reports,
-        "host": reports.first().map(|r| super::host::figures(&stats, &r.process)),
-    });
-    common::save_report(args.stats_json.as_deref(), &report)?;
-    match problem {
-        None => Ok(()),
-        Some(problem) => Err(Failure::Failed(problem)),
-    }
+        "participants": participants,
+        "host": host,
+    })
 }
 
 /// What kept the demo from being a call in which everybody sees everybody.

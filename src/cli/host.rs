@@ -11,6 +11,17 @@ use crate::call::report::ProcessReport;
 use crate::host::{self, Handle, HostConfig, HostError, HostStats, Tls};
 
 pub(super) fn run(global: &Common, args: &HostArgs) -> Result<(), Failure> {
+    let meter = ProcessMeter::new(std::time::Instant::now());
+    let (stats, failure) = match begin_and_serve(global, args, &meter) {
+        Ok(stats) => (Some(stats), None),
+        Err(failure) => (None, Some(failure)),
+    };
+    let saved = common::save_report(args.stats_json.as_deref(), &report(stats.as_ref(), failure.as_ref(), &meter));
+    failure.map_or(saved, Err)
+}
+
+/// From the options to the end.
+fn begin_and_serve(global: &Common, args: &HostArgs, meter: &ProcessMeter) -> Result<HostStats, Failure> {
     if args.rule != Rule::Conference {
         return Err(Failure::Failed("this version knows the rule `conference` only".to_owned()));
     }
@@ -20,7 +31,6 @@ pub(super) fn run(global: &Common, args: &HostArgs) -> Result<(), Failure> {
         ));
     }
     let secret = args.secret_env.as_deref().map(common::secret_from).transpose()?;
-    let meter = ProcessMeter::new(std::time::Instant::now());
     let config = HostConfig {
         listen: args.listen,
         udp_port: args.udp_port,
@@ -37,20 +47,11 @@ pub(super) fn run(global: &Common, args: &HostArgs) -> Result<(), Failure> {
         ..HostConfig::default()
     };
     let runtime = common::runtime()?;
-    match open(config, args.session.as_deref()) {
-        Ok((handle, ready)) => {
-            common::say(&ready.to_string());
-            runtime.block_on(serve(args.seconds, &meter));
-            let stats = handle.stats();
-            handle.shutdown();
-            common::save_report(args.stats_json.as_deref(), &report(Some(&stats), None, &meter))
-        }
-        Err(error) => {
-            let failure = Failure::host(&error);
-            common::save_report(args.stats_json.as_deref(), &report(None, Some(&failure), &meter))?;
-            Err(failure)
-        }
-    }
+    let (handle, ready) = open(config, args.session.as_deref()).map_err(|e| Failure::host(&e))?;
+    let served = common::say(&ready.to_string()).map(|()| runtime.block_on(serve(args.seconds, meter)));
+    let stats = handle.stats();
+    handle.shutdown();
+    served.map(|()| stats)
 }
 
 /// Starts the host, and makes the line that says so.

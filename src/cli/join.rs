@@ -1,37 +1,44 @@
 //! `tertulia join`: one participant, with or without a window.
 
 use std::io::BufRead;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::Failure;
-use super::args::{Common, JoinArgs, MediaArgs};
+use super::args::{Common, JoinArgs, MediaArgs, Role};
 use super::common;
 use super::control::{self, Line};
 use crate::call::process::ProcessMeter;
 use crate::call::report::Report;
 use crate::call::view::Connection;
-use crate::call::{CallConfig, CallHandle, Command, Event, SendError, View, start};
+use crate::call::{CallConfig, CallHandle, Command, Event, View, start_listening};
+use crate::signaling::target::TokenSource;
 
 /// Longest line taken from standard input, in bytes.
 const LINE_LIMIT: usize = 64 * 1024;
+/// How often the view is kept for the last picture.
+const VIEW_INTERVAL: Duration = Duration::from_millis(500);
 /// Grace for the report after a leave.
 const END_TIMEOUT: Duration = Duration::from_secs(8);
 
 pub(super) fn run(global: &Common, args: JoinArgs, started: Instant) -> Result<(), Failure> {
     let media = common::media(&args.media)?;
     let understood = read_target(&args).and_then(|text| {
-        let target = common::target(
+        let mut target = common::target(
             &text,
             args.session.as_deref(),
             args.secret_env.as_deref(),
-            args.media.role.name(),
+            args.media.role.unwrap_or(Role::Publisher).name(),
             args.media.insecure,
         )?;
+        if let TokenSource::RoomKey { role, .. } = &mut target.source {
+            *role = args.media.role.map(|r| r.name().to_owned());
+        }
         Ok((text, target))
     });
     let (text, target) = match understood {
@@ -70,56 +77,90 @@ fn not_begun(args: &MediaArgs, error: String, started: Instant) -> Failure {
 }
 
 fn first_line_of_input() -> Result<String, Failure> {
-    let mut line = String::new();
-    std::io::stdin()
-        .read_line(&mut line)
+    let mut line = Vec::new();
+    read_limited(&mut std::io::stdin().lock(), &mut line)
         .map_err(|e| Failure::Failed(format!("standard input cannot be read: {e}")))?;
-    let line = line.trim();
+    let line = String::from_utf8_lossy(&line).trim().to_owned();
     if line.is_empty() {
         return Err(Failure::Failed(
             "nothing came on standard input: give a token or an invitation on its first line".to_owned(),
         ));
     }
-    Ok(line.to_owned())
+    Ok(line)
 }
 
 /// Runs one participant to its end.
 async fn headless(config: CallConfig, args: &MediaArgs, quiet: bool) -> Result<(), Failure> {
-    let call = start(config);
-    let printing = tokio::spawn(print_events(call.clone()));
+    let (call, events) = start_listening(config);
+    let printed = print_events(events);
     let reading = tokio::spawn(read_commands(call.clone()));
     let telling = (!quiet).then(|| tokio::spawn(tell_state(call.clone())));
     let half = args.seconds.map(|s| Duration::from_secs_f64(s / 2.0));
     let picture = tokio::spawn(snapshot_at(call.clone(), args.snapshot.clone(), half));
-    let mut snapshot_view = call.view();
-    let limit = async {
-        match args.seconds {
-            Some(seconds) => tokio::time::sleep(Duration::from_secs_f64(seconds)).await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        _ = call.finished() => {}
-        () = limit => snapshot_view = leave(&call),
-        () = common::asked_to_end() => snapshot_view = leave(&call),
-        () = given_up(&call) => snapshot_view = leave(&call),
-    }
-    let report = end(&call).await?;
+    let last_view = until_the_end(&call, args.seconds).await;
+    let mut report = end(&call).await?;
     reading.abort();
-    picture.abort();
     if let Some(telling) = telling {
         telling.abort();
     }
-    // The last events are still on their way to standard output; the channel closes with the engine.
-    drop(tokio::time::timeout(Duration::from_secs(1), printing).await);
-    if let (Some(path), None) = (&args.snapshot, half) {
-        common::save_snapshot(path, &snapshot_view).map_err(Failure::Failed)?;
+    // The last events are still on their way to standard output.
+    drop(tokio::time::timeout(Duration::from_secs(1), printed).await);
+    if let Err(error) = last_snapshot(picture, args.snapshot.as_deref(), last_view).await {
+        report.ok = false;
+        report.error.get_or_insert(error);
     }
     common::save_report(args.stats_json.as_deref(), &report)?;
     match report.error {
         None => Ok(()),
         Some(error) => Err(Failure::Failed(error)),
     }
+}
+
+/// Waits until the call is over or has to be, and gives the last view of it.
+async fn until_the_end(call: &CallHandle, seconds: Option<f64>) -> Arc<View> {
+    let limit = async {
+        match seconds {
+            Some(seconds) => tokio::time::sleep(Duration::from_secs_f64(seconds)).await,
+            None => std::future::pending().await,
+        }
+    };
+    let asked = async {
+        tokio::select! {
+            () = limit => {}
+            () = common::asked_to_end() => {}
+            () = given_up(call) => {}
+        }
+    };
+    tokio::pin!(asked);
+    let mut view = call.view();
+    let mut tick = tokio::time::interval(VIEW_INTERVAL);
+    loop {
+        tokio::select! {
+            _ = call.finished() => return view,
+            () = &mut asked => break,
+            // Who is removed has nobody in the view any more: the picture is of the moment before.
+            _ = tick.tick() => view = call.view(),
+        }
+    }
+    view = call.view();
+    // A call that is over already is what was wanted; one that does not even take this is given up by `end`.
+    drop(tokio::time::timeout(END_TIMEOUT, call.send_in_turn(Command::Leave)).await);
+    view
+}
+
+/// The picture of half time, or of the end where that never came.
+async fn last_snapshot(
+    half_time: tokio::task::JoinHandle<Option<Result<(), String>>>,
+    path: Option<&Path>,
+    view: Arc<View>,
+) -> Result<(), String> {
+    let Some(path) = path else { return Ok(()) };
+    if half_time.is_finished()
+        && let Ok(Some(drawn)) = half_time.await
+    {
+        return drawn;
+    }
+    save(view, path).await
 }
 
 /// Waits until the engine has found no way back: without a window nobody is there to ask for another try.
@@ -134,48 +175,49 @@ async fn given_up(call: &CallHandle) {
     }
 }
 
-/// Leaves, and gives the view of the last moment.
-fn leave(call: &CallHandle) -> std::sync::Arc<View> {
-    let view = call.view();
-    // A call that is over already is what was wanted.
-    let _ = call.send(Command::Leave);
-    view
-}
-
 async fn end(call: &CallHandle) -> Result<Report, Failure> {
     let report = tokio::time::timeout(END_TIMEOUT, call.finished()).await.ok().flatten();
     report.map(|r| (*r).clone()).ok_or_else(|| Failure::Failed("the call did not end in time".to_owned()))
 }
 
-async fn snapshot_at(call: CallHandle, path: Option<std::path::PathBuf>, after: Option<Duration>) {
-    let (Some(path), Some(after)) = (path, after) else { return };
+/// Draws at half time; `None` where there is none.
+async fn snapshot_at(call: CallHandle, path: Option<PathBuf>, after: Option<Duration>) -> Option<Result<(), String>> {
+    let (path, after) = path.zip(after)?;
     tokio::time::sleep(after).await;
-    if let Err(error) = draw(&call, &path).await {
-        common::remark(&format!("tertulia: {error}"));
-    }
+    Some(save(call.view(), &path).await)
 }
 
-async fn draw(call: &CallHandle, path: &Path) -> Result<(), String> {
-    let (view, path) = (call.view(), path.to_owned());
+async fn save(view: Arc<View>, path: &Path) -> Result<(), String> {
+    let path = path.to_owned();
     let drawn = tokio::task::spawn_blocking(move || common::save_snapshot(&path, &view)).await;
     drawn.unwrap_or_else(|_| Err("the picture could not be drawn".to_owned()))
 }
 
-async fn print_events(call: CallHandle) {
-    let mut events = call.events();
-    drop(call);
-    loop {
-        match events.recv().await {
-            Ok(event) => print(&event),
-            Err(RecvError::Lagged(missed)) => print(&Event::new(0, "missed").with("count", missed)),
-            Err(RecvError::Closed) => return,
+/// Standard output is written by a thread of its own: a reader that does not read must not hold the network up. Resolves when
+/// the last event is out.
+fn print_events(mut events: broadcast::Receiver<Event>) -> oneshot::Receiver<()> {
+    let (done, printed) = oneshot::channel();
+    let printing = std::thread::Builder::new().name("stdout".to_owned()).spawn(move || {
+        loop {
+            match events.blocking_recv() {
+                Ok(event) => print(&event),
+                Err(RecvError::Lagged(missed)) => print(&Event::new(0, "missed").with("count", missed)),
+                Err(RecvError::Closed) => break,
+            }
         }
+        // Nobody waits any longer where it took too long.
+        let _ = done.send(());
+    });
+    if let Err(error) = printing {
+        common::remark(&format!("tertulia: no events can be written: {error}"));
     }
+    printed
 }
 
 fn print(event: &Event) {
     if let Ok(line) = serde_json::to_string(event) {
-        common::say(&line);
+        // A closed pipe on the other side is no reason to leave the call.
+        drop(common::say(&line));
     }
 }
 
@@ -198,6 +240,7 @@ fn input_lines() -> mpsc::Receiver<Vec<u8>> {
     queue
 }
 
+/// Carries the lines out, one after the other: where the engine is behind, the next one waits in the pipe.
 async fn read_commands(call: CallHandle) {
     let mut lines = input_lines();
     while let Some(line) = lines.recv().await {
@@ -206,34 +249,30 @@ async fn read_commands(call: CallHandle) {
         if text.is_empty() {
             continue;
         }
-        let refused = |message: &str| common::say(&control::refusal(text, message).to_string());
-        if line.len() >= LINE_LIMIT {
-            refused("this line is too long");
-            continue;
+        let done = if line.len() >= LINE_LIMIT {
+            Err("this line is too long".to_owned())
+        } else {
+            carry_out(&call, control::parse(text)).await
+        };
+        if let Err(message) = done {
+            call.refuse(&control::name(text), &message).await;
         }
-        match control::parse(text) {
-            Err(message) => refused(&message),
-            Ok(Line::Engine(commands)) => {
-                for command in commands {
-                    match call.send(command) {
-                        Ok(()) => {}
-                        Err(error @ (SendError::Busy | SendError::Over)) => refused(&error.to_string()),
-                    }
-                }
+    }
+}
+
+async fn carry_out(call: &CallHandle, line: Result<Line, String>) -> Result<(), String> {
+    match line? {
+        Line::Engine(commands) => {
+            for command in commands {
+                call.send_in_turn(command).await.map_err(|e| e.to_string())?;
             }
-            Ok(Line::Snapshot(path)) => {
-                if let Err(error) = draw(&call, &path).await {
-                    refused(&error);
-                }
-            }
-            Ok(Line::Report(path)) => {
-                if let Some(report) = call.report().await
-                    && let Err(error) = common::save_report(Some(&path), &report)
-                {
-                    refused(&error.to_string());
-                }
-            }
+            Ok(())
         }
+        Line::Snapshot(path) => save(call.view(), &path).await,
+        Line::Report(path) => match call.report().await {
+            Some(report) => common::save_report(Some(&path), &report).map_err(|e| e.to_string()),
+            None => Err("there is no report".to_owned()),
+        },
     }
 }
 

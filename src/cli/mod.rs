@@ -40,7 +40,10 @@ impl Failure {
     }
 
     fn host(error: &crate::host::HostError) -> Self {
-        Self::Failed(format!("{error}; {}", error.remedy()))
+        use crate::host::HostError;
+        use crate::protocol::room::RoomError;
+        let text = format!("{error}; {}", error.remedy());
+        if matches!(error, HostError::Room(RoomError::Name)) { Self::Usage(text) } else { Self::Failed(text) }
     }
 }
 

@@ -16,6 +16,8 @@ pub enum TokenSource {
         room: String,
         /// Key.
         key: Secret,
+        /// Role asked for; without it the highest that the key gives.
+        role: Option<String>,
     },
     /// OpenVidu server with its secret: session and connection over REST.
     OpenVidu {

@@ -231,7 +231,7 @@ pub fn http(addr: SocketAddr, method: &str, path: &str, body: &Value) -> (u16, S
 /// `tertulia join --headless`.
 pub struct Participant {
     process: Process,
-    input: ChildStdin,
+    input: Option<ChildStdin>,
     pub name: String,
     dir: TempDir,
     report: PathBuf,
@@ -257,6 +257,12 @@ impl Participant {
         Self::join_with(name, target, &args, |_| {})
     }
 
+    /// Closes its standard input.
+    pub fn end_of_input(mut self) -> Self {
+        self.input = None;
+        self
+    }
+
     /// Joins with exactly these options, in this environment.
     pub fn join_with(name: &str, target: &str, more: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -266,7 +272,7 @@ impl Participant {
         command.arg("--stats-json").arg(&report).arg("--config").arg(dir.path());
         prepare(&mut command);
         let (process, input) = Process::spawn(command);
-        Self { process, input, name: name.to_owned(), dir, report, reports: AtomicU32::new(0) }
+        Self { process, input: Some(input), name: name.to_owned(), dir, report, reports: AtomicU32::new(0) }
     }
 
     pub fn dir(&self) -> &Path {
@@ -283,7 +289,8 @@ impl Participant {
     }
 
     pub fn tell_line(&mut self, line: &str) {
-        writeln!(self.input, "{line}").and_then(|()| self.input.flush()).expect("it reads its input");
+        let input = self.input.as_mut().expect("its input is open");
+        writeln!(input, "{line}").and_then(|()| input.flush()).expect("it reads its input");
     }
 
     pub fn events(&self) -> Vec<Value> {

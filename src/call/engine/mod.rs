@@ -28,7 +28,7 @@ use super::handle::{Ask, CallHandle};
 use super::leg::{LEG_QUEUE, LegId, LegReport};
 use super::report::{Report, StreamReport, Timeline};
 use super::view::{ChatLine, Connection, Failure, JoinStep, Notice, View};
-use crate::media::audio::{AudioConfig, AudioEngine, AudioError, AudioEvent, MicrophoneSource, SpeakerSink};
+use crate::media::audio::{AudioConfig, AudioEngine, AudioEvent};
 use crate::media::video::capture::CaptureEvent;
 use crate::media::video::decoder::DecoderEvent;
 use crate::protocol::metadata::ClientMetadata;
@@ -175,6 +175,7 @@ impl Engine {
             tokio::select! {
                 ask = self.asks.recv(), if !self.leaving => match ask {
                     Some(Ask::Command(command)) => self.command(command).await,
+                    Some(Ask::Refused(command, message)) => self.refuse(&command, &message),
                     Some(Ask::Report(reply)) => drop(reply.send(self.report())),
                     None => self.begin_leave(),
                 },
@@ -221,6 +222,11 @@ impl Engine {
     }
 
     async fn command(&mut self, command: Command) {
+        if self.config.media.subscribe_only
+            && let Some(name) = command.of_publishing()
+        {
+            return self.refuse(name, "this participant only watches and listens (--subscribe-only)");
+        }
         match command {
             Command::MuteAudio(muted) => self.mute_audio(muted),
             Command::MuteVideo(muted) => self.mute_video(muted),
@@ -347,20 +353,21 @@ impl Engine {
             muted: media.audio_muted,
             ..AudioConfig::default()
         };
-        let (started, failure) = start_sound(config);
-        if let Some(error) = failure {
-            let failure = Failure { key: error.key(), values: error.values(), detail: error.to_string() };
-            let event = self
-                .event("deviceError")
-                .with("device", "audio")
-                .with("key", failure.key)
-                .with("message", error.to_string());
-            self.own.microphone_failed(failure);
-            self.emit(event);
-        }
-        if let Some((engine, events)) = started {
-            self.audio = Some(engine);
-            self.audio_events = Some(events);
+        match AudioEngine::start(config) {
+            Ok((engine, events)) => {
+                self.audio = Some(engine);
+                self.audio_events = Some(events);
+            }
+            Err(error) => {
+                let failure = Failure { key: error.key(), values: error.values(), detail: error.to_string() };
+                let event = self
+                    .event("deviceError")
+                    .with("device", "audio")
+                    .with("key", failure.key)
+                    .with("message", error.to_string());
+                self.own.microphone_failed(failure);
+                self.emit(event);
+            }
         }
     }
 
@@ -398,18 +405,6 @@ impl Engine {
     fn has_own_video(&self) -> bool {
         self.own.video != VideoInput::None
     }
-}
-
-/// Starts the sound. A file that cannot be used costs its own direction only: who has no microphone still hears.
-fn start_sound(config: AudioConfig) -> (Option<(AudioEngine, mpsc::Receiver<AudioEvent>)>, Option<AudioError>) {
-    let error = match AudioEngine::start(config.clone()) {
-        Ok(started) => return (Some(started), None),
-        Err(error) => error,
-    };
-    let deaf = AudioConfig { speaker: SpeakerSink::Null, ..config.clone() };
-    let mute = AudioConfig { microphone: MicrophoneSource::None, ..config };
-    let rest = AudioConfig { microphone: MicrophoneSource::None, ..deaf.clone() };
-    ([mute, deaf, rest].into_iter().find_map(|less| AudioEngine::start(less).ok()), Some(error))
 }
 
 async fn next_audio_event(events: &mut Option<mpsc::Receiver<AudioEvent>>) -> Option<AudioEvent> {

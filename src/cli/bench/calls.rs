@@ -54,7 +54,7 @@ pub(super) async fn latency(global: &Common, started: Instant) -> Result<Value, 
 pub(super) async fn network(global: &Common, started: Instant) -> Result<Value, Failure> {
     let mut results = Vec::new();
     for scenario in &NETWORK {
-        eprintln!("{}: {} ({} s)", scenario.row, scenario.network, LENGTH.as_secs());
+        common::remark(&format!("{}: {} ({} s)", scenario.row, scenario.network, LENGTH.as_secs()));
         results.push(run(global, scenario, started).await?);
     }
     Ok(Value::Array(results))

@@ -23,9 +23,12 @@ const BODY_LIMIT_BYTES: usize = 256 * 1024;
 pub async fn fetch_token(target: &Target) -> Result<Secret, SignalingError> {
     match &target.source {
         TokenSource::Raw(token) => Ok(token.clone()),
-        TokenSource::RoomKey { base, room, key } => {
+        TokenSource::RoomKey { base, room, key, role } => {
             let http = Http::new(base, target)?;
-            let body = json!({"room": room, "key": key.expose()});
+            let mut body = json!({"room": room, "key": key.expose()});
+            if let (Some(role), Some(members)) = (role, body.as_object_mut()) {
+                members.insert("role".to_owned(), json!(role));
+            }
             let answer = http.send(http.post("/tertulia/join").json(&body)).await?;
             match answer.status() {
                 StatusCode::OK => http.token_member(answer).await,
