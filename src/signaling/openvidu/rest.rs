@@ -32,12 +32,13 @@ pub async fn fetch_token(target: &Target) -> Result<Secret, SignalingError> {
             let answer = http.send(http.post("/tertulia/join").json(&body)).await?;
             match answer.status() {
                 StatusCode::OK => http.token_member(answer).await,
-                StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-                    Err(SignalingError::Full { session: room.clone() })
-                }
-                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND | StatusCode::GONE => {
-                    Err(SignalingError::TokenRefused)
-                }
+                StatusCode::SERVICE_UNAVAILABLE => Err(SignalingError::Full { session: room.clone() }),
+                // A host says 429 to wrong keys only.
+                StatusCode::UNAUTHORIZED
+                | StatusCode::FORBIDDEN
+                | StatusCode::NOT_FOUND
+                | StatusCode::GONE
+                | StatusCode::TOO_MANY_REQUESTS => Err(SignalingError::TokenRefused),
                 status => Err(http.not_openvidu(format!("HTTP {status}"))),
             }
         }
