@@ -15,7 +15,9 @@ use tertulia::media::video::frame::{FrameSlot, VideoFrame};
 use tertulia::media::video::source::ScreenSource;
 use x11rb::COPY_DEPTH_FROM_PARENT;
 use x11rb::connection::Connection;
-use x11rb::protocol::xproto::{AtomEnum, ConnectionExt as _, CreateWindowAux, PropMode, Window, WindowClass};
+use x11rb::protocol::xproto::{
+    AtomEnum, ConfigureWindowAux, ConnectionExt as _, CreateWindowAux, PropMode, Window, WindowClass,
+};
 use x11rb::rust_connection::RustConnection;
 use x11rb::wrapper::ConnectionExt as _;
 
@@ -151,6 +153,48 @@ fn a_window_alone_is_shown_and_its_end_is_told() {
         connection.sync().expect("done");
         assert_eq!(screen.event(), CaptureEvent::Ended);
         assert!(screen.slot.latest().is_none());
+    });
+}
+
+#[test]
+fn a_window_is_shown_whatever_lies_over_it_and_follows_its_size() {
+    with_display("a_window_is_shown_whatever_lies_over_it_and_follows_its_size", || {
+        let (connection, _) = x11rb::connect(None).expect("display");
+        let id = window(&connection, "Slides", (100, 100, 200, 100), 0x00ff_0000);
+        let screen = open("window:slides");
+        screen.picture(|frame| near(pixel(frame, 100, 50), RED));
+        window(&connection, "over it", (90, 90, 400, 300), 0x0000_00ff);
+        connection.configure_window(id, &ConfigureWindowAux::new().width(300).height(160)).expect("resized");
+        connection.sync().expect("done");
+        let larger = screen.picture(|frame| (frame.width, frame.height) == (300, 160));
+        for (x, y) in [(5, 5), (150, 80), (290, 150)] {
+            assert!(near(pixel(&larger, x, y), RED), "{:?} at {x},{y}", pixel(&larger, x, y));
+        }
+    });
+}
+
+#[test]
+fn the_cursor_is_in_the_picture_and_a_still_screen_is_hardly_looked_at() {
+    with_display("the_cursor_is_in_the_picture_and_a_still_screen_is_hardly_looked_at", || {
+        let (connection, _) = x11rb::connect(None).expect("display");
+        window(&connection, "red", (0, 0, 800, 600), 0x00ff_0000);
+        let root = connection.setup().roots.first().expect("screen").root;
+        let screen = open("monitor");
+        let around = |frame: &VideoFrame, x: usize, y: usize| {
+            let points = (y - 12..y + 12).flat_map(|y| (x - 12..x + 12).map(move |x| (x, y)));
+            points.filter(|(x, y)| !near(pixel(frame, *x, *y), RED)).count()
+        };
+        for (x, y) in [(600i16, 200i16), (200, 400)] {
+            connection.warp_pointer(x11rb::NONE, root, 0, 0, 0, 0, x, y).expect("moved");
+            connection.sync().expect("done");
+            screen.picture(|frame| around(frame, x as usize, y as usize) > 10);
+        }
+        let last = screen.slot.latest().expect("a picture");
+        assert_eq!(around(&last, 600, 200), 0, "where it was there is nothing left of it");
+        let before = screen.slot.version();
+        std::thread::sleep(Duration::from_secs(2));
+        let pictures = screen.slot.version() - before;
+        assert!((2..=12).contains(&pictures), "{pictures} pictures of a still screen in 2 s");
     });
 }
 

@@ -11,6 +11,8 @@ use crate::media::video::source::ScreenSource;
 
 #[cfg(target_os = "linux")]
 mod x11;
+#[cfg(target_os = "linux")]
+mod x11_shm;
 
 /// Opens a screen source. The test picture is none of ours.
 pub(crate) fn open(source: &ScreenSource) -> Result<Box<dyn PictureSource>, SourceEnd> {

@@ -1,22 +1,36 @@
-//! Monitors and windows of an X11 display, by `GetImage`. The cursor is not drawn yet.
+//! Monitors and windows of an X11 display.
+//!
+//! Pictures come through shared memory ([`super::x11_shm`]) where the server is on this machine, else by `GetImage`. A window is read from a
+//! pixmap of its own (Composite), so that what lies over it is not in the picture. Damage tells when nothing has changed:
+//! then no picture is taken. The cursor is no part of any of this and is drawn in.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use x11rb::connection::Connection;
-use x11rb::protocol::ErrorKind;
+use x11rb::protocol::composite::{ConnectionExt as _, Redirect};
+use x11rb::protocol::damage::{ConnectionExt as _, Damage, ReportLevel};
 use x11rb::protocol::randr::ConnectionExt as _;
-use x11rb::protocol::xproto::{AtomEnum, ConnectionExt as _, ImageFormat, ImageOrder, Window};
-use x11rb::rust_connection::{ReplyError, RustConnection};
+use x11rb::protocol::xfixes::{ConnectionExt as _, GetCursorImageReply};
+use x11rb::protocol::xproto::{AtomEnum, ConnectionExt as _, Drawable, ImageFormat, ImageOrder, Pixmap, Window};
+use x11rb::protocol::{ErrorKind, Event};
+use x11rb::rust_connection::{ConnectionError, ReplyError, RustConnection};
 
 use super::ScreenInfo;
+use super::x11_shm::Segment;
 use crate::media::video::capture::{PictureSource, SourceEnd};
 use crate::media::video::convert::{self, PixelFormat};
 use crate::media::video::frame::{FramePool, VideoFrame};
 use crate::media::video::source::VideoMode;
 
-/// Without shared memory a 1080p picture takes 10 ms of the server and as much of us: more would starve the call.
-const FPS: u32 = 15;
+/// Pictures per second through shared memory.
+const FPS: u32 = 30;
+/// Without it a 1080p picture takes 10 ms of the server and as much of us: more would starve the call.
+const FPS_BY_SOCKET: u32 = 15;
+/// A screen on which nothing changes is looked at this often.
+const LOOK: Duration = Duration::from_millis(30);
+/// And its last picture is given again after this time, for those who have come meanwhile.
+const STILL: Duration = Duration::from_millis(250);
 
 struct X11Source {
     connection: RustConnection,
@@ -24,13 +38,23 @@ struct X11Source {
     name: String,
     width: u16,
     height: u16,
+    memory: Option<Segment>,
+    /// No second try after the server has refused shared memory.
+    by_socket: bool,
+    /// Reports changes of the target; `None` where the server cannot.
+    damage: Option<Damage>,
+    /// The server tells where the cursor is and what it looks like.
+    cursor: bool,
+    /// Position and number of the cursor in the last picture.
+    cursor_was: Option<(i16, i16, u32)>,
+    last: Option<Arc<VideoFrame>>,
 }
 
 enum Target {
     /// A part of the root window.
     Area { root: Window, x: i16, y: i16 },
-    /// A window of its own; its size may change.
-    Window(Window),
+    /// A window of its own; its size may change. The pixmap holds what it shows, for the size beside it.
+    Window { window: Window, pixmap: Option<(Pixmap, u16, u16)>, redirected: bool },
 }
 
 fn connect() -> Result<(RustConnection, Window), String> {
@@ -65,7 +89,7 @@ pub(super) fn open_monitor(number: u32) -> Result<Box<dyn PictureSource>, String
         (monitor.x, monitor.y, monitor.width, monitor.height)
     };
     let name = format!("monitor {number}");
-    Ok(Box::new(X11Source { connection, target: Target::Area { root, x, y }, name, width, height }))
+    Ok(Box::new(X11Source::new(connection, Target::Area { root, x, y }, name, (width, height))))
 }
 
 /// Monitors and the windows that the window manager knows, our own left out.
@@ -120,7 +144,7 @@ fn by_number(connection: &RustConnection, text: &str) -> Option<X11Source> {
     let geometry = connection.get_geometry(window).ok()?.reply().ok()?;
     let (connection, _) = connect().ok()?;
     let (width, height) = (geometry.width, geometry.height);
-    Some(X11Source { connection, target: Target::Window(window), name, width, height })
+    Some(X11Source::of_window(connection, window, name, (width, height)))
 }
 
 /// Opens the window of this number, else the first whose title holds `title`.
@@ -146,7 +170,7 @@ pub(super) fn open_window(title: &str) -> Result<Box<dyn PictureSource>, String>
                         .reply()
                         .map_err(|e| e.to_string())?;
                     let (width, height) = (geometry.width, geometry.height);
-                    return Ok(Box::new(X11Source { connection, target: Target::Window(window), name, width, height }));
+                    return Ok(Box::new(X11Source::of_window(connection, window, name, (width, height))));
                 }
                 next.push(window);
             }
@@ -167,53 +191,223 @@ fn window_title(connection: &RustConnection, window: Window) -> Option<String> {
     None
 }
 
+/// What keeps a picture from being taken.
+enum NoPicture {
+    /// The window is not to be seen at the moment.
+    Hidden,
+    /// It is gone.
+    Gone,
+    Failed(String),
+}
+
+impl From<ReplyError> for NoPicture {
+    fn from(error: ReplyError) -> Self {
+        match &error {
+            ReplyError::X11Error(x11) if x11.error_kind == ErrorKind::Match => Self::Hidden,
+            ReplyError::X11Error(x11)
+                if matches!(x11.error_kind, ErrorKind::Drawable | ErrorKind::Window | ErrorKind::Pixmap) =>
+            {
+                Self::Gone
+            }
+            _ => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+impl From<ConnectionError> for NoPicture {
+    fn from(error: ConnectionError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl X11Source {
+    fn of_window(connection: RustConnection, window: Window, name: String, size: (u16, u16)) -> Self {
+        // From now on the window is drawn into memory of its own and shown from there.
+        let redirected = connection.composite_query_version(0, 4).ok().and_then(|c| c.reply().ok()).is_some()
+            && connection.composite_redirect_window(window, Redirect::AUTOMATIC).is_ok_and(|c| c.check().is_ok());
+        Self::new(connection, Target::Window { window, pixmap: None, redirected }, name, size)
+    }
+
+    fn new(connection: RustConnection, target: Target, name: String, (width, height): (u16, u16)) -> Self {
+        let memory = Segment::new(&connection, width, height);
+        let drawable = match &target {
+            Target::Area { root, .. } => *root,
+            Target::Window { window, .. } => *window,
+        };
+        let damage = || {
+            connection.damage_query_version(1, 1).ok()?.reply().ok()?;
+            let damage = connection.generate_id().ok()?;
+            connection.damage_create(damage, drawable, ReportLevel::NON_EMPTY).ok()?.check().ok()?;
+            Some(damage)
+        };
+        let damage = damage();
+        let cursor = connection.xfixes_query_version(5, 0).ok().and_then(|c| c.reply().ok()).is_some();
+        let by_socket = memory.is_none();
+        Self {
+            connection,
+            target,
+            name,
+            width,
+            height,
+            memory,
+            by_socket,
+            damage,
+            cursor,
+            cursor_was: None,
+            last: None,
+        }
+    }
+
+    /// Whether anything was drawn since the last question.
+    fn has_changed(&self) -> Result<bool, ConnectionError> {
+        let Some(damage) = self.damage else { return Ok(true) };
+        let mut changed = false;
+        while let Some(event) = self.connection.poll_for_event()? {
+            changed |= matches!(event, Event::DamageNotify(_));
+        }
+        if changed {
+            // Emptied, so that the next change is told again.
+            self.connection.damage_subtract(damage, x11rb::NONE, x11rb::NONE)?;
+            self.connection.flush()?;
+        }
+        Ok(changed)
+    }
+
+    /// The cursor, its position relative to the picture; `None` where it is not over it.
+    fn cursor(&self) -> Option<(GetCursorImageReply, i16, i16)> {
+        if !self.cursor {
+            return None;
+        }
+        let image = self.connection.xfixes_get_cursor_image().ok()?.reply().ok()?;
+        let (left, top) = match self.target {
+            Target::Area { x, y, .. } => (x, y),
+            Target::Window { window, .. } => {
+                let root = self.connection.setup().roots.first()?.root;
+                let at = self.connection.translate_coordinates(window, root, 0, 0).ok()?.reply().ok()?;
+                (at.dst_x, at.dst_y)
+            }
+        };
+        let (x, y) = (image.x.checked_sub(left)?, image.y.checked_sub(top)?);
+        let over = x >= 0 && y >= 0 && x < self.width.cast_signed() && y < self.height.cast_signed();
+        over.then_some((image, x, y))
+    }
+
+    /// What to read from, after the window's size and pixmap are up to date.
+    fn drawable(&mut self) -> Result<(Drawable, i16, i16), NoPicture> {
+        match &mut self.target {
+            Target::Area { root, x, y } => Ok((*root, *x, *y)),
+            Target::Window { window, pixmap, redirected } => {
+                let geometry = self.connection.get_geometry(*window)?.reply()?;
+                (self.width, self.height) = (geometry.width, geometry.height);
+                if !*redirected {
+                    return Ok((*window, 0, 0));
+                }
+                if let Some((current, width, height)) = *pixmap {
+                    if (width, height) == (self.width, self.height) {
+                        return Ok((current, 0, 0));
+                    }
+                    self.connection.free_pixmap(current)?;
+                    *pixmap = None;
+                }
+                let id = self.connection.generate_id().map_err(|e| NoPicture::Failed(e.to_string()))?;
+                self.connection.composite_name_window_pixmap(*window, id)?.check()?;
+                *pixmap = Some((id, self.width, self.height));
+                Ok((id, 0, 0))
+            }
+        }
+    }
+
+    fn take(&mut self, pool: &mut FramePool) -> Result<Arc<VideoFrame>, NoPicture> {
+        let (drawable, x, y) = self.drawable()?;
+        let (width, height) = (self.width, self.height);
+        if !self.by_socket && self.memory.as_ref().is_none_or(|memory| !memory.holds(width, height)) {
+            if let Some(small) = self.memory.take() {
+                small.release(&self.connection);
+            }
+            self.memory = Segment::new(&self.connection, width, height);
+            self.by_socket = self.memory.is_none();
+        }
+        let cursor = self.cursor();
+        self.cursor_was = cursor.as_ref().map(|(image, x, y)| (*x, *y, image.cursor_serial));
+        let fetched;
+        let data = match &self.memory {
+            Some(memory) => memory.fetch(&self.connection, drawable, (x, y, width, height))?,
+            None => {
+                let image = ImageFormat::Z_PIXMAP;
+                fetched = self.connection.get_image(image, drawable, x, y, width, height, u32::MAX)?.reply()?.data;
+                &fetched
+            }
+        };
+        let (width, height) = (u32::from(width), u32::from(height));
+        pool.draw(width, height, |frame| {
+            frame.at = Instant::now();
+            frame.rtp_timestamp = 0;
+            convert::to_i420(frame, PixelFormat::Bgra, width, height, data)
+                .map_err(|e| NoPicture::Failed(e.to_string()))?;
+            if let Some((image, x, y)) = &cursor {
+                let left = i32::from(*x) - i32::from(image.xhot);
+                let top = i32::from(*y) - i32::from(image.yhot);
+                convert::blend(frame, (left, top), u32::from(image.width), &image.cursor_image);
+            }
+            Ok(())
+        })
+    }
+}
+
 impl PictureSource for X11Source {
     fn name(&self) -> String {
         self.name.clone()
     }
 
     fn mode(&self) -> VideoMode {
-        VideoMode { width: u32::from(self.width), height: u32::from(self.height), fps: FPS }
+        let fps = if self.by_socket { FPS_BY_SOCKET } else { FPS };
+        VideoMode { width: u32::from(self.width), height: u32::from(self.height), fps }
     }
 
     fn next(&mut self, pool: &mut FramePool) -> Result<Arc<VideoFrame>, SourceEnd> {
         let failed = |detail: String| SourceEnd::Failed { key: "err.portal", detail };
-        let (drawable, x, y) = match self.target {
-            Target::Area { root, x, y } => (root, x, y),
-            Target::Window(window) => {
-                match self.connection.get_geometry(window).map_err(|e| failed(e.to_string()))?.reply() {
-                    Ok(geometry) => (self.width, self.height) = (geometry.width, geometry.height),
-                    // The window was closed.
-                    Err(ReplyError::X11Error(_)) => return Err(SourceEnd::Ended),
-                    Err(error) => return Err(failed(error.to_string())),
-                }
-                (window, 0, 0)
+        let begun = Instant::now();
+        while let Some(last) = &self.last {
+            let cursor = self.cursor().map(|(image, x, y)| (x, y, image.cursor_serial));
+            if self.has_changed().map_err(|e| failed(e.to_string()))? || cursor != self.cursor_was {
+                break;
             }
-        };
-        let (width, height) = (self.width, self.height);
-        let reply = self
-            .connection
-            .get_image(ImageFormat::Z_PIXMAP, drawable, x, y, width, height, u32::MAX)
-            .map_err(|e| failed(e.to_string()))?
-            .reply();
-        let (width, height) = (u32::from(width), u32::from(height));
-        match reply {
-            Ok(image) => pool.draw(width, height, |frame| {
-                frame.at = Instant::now();
-                frame.rtp_timestamp = 0;
-                convert::to_i420(frame, PixelFormat::Bgra, width, height, &image.data)
-                    .map_err(|e| failed(e.to_string()))
-            }),
-            // A minimised window, or one partly off the screen, has no picture: black until it comes back.
-            Err(ReplyError::X11Error(error)) if error.error_kind == ErrorKind::Match => {
-                pool.draw(width, height, |frame| {
-                    let mut black = VideoFrame::black(width, height);
+            if begun.elapsed() >= STILL {
+                let last = Arc::clone(last);
+                // A window that is gone changes no more either.
+                match self.drawable() {
+                    Err(NoPicture::Gone) => return Err(SourceEnd::Ended),
+                    Err(NoPicture::Failed(detail)) => return Err(failed(detail)),
+                    Err(NoPicture::Hidden) | Ok(_) => {}
+                }
+                return pool.draw(last.width, last.height, |frame| {
+                    frame.y.copy_from_slice(&last.y);
+                    frame.u.copy_from_slice(&last.u);
+                    frame.v.copy_from_slice(&last.v);
+                    frame.at = Instant::now();
+                    frame.rtp_timestamp = 0;
+                    Ok(())
+                });
+            }
+            std::thread::sleep(LOOK);
+        }
+        match self.take(pool) {
+            Ok(picture) => {
+                self.last = Some(Arc::clone(&picture));
+                Ok(picture)
+            }
+            // A minimised window has no picture: black until it comes back.
+            Err(NoPicture::Hidden) => {
+                self.last = None;
+                std::thread::sleep(LOOK);
+                pool.draw(u32::from(self.width), u32::from(self.height), |frame| {
+                    let mut black = VideoFrame::black(frame.width, frame.height);
                     std::mem::swap(frame, &mut black);
                     Ok(())
                 })
             }
-            Err(ReplyError::X11Error(error)) if error.error_kind == ErrorKind::Drawable => Err(SourceEnd::Ended),
-            Err(error) => Err(failed(error.to_string())),
+            Err(NoPicture::Gone) => Err(SourceEnd::Ended),
+            Err(NoPicture::Failed(detail)) => Err(failed(detail)),
         }
     }
 }

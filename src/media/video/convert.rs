@@ -143,6 +143,45 @@ pub fn to_i420_strided(
     Ok(())
 }
 
+/// Draws `pixels` (rows of `width`, alpha in the top byte, red, green and blue multiplied by it) over the picture with its
+/// left upper corner at `(left, top)`; what lies outside is left away.
+pub fn blend(frame: &mut VideoFrame, (left, top): (i32, i32), width: u32, pixels: &[u32]) {
+    let Ok(row_length) = usize::try_from(width) else { return };
+    if row_length == 0 || !frame.is_consistent() {
+        return;
+    }
+    let (frame_width, frame_height) = (frame.width, frame.height);
+    for (row, line) in (0i32..).zip(pixels.chunks_exact(row_length)) {
+        for (column, pixel) in (0i32..).zip(line) {
+            let (Ok(x), Ok(y)) = (u32::try_from(left + column), u32::try_from(top + row)) else { continue };
+            let [alpha, red, green, blue] = pixel.to_be_bytes().map(i32::from);
+            if alpha == 0 || x >= frame_width || y >= frame_height {
+                continue;
+            }
+            // BT.601, limited range; the colors carry their alpha already, the offsets still lack theirs.
+            let luma = (66 * red + 129 * green + 25 * blue) / 256 + 16 * alpha / 255;
+            let over = |under: &mut u8, value: i32| {
+                *under = (value + i32::from(*under) * (255 - alpha) / 255).clamp(0, 255) as u8;
+            };
+            if let Some(under) = frame.y.get_mut((y * frame_width + x) as usize) {
+                over(under, luma);
+            }
+            // One color for four points: that of the left upper one.
+            if x % 2 == 0 && y % 2 == 0 {
+                let at = (y / 2 * (frame_width / 2) + x / 2) as usize;
+                let cb = (-38 * red - 74 * green + 112 * blue) / 256 + 128 * alpha / 255;
+                let cr = (112 * red - 94 * green - 18 * blue) / 256 + 128 * alpha / 255;
+                if let Some(under) = frame.u.get_mut(at) {
+                    over(under, cb);
+                }
+                if let Some(under) = frame.v.get_mut(at) {
+                    over(under, cr);
+                }
+            }
+        }
+    }
+}
+
 /// I420 in full range (JPEG) squeezed into the limited range that codecs expect.
 pub fn full_to_limited(frame: &mut VideoFrame) {
     let luma: [u8; 256] = std::array::from_fn(|i| u8::try_from(16 + (i * 219 + 127) / 255).unwrap_or(235));
