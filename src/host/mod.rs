@@ -95,7 +95,7 @@ pub fn start(config: HostConfig) -> Result<Handle, HostError> {
         Tls::SelfSigned => Some(tls::identity(&config.data_dir, &certificate_names(address))?),
     };
     let clock = Clock::start();
-    let rooms = config.keep_rooms.then(|| RoomsFile::open(&config.data_dir)).transpose()?;
+    let mut rooms = config.keep_rooms.then(|| RoomsFile::open(&config.data_dir)).transpose()?;
     let state = ServerState { rooms: rooms.as_ref().map(RoomsFile::rooms).unwrap_or_default(), ..Default::default() };
     let mut server = Server::restore(
         ServerConfig {
@@ -112,6 +112,9 @@ pub fn start(config: HostConfig) -> Result<Handle, HostError> {
         server.create_room(session, KeyRules::default(), clock.now())?;
     }
     server.handle(ServerInput::Tick, clock.now());
+    if let Some(file) = &mut rooms {
+        file.keep(&server.state().rooms);
+    }
     let (control, messages) = mpsc::channel(control::CONTROL_QUEUE);
     let state = Control {
         server,

@@ -21,10 +21,14 @@ const CONTROL_TICK: Duration = Duration::from_millis(25);
 /// The encoder is told about small changes no more often than this, and about rises no more often than that.
 const TARGET_INTERVAL: Duration = Duration::from_millis(500);
 const RISE_INTERVAL: Duration = Duration::from_millis(100);
+/// How the mean of what repeats take follows, over about a second.
+const REPEATS_SHARE: f64 = 0.025;
 /// Of the bytes on the path these are the picture's; the rest is headers, extensions and repeats.
 const MEDIA_SHARE: f64 = 0.93;
 /// A REMB older than this no longer binds: Kurento repeats it every second.
 const REMB_LIFETIME: Duration = Duration::from_secs(10);
+/// More than any link of ours: a REMB can name astronomic rates.
+const MOST_REMB_BPS: u64 = 1_000_000_000;
 /// Estimates below this starve even audio.
 const LEAST_TARGET_BPS: u64 = 50_000;
 
@@ -72,7 +76,7 @@ impl Reader {
                 }
             } else if let Some(remb) = any.downcast_ref::<ReceiverEstimatedMaximumBitrate>() {
                 if remb.bitrate.is_finite() && remb.bitrate > 0.0 {
-                    digest.remb_bps = Some(remb.bitrate as u64);
+                    digest.remb_bps = Some((remb.bitrate as u64).min(MOST_REMB_BPS));
                 }
             } else if let Some(nack) = any.downcast_ref::<TransportLayerNack>() {
                 if nack.media_ssrc == self.ssrc {
@@ -151,16 +155,21 @@ pub(super) async fn estimate_task(outbox: Arc<Outbox>, shared: Arc<Shared>) {
     let mut ticks = tokio::time::interval(CONTROL_TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut told: Option<(u64, Instant)> = None;
+    let (mut repeated, mut repeats_bps) = (0, 0.0);
     loop {
         let now = ticks.tick().await.into_std();
         if !shared.is_connected() {
             continue;
         }
         outbox.wire.tick(now);
+        let bytes = outbox.wire.stats().repeated_bytes;
+        let fresh = (bytes - repeated) as f64 * 8.0 / CONTROL_TICK.as_secs_f64();
+        repeated = bytes;
+        repeats_bps += (fresh - repeats_bps) * REPEATS_SHARE;
         // None until transport-wide feedback has come: with servers that send none (Kurento) only REMB counts.
         let own = outbox.wire.allowance().map(|allowance| {
             let audio = lock(&outbox.audio_sent).rate();
-            ((allowance.target_bps - audio) * MEDIA_SHARE) as u64
+            ((allowance.target_bps - audio - repeats_bps) * MEDIA_SHARE) as u64
         });
         let remb = lock(&outbox.remb).filter(|(_, at)| at.elapsed() < REMB_LIFETIME).map(|(bps, _)| bps);
         let Some(bps) = own.into_iter().chain(remb).min() else { continue };

@@ -20,6 +20,14 @@ const KEPT: usize = 1_024;
 const LEAST_PAUSE: Duration = Duration::from_millis(10);
 /// Packets that one NACK may ask for.
 const PER_NACK: usize = 256;
+/// Repeats may take this share of what the path takes, and this much in bit/s where that is unknown.
+const SHARE: f64 = 0.6;
+const UNKNOWN_BPS: f64 = 1_500_000.0;
+/// What was not used is kept for this long, in seconds.
+const KEPT_S: f64 = 0.5;
+
+/// Header and extensions of a packet, about, and what is below it.
+const HEADERS: usize = 60;
 
 #[derive(Debug)]
 struct Kept {
@@ -86,6 +94,9 @@ impl Stream {
 pub struct Responder {
     handle: WireHandle,
     streams: HashMap<u32, Stream>,
+    /// Bytes that may be repeated now, and since when.
+    budget: f64,
+    budget_at: Option<Instant>,
     read: VecDeque<TaggedPacket>,
     write: VecDeque<TaggedPacket>,
 }
@@ -93,19 +104,37 @@ pub struct Responder {
 impl Responder {
     /// Learns the round-trip time and what padding is wanted through `handle`.
     pub fn new(handle: WireHandle) -> Self {
-        Self { handle, streams: HashMap::new(), read: VecDeque::new(), write: VecDeque::new() }
+        Self {
+            handle,
+            streams: HashMap::new(),
+            budget: 0.0,
+            budget_at: None,
+            read: VecDeque::new(),
+            write: VecDeque::new(),
+        }
     }
 
     fn answer(&mut self, nack: &TransportLayerNack, now: Instant) {
         let pause = self.handle.rtt().unwrap_or_default().max(LEAST_PAUSE);
+        let bytes_per_s = self.handle.allowance().map_or(UNKNOWN_BPS, |path| path.target_bps * SHARE) / 8.0;
+        let passed = self.budget_at.map_or(KEPT_S, |at| now.saturating_duration_since(at).as_secs_f64());
+        self.budget = (self.budget + passed * bytes_per_s).min(KEPT_S * bytes_per_s);
+        self.budget_at = Some(now);
         let Some(stream) = self.streams.get_mut(&nack.media_ssrc) else { return };
         for sequence in nack.nacks.iter().flat_map(|pair| pair.packet_list()).take(PER_NACK) {
             let Some(kept) = stream.find(sequence) else { continue };
             if kept.repeated.is_some_and(|at| now.saturating_duration_since(at) < pause) {
                 continue;
             }
+            if self.budget <= 0.0 {
+                // Whoever asks for everything again gets what the path can take beside the picture.
+                break;
+            }
             kept.repeated = Some(now);
             let original = kept.packet.clone();
+            let bytes = original.payload.len() + HEADERS;
+            self.budget -= bytes as f64;
+            self.handle.note_repeat(bytes);
             let repeat = stream.repeat(&original, now);
             self.write.push_back(repeat);
         }
@@ -127,8 +156,7 @@ impl Responder {
             };
             back += 1;
             let repeat = stream.repeat(&original, now);
-            // Header, extensions and what is below count too: some dozen bytes.
-            wanted = wanted.saturating_sub(original.payload.len() + 40);
+            wanted = wanted.saturating_sub(original.payload.len() + HEADERS);
             self.write.push_back(repeat);
         }
     }

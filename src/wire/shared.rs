@@ -124,6 +124,8 @@ pub struct WireStats {
     pub bytes_sent: u64,
     /// Repeats among them.
     pub retransmissions_sent: u64,
+    /// Bytes of answers to requests, without padding.
+    pub repeated_bytes: u64,
     /// Retransmissions that were unwrapped.
     pub rtx_received: u64,
     /// RTX packets without content, sent as probes.
@@ -229,13 +231,6 @@ impl WireHandle {
         })
     }
 
-    /// More than this is of no use to the source, in bit/s.
-    pub fn set_useful_bps(&self, max_bps: f64) {
-        if let Some(control) = &mut self.lock().control {
-            control.congestion.set_max(max_bps);
-        }
-    }
-
     /// Lets the clock take effect; every 25 to 100 ms.
     pub fn tick(&self, now: Instant) {
         if let Some(control) = self.lock().control.as_mut().filter(|control| control.numbered) {
@@ -252,6 +247,11 @@ impl WireHandle {
         control.probe = Some((probe.id, probe.bytes));
         control.padding = probe.bytes.saturating_sub(waiting);
         Some(probe)
+    }
+
+    /// An answer to a request leaves.
+    pub(super) fn note_repeat(&self, bytes: usize) {
+        self.lock().stats.repeated_bytes += bytes as u64;
     }
 
     /// Bytes of repeats wanted as padding, once.

@@ -70,6 +70,28 @@ pub struct Stamp {
     origin: Option<Instant>,
     /// Middle 32 bits of the NTP time of our reports, and when they left.
     sent_reports: VecDeque<(u32, Instant)>,
+    turns: Turns,
+}
+
+/// The reference time of feedback counts 64 ms in 24 bits and begins anew every twelve days.
+#[derive(Debug, Default)]
+struct Turns {
+    last: u32,
+    turns: u32,
+}
+
+impl Turns {
+    const TICKS: u32 = 1 << 24;
+
+    /// What is to be added to the times of a message with this reference time.
+    fn of(&mut self, reference: u32) -> Duration {
+        // A little back is a message that was overtaken; far back is a new turn.
+        if reference < self.last && self.last - reference > Self::TICKS / 2 {
+            self.turns = self.turns.saturating_add(1);
+        }
+        self.last = reference;
+        Duration::from_millis(64) * self.turns.saturating_mul(Self::TICKS)
+    }
 }
 
 impl Stamp {
@@ -85,6 +107,7 @@ impl Stamp {
             next_number: 0,
             origin: None,
             sent_reports: VecDeque::new(),
+            turns: Turns::default(),
         }
     }
 
@@ -223,11 +246,14 @@ impl Protocol<TaggedPacket, TaggedPacket, ()> for Stamp {
                 {
                     self.handle.lock().remb = Some((remb.bitrate as u64, message.now));
                 } else if let Some(feedback) = any.downcast_ref::<TransportLayerCc>() {
+                    let turn = self.turns.of(feedback.reference_time);
                     let arrivals: Vec<Arrival> = convert_twcc(feedback)
                         .into_iter()
+                        // The last chunk may name more than the message is about.
+                        .take(usize::from(feedback.packet_status_count))
                         // One that arrived at an untold time says nothing.
                         .filter(|told| !told.arrived || told.arrival.is_some())
-                        .map(|told| Arrival { number: told.sequence_number, at: told.arrival })
+                        .map(|told| Arrival { number: told.sequence_number, at: told.arrival.map(|at| at + turn) })
                         .collect();
                     self.handle.lock().note_feedback(&arrivals, message.now);
                 }

@@ -337,7 +337,7 @@ fn feedback_raises_the_rate_and_a_probe_is_filled_with_repeats() {
     chain.handle_write(tagged(rtp(media(1)), start)).unwrap();
     let sent = written(&mut chain);
     assert!(sent.iter().skip(1).all(|(packet, repeat)| *repeat && packet.header.ssrc == RTX));
-    let bytes: usize = sent.iter().map(|(packet, _)| packet.payload.len() + 40).sum();
+    let bytes: usize = sent.iter().map(|(packet, _)| packet.payload.len() + 60).sum();
     assert!(bytes + 200 >= probe.bytes && sent.len() >= 5, "{bytes} of {}", probe.bytes);
     // All of it arrives within half a millisecond.
     let count = sent.len() as u16 + 1;

@@ -200,8 +200,10 @@ impl Publication {
                     self.key_wanted = false;
                     self.key_tries = 0;
                     // Parameter sets and slices of one H264 key frame may each count as its start.
-                    if self.key_frame.is_none_or(|key| key.timestamp != stored.timestamp && key.number < number) {
-                        self.key_frame = Some(KeyFrame { number, timestamp: stored.timestamp, at_us: now_us });
+                    match &mut self.key_frame {
+                        Some(key) if key.timestamp == stored.timestamp => key.number = key.number.min(number),
+                        Some(key) if key.number > number => {}
+                        key => *key = Some(KeyFrame { number, timestamp: stored.timestamp, at_us: now_us }),
                     }
                 }
                 let highest = match kind {

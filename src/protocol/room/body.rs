@@ -175,6 +175,7 @@ pub(super) fn connection(body: &Body, ids: &mut IdSource, unix_ms: u64) -> Check
         token: None,
         created_at: unix_ms,
         expires_at: None,
+        key: None,
         role,
         record,
         server_data: data,

@@ -43,10 +43,9 @@ impl Server {
         let session = self.state.sessions.get_mut(session_id)?;
         session.pending.retain(|_, old| old.expires_at.is_none_or(|at| at > ticket.created_at));
         if session.pending.len() >= limit {
-            // Whoever has a key could fill the list: its tokens are worth the least, the oldest first.
-            let mut of_keys: Vec<_> = session.pending.values().filter(|old| old.expires_at.is_some()).collect();
-            of_keys.sort_by_key(|old| old.created_at);
-            let oldest = of_keys.first().map(|old| old.connection_id.clone())?;
+            // Whoever has a key could fill the list: the tokens of keys are worth the least, those of the same key first, then the oldest.
+            let of_keys = session.pending.values().filter(|old| old.expires_at.is_some());
+            let oldest = of_keys.min_by_key(|old| (old.key != ticket.key, old.created_at))?.connection_id.clone();
             session.pending.remove(&oldest);
         }
         let taken =
@@ -164,6 +163,7 @@ impl Server {
             token: Some(token),
             created_at: now.unix_ms,
             expires_at: None,
+            key: None,
             role: Role::Subscriber,
             record: true,
             server_data: String::new(),

@@ -94,7 +94,7 @@ impl Rooms {
     }
 
     /// Uses a key: the room and what the key gives. Every key of every room is compared, in constant time, whether one fits or not.
-    pub(super) fn redeem(&mut self, key: &str, unix_ms: u64) -> Option<(String, KeyRules)> {
+    pub(super) fn redeem(&mut self, key: &str, unix_ms: u64) -> Option<(String, KeyRules, KeyId)> {
         let given = digest(key);
         let mut found: Option<(&String, &mut Key)> = None;
         for (name, room) in &mut self.rooms {
@@ -111,7 +111,15 @@ impl Rooms {
         if let Some(left) = &mut key.rules.uses_left {
             *left = left.checked_sub(1)?;
         }
-        Some((name.clone(), key.rules))
+        Some((name.clone(), key.rules, KeyId(key.id)))
+    }
+
+    /// Gives a use back that led to nothing.
+    pub(super) fn give_back(&mut self, id: KeyId) {
+        let key = self.rooms.values_mut().flat_map(|room| &mut room.keys).find(|key| key.id == id.0);
+        if let Some(left) = key.and_then(|key| key.rules.uses_left.as_mut()) {
+            *left = left.saturating_add(1);
+        }
     }
 }
 

@@ -318,7 +318,7 @@ impl Server {
         let text = |name: &str| body.get(name).and_then(Value::as_str);
         let redeemed = self.state.rooms.redeem(text("key").unwrap_or_default(), now.unix_ms);
         // Only wrong keys are slowed down: with 192 bits nobody guesses one, and strangers must not lock invited people out.
-        let Some((room, KeyRules { role: highest, .. })) = redeemed else {
+        let Some((room, KeyRules { role: highest, .. }, key)) = redeemed else {
             return Err(if self.wrong_keys.take(now.mono) {
                 refused()
             } else {
@@ -326,15 +326,19 @@ impl Server {
             });
         };
         let role = text("role").and_then(Role::parse).unwrap_or(highest).min(highest);
-        let full = || RestResponse::json(503, &json!({"error": "The room is full"}));
+        let full = |server: &mut Self| {
+            server.state.rooms.give_back(key);
+            RestResponse::json(503, &json!({"error": "The room is full"}))
+        };
         if !self.ensure_session(&room, now) {
-            return Err(full());
+            return Err(full(self));
         }
         let ticket = Ticket {
             connection_id: String::new(),
             token: None,
             created_at: now.unix_ms,
             expires_at: Some(now.unix_ms.saturating_add(KEY_TOKEN_LIFE_MS)),
+            key: Some(key),
             role,
             record: true,
             server_data: String::new(),
@@ -343,7 +347,7 @@ impl Server {
         };
         // The client has reached this host by some name or address; the token has to lead it back the same way.
         let base = self.base_of(request).unwrap_or_else(|| self.config.public_url.clone());
-        let ticket = self.issue(&room, ticket, &base).ok_or_else(full)?;
+        let Some(ticket) = self.issue(&room, ticket, &base) else { return Err(full(self)) };
         let out = json!({"token": ticket.token, "session": room, "connectionId": ticket.connection_id, "role": role.as_str()});
         Ok(RestResponse::json(200, &out))
     }

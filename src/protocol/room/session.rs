@@ -107,6 +107,9 @@ pub struct Ticket {
     /// UTC ms from which it is worth nothing; `None` for one that waits as long as its session.
     #[serde(default)]
     pub expires_at: Option<u64>,
+    /// The room key it was made for.
+    #[serde(default)]
+    pub key: Option<super::KeyId>,
     /// Role.
     pub role: Role,
     /// Property `record`.

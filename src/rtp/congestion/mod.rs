@@ -137,12 +137,6 @@ impl Congestion {
         self.trendline.queue()
     }
 
-    /// More than this is of no use any longer (or is now), in bit/s.
-    pub fn set_max(&mut self, max_bps: f64) {
-        self.bounds.max_bps = max_bps.max(self.bounds.min_bps);
-        self.rate.set_max(self.bounds.max_bps);
-    }
-
     /// A packet left.
     pub fn departed(&mut self, packet: Departed) {
         if let Some(last) = self.history.back() {
@@ -247,6 +241,8 @@ impl Congestion {
         if self.sent_since_heard && now.saturating_sub(heard) >= SILENCE {
             // The way back or forth is blocked. Less until it opens.
             self.heard = Some(now);
+            // Once for what was sent; again only when more is sent into the silence.
+            self.sent_since_heard = false;
             self.silent = true;
             let halved = self.rate.bps() / 2.0;
             self.rate = RateControl::new(halved, self.bounds.min_bps, self.bounds.max_bps);

@@ -99,12 +99,6 @@ impl RateControl {
         self.before_bps
     }
 
-    /// Another upper bound.
-    pub fn set_max(&mut self, max_bps: f64) {
-        self.max_bps = max_bps.max(self.min_bps);
-        self.bps = self.bps.min(self.max_bps);
-    }
-
     /// A measurement of the capacity that is worth more than growth.
     pub fn jump(&mut self, bps: f64, now: Duration) {
         if bps > self.bps {

@@ -19,6 +19,10 @@ pub struct Throughput {
 impl Throughput {
     /// Takes `bytes` that arrived `at`.
     pub fn add(&mut self, at: Duration, bytes: usize) {
+        // The receiver's clock went back, or began anew: what is here belongs to another time.
+        if self.arrivals.back().is_some_and(|(last, _)| at + WINDOW < *last) {
+            *self = Self::default();
+        }
         self.since.get_or_insert(at);
         self.arrivals.push_back((at, bytes));
         self.bytes += bytes;
@@ -52,6 +56,17 @@ mod tests {
         assert!((throughput.bps().unwrap_or(0.0) - 800_000.0).abs() < 30_000.0, "{:?}", throughput.bps());
         throughput.add(Duration::from_secs(5), 1_000);
         assert!((throughput.bps().unwrap_or(0.0) - 16_000.0).abs() < 1_000.0, "{:?}", throughput.bps());
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_begins_anew() {
+        let mut throughput = Throughput::default();
+        for n in 0..2_000u64 {
+            let at = if n < 100 { 1_000_000 + n * 10 } else { n * 10 };
+            throughput.add(Duration::from_millis(at), 1_000);
+        }
+        assert!(throughput.arrivals.len() < 60, "{}", throughput.arrivals.len());
+        assert!((throughput.bps().unwrap_or(0.0) - 800_000.0).abs() < 30_000.0, "{:?}", throughput.bps());
     }
 
     #[test]

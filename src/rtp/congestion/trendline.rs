@@ -159,8 +159,8 @@ impl Trendline {
         let sent_ms = ms(done.last_sent, previous.last_sent);
         let arrived_ms = ms(done.last_arrived, previous.last_arrived);
         if arrived_ms < 0.0 || (arrived_ms - sent_ms).abs() > JUMP.as_secs_f64() * 1e3 {
-            let (current, usage) = (self.current, self.usage);
-            *self = Self { current, usage, ..Self::default() };
+            // What the delays were measured against is another clock.
+            *self = Self { current: self.current, ..Self::default() };
             return;
         }
         self.groups = (self.groups + 1).min(MAX_GROUPS);
