@@ -4,37 +4,17 @@
 
 mod peer_support;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use peer_support::{Taken, config, opus_packet, vp8_frame, wait_for};
-use tertulia::peer::{MediaKind, PeerEvent, Publication, PublishMedia, SubscribeMedia, Subscription};
-use tokio::sync::mpsc;
+use peer_support::{Log, Pair, Taken, config, connected, opus_packet, pair, vp8_frame, wait_for};
+use tertulia::peer::{MediaKind, PeerEvent, PublishMedia};
 
 /// From capture to the sender's hands: a picture is scaled and encoded, sound is collected for 20 ms.
 const PICTURE_TAKES: Duration = Duration::from_millis(80);
 const SOUND_TAKES: Duration = Duration::from_millis(20);
 /// What a viewer may be off by; a picture lasts 33 ms.
 const SKEW_MS: f64 = 5.0;
-
-type Log = Arc<Mutex<Vec<PeerEvent>>>;
-
-macro_rules! pump {
-    ($events:expr, $to:expr) => {{
-        let (mut events, to): (mpsc::Receiver<PeerEvent>, _) = ($events, Arc::clone(&$to));
-        let log = Log::default();
-        let kept = Arc::clone(&log);
-        tokio::spawn(async move {
-            while let Some(event) = events.recv().await {
-                if let PeerEvent::LocalCandidate { candidate, sdp_mid, sdp_mline_index } = &event {
-                    to.add_candidate(candidate, sdp_mid.clone(), *sdp_mline_index).await.unwrap();
-                }
-                kept.lock().unwrap().push(event);
-            }
-        });
-        log
-    }};
-}
 
 /// NTP seconds at which `rtp` was captured, by the last report of its kind.
 fn captured(log: &Log, kind: MediaKind, rtp: u32, clock_hz: f64) -> Option<f64> {
@@ -50,16 +30,8 @@ fn captured(log: &Log, kind: MediaKind, rtp: u32, clock_hz: f64) -> Option<f64> 
 async fn sound_and_picture_of_one_moment_have_one_time() {
     let taken = Taken::default();
     let media = PublishMedia { audio: true, video: PublishMedia::any_video() };
-    let (publication, pub_events) = Publication::new(&config(), media).await.unwrap();
-    let (subscription, sub_events) =
-        Subscription::new(&config(), SubscribeMedia { audio: true, video: true }, taken.sinks()).await.unwrap();
-    let (publication, subscription) = (Arc::new(publication), Arc::new(subscription));
-    let offer = publication.offer().await.unwrap();
-    let pub_log = pump!(pub_events, subscription);
-    let answer = subscription.answer(&offer).await.unwrap();
-    let sub_log = pump!(sub_events, publication);
-    publication.set_answer(&answer).await.unwrap();
-    let connected = |log: &Log| log.lock().unwrap().contains(&PeerEvent::Connected);
+    let Pair { publication, subscription, published: pub_log, subscribed: sub_log } =
+        pair(&config(), &config(), media, &taken).await;
     wait_for("connecting", Duration::from_secs(5), || connected(&pub_log) && connected(&sub_log)).await;
 
     // Picture and sound with the same number were captured together; each comes to the sender when its encoder is done.

@@ -3,29 +3,18 @@
 
 mod peer_support;
 
-use peer_support::{
-    Taken, config, h264_frame, opus_packet, pump_to_publication, pump_to_subscription, vp8_frame, wait_for,
-};
-use std::sync::{Arc, Mutex};
+use peer_support::{Log, Pair, Taken, config, connected, h264_frame, opus_packet, pair, vp8_frame, wait_for};
 use std::time::{Duration, Instant};
-use tertulia::peer::{PeerEvent, Publication, PublishMedia, SubscribeMedia, Subscription, TransportConfig};
+use tertulia::peer::{PeerEvent, PublishMedia, TransportConfig};
 use tertulia::rtp::frame::VideoCodec;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn vp8_and_opus_arrive_as_sent() {
     let taken = Taken::default();
     let media = PublishMedia { audio: true, video: PublishMedia::any_video() };
-    let (publication, pub_events) = Publication::new(&config(), media).await.unwrap();
-    let (subscription, sub_events) =
-        Subscription::new(&config(), SubscribeMedia { audio: true, video: true }, taken.sinks()).await.unwrap();
-    let (publication, subscription) = (Arc::new(publication), Arc::new(subscription));
-    let offer = publication.offer().await.unwrap();
-    let pub_log = pump_to_subscription(pub_events, Arc::clone(&subscription));
-    let answer = subscription.answer(&offer).await.unwrap();
-    let sub_log = pump_to_publication(sub_events, Arc::clone(&publication));
-    publication.set_answer(&answer).await.unwrap();
+    let Pair { publication, subscription, published: pub_log, subscribed: sub_log } =
+        pair(&config(), &config(), media, &taken).await;
     assert_eq!(publication.video_codec(), Some(VideoCodec::Vp8));
-    let connected = |log: &Arc<Mutex<Vec<PeerEvent>>>| log.lock().unwrap().contains(&PeerEvent::Connected);
     wait_for("connecting", Duration::from_secs(5), || connected(&pub_log) && connected(&sub_log)).await;
 
     let mut frames = Vec::new();
@@ -81,19 +70,10 @@ async fn through_a_bad_network(spec: &str, codec: VideoCodec) {
     let media = PublishMedia { audio: true, video: Some(vec![codec]) };
     // A lost handshake flight can hang the stack: as the engine does, build anew, at most three times.
     for attempt in 0.. {
-        let (publication, pub_events) = Publication::new(&bad, media.clone()).await.unwrap();
-        let wanted = SubscribeMedia { audio: true, video: true };
-        let (subscription, sub_events) = Subscription::new(&config(), wanted, taken.sinks()).await.unwrap();
-        let (publication, subscription) = (Arc::new(publication), Arc::new(subscription));
-        let offer = publication.offer().await.unwrap();
-        let pub_log = pump_to_subscription(pub_events, Arc::clone(&subscription));
-        let answer = subscription.answer(&offer).await.unwrap();
-        let sub_log = pump_to_publication(sub_events, Arc::clone(&publication));
-        publication.set_answer(&answer).await.unwrap();
-        let count = |log: &Arc<Mutex<Vec<PeerEvent>>>, which: fn(&PeerEvent) -> bool| {
-            log.lock().unwrap().iter().filter(|event| which(event)).count()
-        };
-        let connected = |log| count(log, |e| *e == PeerEvent::Connected) > 0;
+        let Pair { publication, subscription, published: pub_log, subscribed: sub_log } =
+            pair(&bad, &config(), media.clone(), &taken).await;
+        let count =
+            |log: &Log, which: fn(&PeerEvent) -> bool| log.lock().unwrap().iter().filter(|event| which(event)).count();
         let stuck = || {
             count(&pub_log, |e| matches!(e, PeerEvent::NeedsRebuild { .. })) > 0
                 || count(&sub_log, |e| matches!(e, PeerEvent::NeedsRebuild { .. })) > 0

@@ -5,16 +5,13 @@ mod peer_support;
 
 use std::net::UdpSocket;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::time::Duration;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use hmac::{Hmac, Mac};
-use peer_support::{Taken, config, opus_packet, pump_to_publication, pump_to_subscription, vp8_frame, wait_for};
+use peer_support::{Pair, Taken, config, connected, opus_packet, pair, vp8_frame, wait_for};
 use sha1::Sha1;
-use tertulia::peer::{
-    IceServer, PeerEvent, Publication, PublicationStats, PublishMedia, SubscribeMedia, Subscription, TransportConfig,
-};
+use tertulia::peer::{IceServer, PublicationStats, PublishMedia, TransportConfig};
 
 struct Coturn {
     child: Child,
@@ -82,17 +79,9 @@ impl Drop for Coturn {
 async fn call(own: TransportConfig) -> Option<(usize, PublicationStats)> {
     let taken = Taken::default();
     let media = PublishMedia { audio: true, video: PublishMedia::any_video() };
-    let (publication, pub_events) = Publication::new(&own, media).await.unwrap();
-    let both = SubscribeMedia { audio: true, video: true };
-    let (subscription, sub_events) = Subscription::new(&config(), both, taken.sinks()).await.unwrap();
-    let (publication, subscription) = (Arc::new(publication), Arc::new(subscription));
-    let offer = publication.offer().await.unwrap();
-    let log = pump_to_subscription(pub_events, Arc::clone(&subscription));
-    let answer = subscription.answer(&offer).await.unwrap();
-    let far = pump_to_publication(sub_events, Arc::clone(&publication));
-    publication.set_answer(&answer).await.unwrap();
+    let Pair { publication, subscription, published, subscribed } = pair(&own, &config(), media, &taken).await;
     let end = tokio::time::Instant::now() + Duration::from_secs(6);
-    while ![&log, &far].iter().all(|log| log.lock().unwrap().contains(&PeerEvent::Connected)) {
+    while !connected(&published) || !connected(&subscribed) {
         if tokio::time::Instant::now() > end {
             return None;
         }

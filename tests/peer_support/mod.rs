@@ -10,7 +10,7 @@ use rtc::rtp_transceiver::rtp_sender::{
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use tertulia::peer::{PeerEvent, Publication, Sinks, Subscription, TransportConfig};
+use tertulia::peer::{PeerEvent, Publication, PublishMedia, Sinks, SubscribeMedia, Subscription, TransportConfig};
 use tertulia::rtp::frame::{AudioPacket, EncodedAudio, EncodedFrame, VideoCodec};
 use tokio::sync::mpsc;
 use webrtc::media_stream::track_local::TrackLocal;
@@ -339,31 +339,63 @@ pub fn kurento_candidates(udp: &str, dead_port: u16) -> Vec<(String, String, u16
     out
 }
 
-/// Carries candidates from one handle's events to the other, keeps the rest.
-pub fn pump_to_subscription(
-    mut events: mpsc::Receiver<PeerEvent>,
-    to: Arc<Subscription>,
-) -> Arc<Mutex<Vec<PeerEvent>>> {
-    let log = Arc::new(Mutex::new(Vec::new()));
-    let kept = Arc::clone(&log);
-    tokio::spawn(async move {
-        while let Some(event) = events.recv().await {
-            if let PeerEvent::LocalCandidate { candidate, sdp_mid, sdp_mline_index } = &event {
-                to.add_candidate(candidate, sdp_mid.clone(), *sdp_mline_index).await.unwrap();
-            }
-            kept.lock().unwrap().push(event);
-        }
-    });
-    log
+/// What a handle has told.
+pub type Log = Arc<Mutex<Vec<PeerEvent>>>;
+
+/// A publisher and a subscriber that are about to connect, and what they tell.
+pub struct Pair {
+    pub publication: Arc<Publication>,
+    pub subscription: Arc<Subscription>,
+    pub published: Log,
+    pub subscribed: Log,
 }
 
-pub fn pump_to_publication(mut events: mpsc::Receiver<PeerEvent>, to: Arc<Publication>) -> Arc<Mutex<Vec<PeerEvent>>> {
-    let log = Arc::new(Mutex::new(Vec::new()));
+/// Whether a handle has connected.
+pub fn connected(log: &Log) -> bool {
+    log.lock().unwrap().contains(&PeerEvent::Connected)
+}
+
+/// Negotiates `media` from `publisher` to `subscriber`, who takes it into `taken`.
+pub async fn pair(
+    publisher: &TransportConfig,
+    subscriber: &TransportConfig,
+    media: PublishMedia,
+    taken: &Taken,
+) -> Pair {
+    let (publication, pub_events) = Publication::new(publisher, media).await.unwrap();
+    let both = SubscribeMedia { audio: true, video: true };
+    let (subscription, sub_events) = Subscription::new(subscriber, both, taken.sinks()).await.unwrap();
+    let (publication, subscription) = (Arc::new(publication), Arc::new(subscription));
+    let offer = publication.offer().await.unwrap();
+    let to = Arc::clone(&subscription);
+    let published = pump(pub_events, move |candidate, mid, index| {
+        let to = Arc::clone(&to);
+        async move { to.add_candidate(&candidate, mid, index).await.unwrap() }
+    });
+    let answer = subscription.answer(&offer).await.unwrap();
+    let to = Arc::clone(&publication);
+    let subscribed = pump(sub_events, move |candidate, mid, index| {
+        let to = Arc::clone(&to);
+        async move { to.add_candidate(&candidate, mid, index).await.unwrap() }
+    });
+    publication.set_answer(&answer).await.unwrap();
+    Pair { publication, subscription, published, subscribed }
+}
+
+/// Carries candidates from one handle's events to the other, keeps the rest.
+fn pump<F>(
+    mut events: mpsc::Receiver<PeerEvent>,
+    carry: impl Fn(String, Option<String>, Option<u16>) -> F + Send + 'static,
+) -> Log
+where
+    F: Future<Output = ()> + Send,
+{
+    let log = Log::default();
     let kept = Arc::clone(&log);
     tokio::spawn(async move {
         while let Some(event) = events.recv().await {
             if let PeerEvent::LocalCandidate { candidate, sdp_mid, sdp_mline_index } = &event {
-                to.add_candidate(candidate, sdp_mid.clone(), *sdp_mline_index).await.unwrap();
+                carry(candidate.clone(), sdp_mid.clone(), *sdp_mline_index).await;
             }
             kept.lock().unwrap().push(event);
         }
