@@ -13,6 +13,8 @@ use crate::rtp::frame::{AUDIO_CLOCK_HZ, VIDEO_CLOCK_HZ};
 
 /// A picture is never held longer than this for its sound.
 const MAX_HOLD: Duration = Duration::from_millis(300);
+/// A picture may come this much before its sound: nobody notices (ITU-R BT.1359 lets sound lag by more), and all of it is delay.
+const EARLY: Duration = Duration::from_millis(15);
 /// "Not measured yet" in the atomic below.
 const UNKNOWN: i32 = i32::MIN;
 
@@ -69,7 +71,8 @@ impl LipSync {
     pub(super) fn due(&self, video_rtp: u32, playout: Option<&PlayoutStream>, now: Instant) -> Option<Instant> {
         let maps = *self.maps.lock().unwrap_or_else(PoisonError::into_inner);
         let heard_at = playout?.playout_time(audio_timestamp(maps.audio?, maps.video?, video_rtp))?;
-        let due = heard_at.min(now + MAX_HOLD).max(now);
+        let wanted = heard_at.checked_sub(EARLY).unwrap_or(heard_at);
+        let due = wanted.min(now + MAX_HOLD).max(now);
         let late = if due >= heard_at {
             due.duration_since(heard_at).as_millis() as i32
         } else {

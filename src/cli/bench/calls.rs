@@ -75,7 +75,6 @@ async fn run(global: &Common, scenario: &Scenario, started: Instant) -> Result<V
             config.impairments = impairments;
         }
         config.media.subscribe_only = number == 2;
-        config.media.publish_only = number == 1;
         calls.push(start(config));
     }
     tokio::time::sleep(LENGTH).await;
