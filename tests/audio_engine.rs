@@ -150,6 +150,32 @@ fn sources_and_sinks_change_during_the_call() {
     assert!(near(tone_of(&heard[heard.len() - 40_000..]), 900.0));
 }
 
+/// A stream that was published with sound and then has no microphone would look like a broken connection to the others.
+#[test]
+fn without_a_microphone_silence_is_sent_and_the_gate_holds_for_it_too() {
+    let (engine, _events) = AudioEngine::start(AudioConfig::default()).unwrap();
+    let sent = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&sent);
+    let begun = Instant::now();
+    engine
+        .set_sink(Some(Arc::new(move |p: EncodedAudio| log.lock().unwrap().push((p.rtp_timestamp, p.level, p.data)))));
+    wait_until("silence in real time", Duration::from_secs(15), || sent.lock().unwrap().len() >= 50);
+    assert!(begun.elapsed() > Duration::from_millis(700), "50 packets of 20 ms in {:?}", begun.elapsed());
+    let packets = std::mem::take(&mut *sent.lock().unwrap());
+    assert!(packets.iter().all(|(_, level, _)| *level == 127), "nothing but silence");
+    assert!(packets.windows(2).all(|w| w[1].0.wrapping_sub(w[0].0) == 960), "the RTP clock runs");
+    engine.set_muted(true);
+    std::thread::sleep(Duration::from_millis(300));
+    sent.lock().unwrap().clear();
+    wait_until("keep-alives", Duration::from_secs(15), || sent.lock().unwrap().len() >= 2);
+    assert!(sent.lock().unwrap().iter().all(|(.., d)| d.as_ref() == tertulia::media::audio::codec::SILENT_PACKET));
+    engine.set_muted(false);
+    sent.lock().unwrap().clear();
+    wait_until("silence again", Duration::from_secs(15), || sent.lock().unwrap().len() >= 20);
+    engine.set_microphone(MicrophoneSource::Tone(None));
+    wait_until("a tone", Duration::from_secs(15), || sent.lock().unwrap().last().is_some_and(|p| p.1 < 40));
+}
+
 #[test]
 fn a_muted_engine_encodes_nothing_and_a_closed_one_ends() {
     let sent = Arc::new(Mutex::new(Vec::new()));

@@ -309,3 +309,29 @@ fn on_the_wire_there_is_dtls_and_srtp_only() {
         assert_eq!(clear, 0, "pictures in the clear {way}");
     }
 }
+
+/// Whoever has no microphone sends silence: nobody's watchdog takes that for a broken connection and rebuilds it.
+#[test]
+fn a_missing_microphone_disturbs_nobody() {
+    let host = Host::start(ROOM, &["--no-tls"]);
+    let dir = tempfile::tempdir().unwrap();
+    let camera = ["--camera", "pattern:15:320x180@15", "--microphone", "device", "--speaker", "null"];
+    let a = Participant::join_with("a", &host.invitation(), &camera, |command| {
+        command
+            .env("XDG_RUNTIME_DIR", dir.path())
+            .env("PULSE_SERVER", format!("unix:{}", dir.path().join("none").display()))
+            .env("ALSA_CONFIG_PATH", "/dev/null");
+    });
+    let mut b = Participant::join("b", 16, &host.invitation(), &[]);
+    assert_eq!(a.event("the failure", |e| e["event"] == "deviceError")["key"], "dev.mic_none");
+    wait("the picture", SOON, || (b.frames_read(15) > 10).then_some(()));
+    // Past the 3 s of the watchdog and the second look behind it.
+    std::thread::sleep(Duration::from_secs(7));
+    let report = b.report();
+    let audio = &live(&report, 15).unwrap()["audio"];
+    assert!(audio["packets"].as_u64() > Some(15), "{audio}");
+    let disturbed = |e: &Value| e["event"] == "streamStalled" || e["event"] == "mediaReconnecting";
+    assert!(!b.events().iter().any(disturbed), "{:?}", b.events());
+    a.leave();
+    b.leave();
+}

@@ -53,6 +53,45 @@ impl Pacer {
     }
 }
 
+/// Stands in for a microphone that is missing, busy, lost or chosen away: a published stream without packets looks to the
+/// others like a broken connection, which they would rebuild again and again, picture included.
+struct Silence {
+    pacer: Pacer,
+    /// When the device gave its last block.
+    heard: Instant,
+    standing_in: bool,
+}
+
+impl Silence {
+    fn new() -> Self {
+        Self { pacer: Pacer::new(), heard: Instant::now(), standing_in: false }
+    }
+
+    /// Notes what a device that is open gave. `true` when it has just come back after silence stood in for it.
+    fn heard(&mut self, now: Instant, blocks: usize) -> bool {
+        if blocks == 0 {
+            return false;
+        }
+        self.heard = now;
+        std::mem::replace(&mut self.standing_in, false)
+    }
+
+    /// Whether a device that is open has given nothing for so long that it is not on its way to the next callback.
+    fn is_due(&self, now: Instant) -> bool {
+        self.standing_in || now.saturating_duration_since(self.heard) > CATCH_UP
+    }
+
+    /// Blocks of zeros up to now.
+    fn fill(&mut self, now: Instant, blocks: &mut Vec<(u32, Instant, Block)>) {
+        if !std::mem::replace(&mut self.standing_in, true) {
+            self.pacer.next = now;
+        }
+        while let Some(skipped) = self.pacer.due(now) {
+            blocks.push((skipped, self.pacer.next - BLOCK, [0.0; BLOCK_SAMPLES]));
+        }
+    }
+}
+
 enum Microphone {
     None,
     Tone(ToneGenerator, Pacer),
@@ -84,6 +123,8 @@ pub(crate) struct Worker {
     was_muted: bool,
     /// Pace of playout while a device is missing or being rebuilt.
     meanwhile: Pacer,
+    /// Silence in place of a microphone that gives nothing.
+    silence: Silence,
 }
 
 impl Worker {
@@ -109,6 +150,7 @@ impl Worker {
             mixing: false,
             was_muted: false,
             meanwhile: Pacer::new(),
+            silence: Silence::new(),
             config,
         })
     }
@@ -396,9 +438,13 @@ impl Worker {
         let now = Instant::now();
         let mut blocks: Vec<(u32, Instant, Block)> = Vec::new();
         let mut from_device = false;
+        // Without a sink nobody waits for packets.
+        let published = self.sink.is_some();
         match &mut self.microphone {
-            Microphone::None | Microphone::Device(None) => {}
+            Microphone::None | Microphone::Device(None) if published => self.silence.fill(now, &mut blocks),
+            Microphone::None | Microphone::Device(None) => self.silence.standing_in = false,
             Microphone::Tone(tone, pacer) => {
+                self.silence.standing_in = false;
                 while let Some(skipped) = pacer.due(now) {
                     // The block begins when it was due, not when we got round to it.
                     let late = now.saturating_duration_since(pacer.next) + BLOCK;
@@ -408,6 +454,7 @@ impl Worker {
                 }
             }
             Microphone::File(wav, pacer) => {
+                self.silence.standing_in = false;
                 while let Some(skipped) = pacer.due(now) {
                     blocks.push((skipped, pacer.next - BLOCK, wav.next_block()));
                 }
@@ -415,6 +462,14 @@ impl Worker {
             Microphone::Device(Some(device)) => {
                 from_device = true;
                 device.take_blocks(now, &mut blocks);
+                if self.silence.heard(now, blocks.len()) {
+                    // What waited in the ring is older than silence already sent, and may be older than an end of a mute.
+                    blocks.drain(..blocks.len() - 1);
+                    self.pipeline.source_changed();
+                } else if blocks.is_empty() && published && self.silence.is_due(now) {
+                    from_device = false;
+                    self.silence.fill(now, &mut blocks);
+                }
             }
         }
         if blocks.is_empty() {
@@ -445,7 +500,10 @@ impl Worker {
             self.pipeline
                 .skip((gap.as_millis() as u64 * u64::from(SAMPLE_RATE_HZ) / 1_000).min(u64::from(u32::MAX / 4)) as u32);
         }
-        let step = self.pipeline.push(block, self.processor.as_mut(), from_device, self.sink.is_some(), captured);
+        // Silence that stands in says nothing about the room: echo canceller and gain keep what they know of it.
+        let processor: &mut dyn CaptureProcessor =
+            if self.silence.standing_in { &mut PassThrough } else { self.processor.as_mut() };
+        let step = self.pipeline.push(block, processor, from_device, self.sink.is_some(), captured);
         set_level(&self.shared.captured, step.captured_dbfs);
         set_level(&self.shared.processed, step.processed_dbfs);
         if step.talking_while_muted {
@@ -469,7 +527,8 @@ impl Worker {
             if lazy { wait.max(LAZY) } else { wait }
         };
         let capture = match &self.microphone {
-            Microphone::None | Microphone::Device(None) => IDLE,
+            Microphone::None | Microphone::Device(None) if self.sink.is_none() => IDLE,
+            Microphone::None | Microphone::Device(None) => until(self.silence.pacer.next, muted),
             Microphone::Device(Some(_)) => DEVICE,
             Microphone::Tone(_, pacer) | Microphone::File(_, pacer) => until(pacer.next, muted),
         };
