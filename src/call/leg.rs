@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
 use tracing::{debug, warn};
 
+use super::active::Active;
 use super::candidates::{add_candidate, forward_candidate};
+pub(super) use super::leg_error::LegError;
 pub(super) use super::line::Line;
 use super::patience::{Failures, Patience};
-use super::view::Failure;
 use crate::peer::{
     MediaKind, MediaSender, PeerError, PeerEvent, Publication, PublishMedia, Sinks, SubscribeMedia, Subscription,
     TransportConfig,
@@ -62,6 +63,8 @@ pub(super) enum LegReport {
     Published {
         /// Stream id.
         stream_id: String,
+        /// What the request announced as on: sound, picture.
+        active: (bool, bool),
     },
     /// A publishing transport is negotiated: this is where encoded media goes.
     Sender {
@@ -100,52 +103,6 @@ pub(super) enum LegReport {
     Refused(LegError),
 }
 
-/// Why a leg ended by itself.
-#[derive(Debug, Clone)]
-pub(super) enum LegError {
-    /// The server said no.
-    Signaling(SignalingError),
-    /// The stack said no.
-    Peer(PeerError),
-}
-
-impl LegError {
-    /// What is shown of it.
-    pub(super) fn failure(&self) -> Failure {
-        let key = match self {
-            Self::Signaling(error) => error.key(),
-            Self::Peer(PeerError::NoCommonCodec(_)) => "err.codec",
-            Self::Peer(_) => "err.media",
-        };
-        let values = match self {
-            Self::Signaling(error) => error.values(),
-            Self::Peer(_) => Vec::new(),
-        };
-        Failure { key, values, detail: self.to_string() }
-    }
-}
-
-impl std::fmt::Display for LegError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Signaling(e) => e.fmt(f),
-            Self::Peer(e) => e.fmt(f),
-        }
-    }
-}
-
-impl From<SignalingError> for LegError {
-    fn from(e: SignalingError) -> Self {
-        Self::Signaling(e)
-    }
-}
-
-impl From<PeerError> for LegError {
-    fn from(e: PeerError) -> Self {
-        Self::Peer(e)
-    }
-}
-
 /// Reports of all legs go through one bounded queue, tagged with the leg.
 #[derive(Debug, Clone)]
 pub(super) struct Reporter {
@@ -171,6 +128,7 @@ pub(super) struct PublishSpec {
     pub(super) own_connection_id: String,
     pub(super) media: PublishMedia,
     pub(super) request: PublishRequest,
+    pub(super) active: Arc<Active>,
 }
 
 /// The subscription's parameters that do not change.
@@ -285,7 +243,13 @@ async fn publish_once(
         Err(e) => return Outcome::Refused(e.into()),
     };
     let server = Arc::clone(signaling);
-    let (known_id, request) = (stream_id.clone(), PublishRequest { sdp_offer: offer.clone(), ..spec.request.clone() });
+    let (known_id, active) = (stream_id.clone(), spec.active.get());
+    let request = PublishRequest {
+        sdp_offer: offer.clone(),
+        audio_active: active.0,
+        video_active: active.1,
+        ..spec.request.clone()
+    };
     let ask = async move {
         match known_id {
             None => server.publish(request).await.map(|p| (p.stream_id, p.sdp_answer)),
@@ -307,7 +271,7 @@ async fn publish_once(
     let sdp_answer = match answer {
         Ok((id, sdp)) => {
             if stream_id.is_none() {
-                reporter.tell(LegReport::Published { stream_id: id.clone() }).await;
+                reporter.tell(LegReport::Published { stream_id: id.clone(), active }).await;
             }
             *stream_id = Some(id);
             sdp

@@ -41,7 +41,9 @@ impl Server {
 
 #[async_trait]
 impl Signaling for Server {
-    async fn publish(&self, _: PublishRequest) -> Result<Published, SignalingError> {
+    async fn publish(&self, request: PublishRequest) -> Result<Published, SignalingError> {
+        self.note(format!("publish {} {}", request.audio_active, request.video_active));
+        tokio::time::sleep(Duration::from_millis(100)).await;
         Err(SignalingError::NotConnected)
     }
     async fn unpublish(&self) -> Result<(), SignalingError> {
@@ -185,4 +187,38 @@ async fn one_leg_takes_back_what_the_one_before_has_asked_for() {
     tokio::time::timeout(Duration::from_secs(5), last.task).await.unwrap().unwrap();
     unsubscribe(turn, server.clone(), STREAM.to_owned()).await;
     assert_eq!(server.asked().last().map(String::as_str), Some("unsubscribe"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_try_to_publish_announces_what_is_muted_by_then() {
+    let server = Arc::new(Server::default());
+    let (input, queue) = mpsc::channel(LEG_QUEUE);
+    let (reports, _reported) = mpsc::channel(64);
+    let active = Arc::new(Active::default());
+    active.set_audio(true);
+    active.set_video(true);
+    let spec = PublishSpec {
+        transport: local(),
+        own_connection_id: "con_A".to_owned(),
+        media: PublishMedia { audio: true, video: PublishMedia::any_video() },
+        request: PublishRequest {
+            sdp_offer: String::new(),
+            has_audio: true,
+            has_video: true,
+            audio_active: true,
+            video_active: true,
+            type_of_video: "CAMERA".to_owned(),
+            frame_rate: 30,
+            video_dimensions: (1280, 720),
+        },
+        active: Arc::clone(&active),
+    };
+    let reporter = Reporter { leg: LegId(1), queue: reports };
+    let signaling: Arc<dyn Signaling> = Arc::<Server>::clone(&server);
+    let task = tokio::spawn(publish(spec, signaling, queue, reporter, Line::default()));
+    server.wait_for("publish true true", 1).await;
+    active.set_audio(false);
+    server.wait_for("publish false true", 1).await;
+    drop(input);
+    tokio::time::timeout(Duration::from_secs(5), task).await.unwrap().unwrap();
 }

@@ -1,5 +1,6 @@
 //! The engine of one call: one actor per call, [`Command`]s in, [`Event`]s and a [`View`] out.
 
+mod active;
 mod candidates;
 pub mod command;
 pub mod config;
@@ -7,6 +8,7 @@ mod engine;
 pub mod event;
 mod handle;
 mod leg;
+mod leg_error;
 mod line;
 mod patience;
 pub mod process;

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use tracing::warn;
 
-use super::own::mode_of;
+use super::own::{Publishing, mode_of};
 use super::sharing::WINDOW_GONE;
 use super::{Engine, MediaNotice};
 use crate::call::config::VideoInput;
@@ -13,6 +13,7 @@ use crate::call::view::{DeviceState, Failure};
 use crate::media::audio::{AudioEvent, MicrophoneSource, SpeakerSink};
 use crate::media::video::capture::{Capture, CaptureEvent};
 use crate::media::video::source::{CameraSource, VideoMode};
+use crate::peer::MediaKind;
 use crate::signaling::{Property, Signaling as _};
 
 impl Engine {
@@ -202,10 +203,14 @@ impl Engine {
         }
         let event = self.event("muted").with("audio", muted);
         self.emit(event);
-        if self.own.publishing.as_ref().is_some_and(|p| p.stream_id.is_some() && p.has_audio) {
-            let server = Arc::clone(&self.signaling);
-            self.request("mute", async move { server.set_property(Property::AudioActive(!muted)).await });
-        }
+        self.announce_audio();
+    }
+
+    /// Sound is on where there is a microphone and it is not muted.
+    fn announce_audio(&mut self) {
+        let active = self.own.has_microphone && !self.own.audio_muted;
+        self.own.active.set_audio(active);
+        self.tell_active(MediaKind::Audio, active);
     }
 
     pub(super) fn mute_video(&mut self, muted: bool) {
@@ -228,9 +233,23 @@ impl Engine {
 
     pub(super) fn announce_video(&mut self, active: bool) {
         self.own.note_video(active);
-        if self.own.publishing.as_ref().is_some_and(|p| p.stream_id.is_some() && p.has_video) {
+        self.own.active.set_video(active);
+        self.tell_active(MediaKind::Video, active);
+    }
+
+    /// Tells the others. Before the server has named our stream there is nothing to change: then it follows the name.
+    pub(super) fn tell_active(&mut self, kind: MediaKind, active: bool) {
+        let carries = |p: &Publishing| match kind {
+            MediaKind::Audio => p.has_audio,
+            MediaKind::Video => p.has_video,
+        };
+        if self.own.publishing.as_ref().is_some_and(|p| p.stream_id.is_some() && carries(p)) {
             let server = Arc::clone(&self.signaling);
-            self.request("mute", async move { server.set_property(Property::VideoActive(active)).await });
+            let property = match kind {
+                MediaKind::Audio => Property::AudioActive(active),
+                MediaKind::Video => Property::VideoActive(active),
+            };
+            self.request("mute", async move { server.set_property(property).await });
         }
     }
 
@@ -280,7 +299,10 @@ impl Engine {
                     (true, true) => DeviceState::Muted,
                     (true, false) => DeviceState::Opening,
                 };
-                self.own.has_microphone = there;
+                let before = std::mem::replace(&mut self.own.has_microphone, there);
+                if before != there {
+                    self.announce_audio();
+                }
                 if there && self.own.publishing.as_ref().is_some_and(|p| !p.has_audio) {
                     self.unpublish("microphoneChanged");
                     self.own.unpublished = false;

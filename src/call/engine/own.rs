@@ -8,6 +8,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::mpsc;
 
 use super::DEVICE_PATIENCE;
+use crate::call::active::Active;
 use crate::call::config::{CallConfig, VideoInput};
 use crate::call::leg::{LegId, LegInput, Line};
 use crate::call::view::{DeviceState, Failure, Level};
@@ -36,6 +37,8 @@ pub(super) struct Own {
     pub(super) audio_muted: bool,
     pub(super) video_muted: bool,
     pub(super) has_microphone: bool,
+    /// What the others are told, shared with the leg that tells it.
+    pub(super) active: Arc<Active>,
     pub(super) mode: VideoMode,
     pub(super) opening_since: Option<Instant>,
     pub(super) unpublished: bool,
@@ -89,6 +92,7 @@ impl Own {
             audio_muted: media.audio_muted,
             video_muted: media.video_muted,
             has_microphone,
+            active: Arc::new(Active::default()),
             mode: mode_of(&media.video),
             opening_since: None,
             unpublished: media.subscribe_only,

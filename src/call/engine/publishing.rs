@@ -41,6 +41,10 @@ impl Engine {
         if !has_audio && !has_video {
             return;
         }
+        self.own.active.set_audio(has_audio && !self.own.audio_muted);
+        // A muted camera is closed, and so is one whose film has ended.
+        self.own.active.set_video(has_video && self.own.capture.is_some());
+        let (audio_active, video_active) = self.own.active.get();
         let spec = PublishSpec {
             transport: self.transport(&joined),
             own_connection_id: joined.connection_id.clone(),
@@ -49,12 +53,13 @@ impl Engine {
                 sdp_offer: String::new(),
                 has_audio,
                 has_video,
-                audio_active: !self.own.audio_muted,
-                video_active: !self.own.video_muted,
+                audio_active,
+                video_active,
                 type_of_video: if self.config.media.publish_only { "SCREEN".to_owned() } else { "CAMERA".to_owned() },
                 frame_rate: self.own.mode.fps,
                 video_dimensions: (self.own.mode.width, self.own.mode.height),
             },
+            active: Arc::clone(&self.own.active),
         };
         let (leg, input, queue) = self.new_leg();
         let line = Line::default();
@@ -77,7 +82,17 @@ impl Engine {
     pub(super) fn own_report(&mut self, report: LegReport) {
         let Some(publishing) = &mut self.own.publishing else { return };
         match report {
-            LegReport::Published { stream_id } => publishing.stream_id = Some(stream_id),
+            LegReport::Published { stream_id, active } => {
+                publishing.stream_id = Some(stream_id);
+                // What was muted while the request was on its way.
+                let now = self.own.active.get();
+                if now.0 != active.0 {
+                    self.tell_active(MediaKind::Audio, now.0);
+                }
+                if now.1 != active.1 {
+                    self.tell_active(MediaKind::Video, now.1);
+                }
+            }
             LegReport::Sender { sender, codec } => {
                 self.own.sender.store(Some(Arc::new(sender)));
                 self.connect_sinks(codec);
