@@ -242,6 +242,10 @@ async fn publish_once(
         Ok(offer) => offer,
         Err(e) => return Outcome::Refused(e.into()),
     };
+    if input.is_closed() {
+        // The end of the stream is asked for already: nothing may follow it.
+        return Outcome::Over;
+    }
     let server = Arc::clone(signaling);
     let (known_id, active) = (stream_id.clone(), spec.active.get());
     let request = PublishRequest {

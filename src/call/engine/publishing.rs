@@ -231,9 +231,13 @@ impl Engine {
         self.collect_own_stream();
         self.own.stop_publishing();
         self.stop_audio_sink();
+        let server = Arc::clone(&self.signaling);
         if stream_id.is_some() {
-            let server = Arc::clone(&self.signaling);
             self.request("unpublish", async move { server.unpublish().await });
+        } else {
+            // The request may be on its way and would leave a stream without media. Where there is none yet, the refusal
+            // is as good.
+            tokio::spawn(async move { drop(server.unpublish().await) });
         }
         let event = self.event("streamDestroyed").with("stream_id", stream_id).with("reason", reason);
         self.emit(event);
