@@ -207,10 +207,7 @@ impl Engine {
         let line = Line::default();
         let reporter = Reporter { leg, queue: self.leg_reports.0.clone() };
         // The queue was just made: there is room.
-        drop(input.try_send(LegInput::ExpectActive {
-            audio: stream.audio_active,
-            video: stream.video_active && stream.visible,
-        }));
+        drop(input.try_send(LegInput::ExpectActive { audio: stream.audio_active, video: stream.video_active }));
         tokio::spawn(leg::subscribe(spec, self.signaling.clone(), queue, reporter, line.clone()));
         stream.failure = None;
         stream.subscribed = Some(Subscribed {
@@ -361,13 +358,14 @@ impl Engine {
             _ => return,
         }
         if let Some(subscribed) = &stream.subscribed {
-            let video = stream.video_active && stream.visible;
-            drop(subscribed.input.try_send(LegInput::ExpectActive { audio: stream.audio_active, video }));
+            // Packets come whether the tile is shown or not.
+            let (audio, video) = (stream.audio_active, stream.video_active);
+            drop(subscribed.input.try_send(LegInput::ExpectActive { audio, video }));
             if let Some(playout) = &subscribed.playout {
                 playout.set_expected_active(stream.audio_active);
             }
             subscribed.decoder.set_active(stream.video_active);
-            subscribed.pattern.set_active(video);
+            subscribed.pattern.set_active(video && stream.visible);
         }
         if !stream.video_active {
             // A switched-off camera shows the person's initial, not a frozen face.
