@@ -104,6 +104,8 @@ pub(super) struct Engine {
     ended_streams: Vec<StreamReport>,
     /// The second connection that carries our screen.
     screen_call: Option<CallHandle>,
+    /// Under which connections our screen has been in the room, the newest last.
+    own_screens: Vec<String>,
     chat: Vec<ChatLine>,
     standing: Vec<Notice>,
     next_notice: u64,
@@ -148,6 +150,7 @@ impl Engine {
             remembered: HashMap::new(),
             ended_streams: Vec::new(),
             screen_call: None,
+            own_screens: Vec::new(),
             chat: Vec::new(),
             standing: Vec::new(),
             next_notice: 1,
@@ -218,6 +221,7 @@ impl Engine {
         if matches!(self.connection, Connection::Reconnecting { .. }) {
             self.dirty = true;
         }
+        self.recognize_own_screen();
         self.watch_screen_call();
     }
 

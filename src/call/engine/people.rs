@@ -20,7 +20,9 @@ pub(super) struct Person {
     pub(super) key: String,
     pub(super) name: String,
     pub(super) screen: bool,
-    /// Our own second connection.
+    /// Says that it is our second connection, which anybody can say who has read our metadata.
+    pub(super) claims_us: bool,
+    /// Our own second connection: neither shown nor subscribed to.
     pub(super) ours: bool,
     pub(super) gain: f32,
     pub(super) pinned: bool,
@@ -30,7 +32,8 @@ pub(super) struct Person {
 impl Engine {
     pub(super) fn participant_joined(&mut self, info: &ParticipantInfo) {
         let persona = Persona::parse(&info.metadata);
-        let ours = persona.participant_id.as_deref() == Some(self.config.device_key.as_str());
+        let claims_us = persona.screen && persona.participant_id.as_deref() == Some(self.config.device_key.as_str());
+        let ours = claims_us && self.may_be_own_screen(&info.id);
         let key = match &persona.participant_id {
             Some(id) if persona.screen => format!("{id}/screen"),
             Some(id) => id.clone(),
@@ -53,6 +56,7 @@ impl Engine {
             key,
             name,
             screen: persona.screen,
+            claims_us,
             ours,
             gain,
             pinned,

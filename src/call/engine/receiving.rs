@@ -147,6 +147,22 @@ impl Engine {
         }
     }
 
+    /// Somebody was taken for our own screen, or our own screen for somebody.
+    pub(super) fn correct_ours(&mut self, connection_id: &str) {
+        let Some(person) = self.people.iter_mut().find(|p| p.connection_id == connection_id) else { return };
+        person.ours = !person.ours;
+        self.dirty = true;
+        let Some(stream) = &mut person.stream else { return };
+        if !person.ours {
+            if !self.config.media.publish_only {
+                self.subscribe(connection_id);
+            }
+        } else if stream.subscribed.take().is_some() {
+            let (turn, server, stream_id) = (Arc::clone(&stream.turn), self.signaling.clone(), stream.id.clone());
+            tokio::spawn(leg::unsubscribe(turn, server, stream_id));
+        }
+    }
+
     /// Starts the leg, decoder and playout of somebody's stream.
     fn subscribe(&mut self, connection_id: &str) {
         let Some(joined) = self.place.joined.clone() else { return };

@@ -3,6 +3,7 @@
 use tracing::info;
 
 use super::Engine;
+use super::people::Person;
 use crate::call::command::Command;
 use crate::call::config::VideoInput;
 use crate::call::handle::start;
@@ -14,11 +15,14 @@ use crate::media::video::source::ScreenSource;
 pub(super) const WINDOW_GONE: &str = "share.window_gone";
 /// The second connection is gone.
 const LOST: &str = "share.lost";
+/// Connections of ours that are remembered: the last one may still be in the room when the next one comes.
+const OWN_SCREENS: usize = 8;
 
 impl Engine {
     /// Shares a screen: over a second connection where we can get a second token, else in place of the camera.
     pub(super) fn share(&mut self, screen: Option<String>) {
         self.dirty = true;
+        self.note_own_screen();
         let Some(source) = screen else {
             if let Some(call) = self.screen_call.take() {
                 let _ = call.send(Command::Leave);
@@ -102,6 +106,39 @@ impl Engine {
         self.notice(key, values);
         let event = self.event("shareStopped").with("reason", reason);
         self.emit(event);
+    }
+
+    /// Whether this connection, which says that it is our screen, is or may turn out to be.
+    pub(super) fn may_be_own_screen(&mut self, connection_id: &str) -> bool {
+        // The room may hear of it before the second connection has had its own answer.
+        !self.note_own_screen() || self.own_screens.iter().any(|id| id == connection_id)
+    }
+
+    /// Notes under which connection our screen is in the room. `false` while it has none yet, or is getting a new one.
+    fn note_own_screen(&mut self) -> bool {
+        let Some(call) = &self.screen_call else { return true };
+        let view = call.view();
+        let id = &view.me.connection_id;
+        if !id.is_empty() && !self.own_screens.contains(id) {
+            if self.own_screens.len() >= OWN_SCREENS {
+                self.own_screens.remove(0);
+            }
+            self.own_screens.push(id.clone());
+        }
+        let open = matches!(view.connection, Connection::Idle | Connection::Joining(_) | Connection::Rejoining { .. });
+        call.is_over() || !open
+    }
+
+    /// Whoever only says that it is our screen is shown like everybody else.
+    pub(super) fn recognize_own_screen(&mut self) {
+        if !self.note_own_screen() {
+            return;
+        }
+        let wrong = |p: &&Person| p.claims_us && p.ours != self.own_screens.contains(&p.connection_id);
+        let wrong: Vec<String> = self.people.iter().filter(wrong).map(|p| p.connection_id.clone()).collect();
+        for connection_id in wrong {
+            self.correct_ours(&connection_id);
+        }
     }
 
     pub(super) fn sharing(&self) -> bool {
