@@ -82,7 +82,7 @@ pub(super) enum LegReport {
     },
     /// The other side wants a key frame.
     KeyFrame,
-    /// What the network carries, in bit/s.
+    /// What the network carries of the picture, in bit/s.
     Target(u64),
     /// Share of our packets lost on the way, 0.0 to 1.0.
     Loss(MediaKind, f32),

@@ -63,7 +63,7 @@ pub enum PeerEvent {
     KeyFrameRequested,
     /// What the network carries towards the other side (REMB or own estimate), for the encoder.
     TargetBitrate {
-        /// Bits per second, all media of this handle together.
+        /// Bits per second for the picture: sound, headers and repeats are taken off.
         bps: u64,
     },
     /// The other side's receiver report.

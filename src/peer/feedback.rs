@@ -23,7 +23,7 @@ const TARGET_INTERVAL: Duration = Duration::from_millis(500);
 const RISE_INTERVAL: Duration = Duration::from_millis(100);
 /// How the mean of what repeats take follows, over about a second.
 const REPEATS_SHARE: f64 = 0.025;
-/// Of the bytes on the path these are the picture's; the rest is headers, extensions and repeats.
+/// Of the bytes that the sound leaves on the path these are the picture's; the rest is headers, extensions and repeats.
 const MEDIA_SHARE: f64 = 0.93;
 /// A REMB older than this no longer binds: Kurento repeats it every second.
 const REMB_LIFETIME: Duration = Duration::from_secs(10);
@@ -150,6 +150,11 @@ fn apply(outbox: &Outbox, shared: &Shared, kind: MediaKind, digest: &Digest) {
     }
 }
 
+/// What is left for the encoder of a path that carries `path_bps` with sound at `audio_bps` on it.
+fn picture_share(path_bps: f64, audio_bps: f64) -> u64 {
+    (((path_bps - audio_bps) * MEDIA_SHARE) as u64).max(LEAST_TARGET_BPS)
+}
+
 /// Joins REMB and what our own control of the path allows into the encoder's target.
 pub(super) async fn estimate_task(outbox: Arc<Outbox>, shared: Arc<Shared>) {
     let mut ticks = tokio::time::interval(CONTROL_TICK);
@@ -167,13 +172,10 @@ pub(super) async fn estimate_task(outbox: Arc<Outbox>, shared: Arc<Shared>) {
         repeated = bytes;
         repeats_bps += (fresh - repeats_bps) * REPEATS_SHARE;
         // None until transport-wide feedback has come: with servers that send none (Kurento) only REMB counts.
-        let own = outbox.wire.allowance().map(|allowance| {
-            let audio = lock(&outbox.audio_sent).rate();
-            ((allowance.target_bps - audio - repeats_bps) * MEDIA_SHARE) as u64
-        });
-        let remb = lock(&outbox.remb).filter(|(_, at)| at.elapsed() < REMB_LIFETIME).map(|(bps, _)| bps);
-        let Some(bps) = own.into_iter().chain(remb).min() else { continue };
-        let bps = bps.max(LEAST_TARGET_BPS);
+        let own = outbox.wire.allowance().map(|allowance| allowance.target_bps - repeats_bps);
+        let remb = lock(&outbox.remb).filter(|(_, at)| at.elapsed() < REMB_LIFETIME).map(|(bps, _)| bps as f64);
+        let Some(path) = own.into_iter().chain(remb).min_by(f64::total_cmp) else { continue };
+        let bps = picture_share(path, lock(&outbox.audio_sent).rate());
         outbox.target_bps.store(bps, Ordering::Relaxed);
         let tell = told.is_none_or(|(last, at)| {
             let age = now.saturating_duration_since(at);
@@ -218,6 +220,13 @@ mod tests {
         assert_eq!(reader.read(&[fir(4)]).key_frames, 1);
         let pli = |media_ssrc| Box::new(PictureLossIndication { sender_ssrc: 1, media_ssrc }) as Box<dyn Packet>;
         assert_eq!(reader.read(&[pli(7), pli(8)]).key_frames, 1, "only about our own stream");
+    }
+
+    #[test]
+    fn the_picture_gets_what_sound_and_headers_leave() {
+        assert_eq!(picture_share(1_040_000.0, 40_000.0), 930_000);
+        assert_eq!(picture_share(300_000.0, 0.0), 279_000);
+        assert_eq!(picture_share(30_000.0, 40_000.0), LEAST_TARGET_BPS);
     }
 
     #[test]

@@ -17,8 +17,6 @@ use crate::signaling::{PublishRequest, Signaling as _};
 const START_BITRATE_BPS: u32 = 1_200_000;
 /// Never more than this for a camera, in bit/s.
 const MAX_BITRATE_BPS: u64 = 2_500_000;
-/// Taken off the network's figure for sound and headers, in bit/s.
-const AUDIO_SHARE_BPS: u64 = 50_000;
 
 impl Engine {
     /// The user wants to publish, after a pause or a refusal.
@@ -123,7 +121,7 @@ impl Engine {
                 }
             }
             LegReport::Target(bps) => {
-                let bps = bps.saturating_sub(AUDIO_SHARE_BPS).min(MAX_BITRATE_BPS);
+                let bps = bps.min(MAX_BITRATE_BPS);
                 self.own.target_bps = Some(bps);
                 if let Some(encoder) = &self.own.encoder {
                     encoder.set_target_bitrate(u32::try_from(bps).unwrap_or(u32::MAX));
