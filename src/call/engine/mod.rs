@@ -35,7 +35,7 @@ use crate::protocol::metadata::ClientMetadata;
 use crate::signaling::openvidu::{ConnectConfig, OpenVidu, connect};
 use crate::signaling::{Joined, Signaling, SignalingError, SignalingEvent};
 use own::Own;
-use people::Person;
+use people::{Numbers, Person};
 
 /// Reports of legs that may wait; a leg waits when it is full.
 const LEG_REPORTS: usize = 256;
@@ -101,6 +101,7 @@ pub(super) struct Engine {
     people: Vec<Person>,
     /// Volume and pin by person's key, kept while a person is away.
     remembered: HashMap<String, (f32, bool)>,
+    numbers: Numbers,
     ended_streams: Vec<StreamReport>,
     /// The second connection that carries our screen.
     screen_call: Option<CallHandle>,
@@ -148,6 +149,7 @@ impl Engine {
             own,
             people: Vec::new(),
             remembered: HashMap::new(),
+            numbers: Numbers::default(),
             ended_streams: Vec::new(),
             screen_call: None,
             own_screens: Vec::new(),

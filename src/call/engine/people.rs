@@ -1,5 +1,6 @@
 //! Everybody else: who is there, under which name, how loud, how well.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use super::Engine;
@@ -10,8 +11,43 @@ use crate::protocol::metadata::Persona;
 
 /// Beyond so many people nobody is announced any more.
 const ANNOUNCE_LIMIT: usize = 12;
+/// People whose volume and pin are kept, and whose number in the report. Their keys are of their own choosing.
+const REMEMBERED_LIMIT: usize = 1_024;
 /// Reports of streams that are gone, kept for the end.
 const ENDED_LIMIT: usize = 256;
+
+/// Volume and pin of somebody whom we have left as they came.
+const UNTOUCHED: (f32, bool) = (1.0, false);
+
+/// Whom the report calls by which number: in order of appearance, ourselves first. Whoever comes back keeps the number.
+#[derive(Debug)]
+pub(super) struct Numbers {
+    next: usize,
+    known: HashMap<String, usize>,
+}
+
+impl Default for Numbers {
+    fn default() -> Self {
+        Self { next: 2, known: HashMap::new() }
+    }
+}
+
+impl Numbers {
+    /// The number of the person with this key, whose screen has the same.
+    fn of(&mut self, key: &str) -> usize {
+        let key = key.strip_suffix("/screen").unwrap_or(key);
+        if let Some(number) = self.known.get(key) {
+            return *number;
+        }
+        let number = self.next;
+        self.next += 1;
+        // Beyond that somebody who comes back counts as somebody new, but nobody has another's number.
+        if self.known.len() < REMEMBERED_LIMIT {
+            self.known.insert(key.to_owned(), number);
+        }
+        number
+    }
+}
 
 /// Somebody else's connection.
 pub(super) struct Person {
@@ -26,6 +62,8 @@ pub(super) struct Person {
     pub(super) ours: bool,
     pub(super) gain: f32,
     pub(super) pinned: bool,
+    /// By which the report calls it.
+    pub(super) number: usize,
     pub(super) stream: Option<Stream>,
 }
 
@@ -41,7 +79,7 @@ impl Engine {
         };
         let name = persona.name.unwrap_or_else(|| info.id.clone());
         // A client that came back before its old connection was given up: the new one takes its place.
-        let (gain, pinned) = self.remembered.get(&key).copied().unwrap_or((1.0, false));
+        let (gain, pinned) = self.remembered.get(&key).copied().unwrap_or(UNTOUCHED);
         let event = self.event("connectionCreated").with("connection_id", info.id.clone());
         self.emit(event);
         if self.joined_at.is_some_and(|at| at.elapsed() > Duration::from_secs(1))
@@ -51,6 +89,7 @@ impl Engine {
             self.notice("note.joined", vec![("name", name.clone())]);
         }
         self.people.retain(|p| p.connection_id != info.id);
+        let number = self.numbers.of(&key);
         self.people.push(Person {
             connection_id: info.id.clone(),
             key,
@@ -60,6 +99,7 @@ impl Engine {
             ours,
             gain,
             pinned,
+            number,
             stream: None,
         });
     }
@@ -67,7 +107,7 @@ impl Engine {
     pub(super) fn participant_left(&mut self, connection_id: &str, reason: &str) {
         let Some(at) = self.people.iter().position(|p| p.connection_id == connection_id) else { return };
         let person = self.people.remove(at);
-        self.remembered.insert(person.key.clone(), (person.gain, person.pinned));
+        self.remember(&person.key, |kept| *kept = (person.gain, person.pinned));
         if let Some(stream) = &person.stream {
             self.keep_report(&person, stream);
         }
@@ -96,7 +136,18 @@ impl Engine {
             if let Some(stream) = &person.stream {
                 self.keep_report(&person, stream);
             }
-            self.remembered.insert(person.key.clone(), (person.gain, person.pinned));
+            self.remember(&person.key, |kept| *kept = (person.gain, person.pinned));
+        }
+    }
+
+    /// Keeps volume and pin of a person, where they are not what everybody has.
+    fn remember(&mut self, key: &str, change: impl FnOnce(&mut (f32, bool))) {
+        let mut kept = self.remembered.get(key).copied().unwrap_or(UNTOUCHED);
+        change(&mut kept);
+        if kept == UNTOUCHED {
+            self.remembered.remove(key);
+        } else if self.remembered.len() < REMEMBERED_LIMIT || self.remembered.contains_key(key) {
+            self.remembered.insert(key.to_owned(), kept);
         }
     }
 
@@ -108,7 +159,7 @@ impl Engine {
                 playout.set_gain(gain);
             }
         }
-        self.remembered.entry(key.to_owned()).or_insert((1.0, false)).0 = gain;
+        self.remember(key, |kept| kept.0 = gain);
         self.dirty = true;
     }
 
@@ -116,7 +167,7 @@ impl Engine {
         for person in self.people.iter_mut().filter(|p| p.key == key) {
             person.pinned = pinned;
         }
-        self.remembered.entry(key.to_owned()).or_insert((1.0, false)).1 = pinned;
+        self.remember(key, |kept| kept.1 = pinned);
         self.dirty = true;
     }
 
@@ -173,5 +224,20 @@ impl Engine {
             stream.bars = bars;
         }
         self.dirty |= changed;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_belongs_to_one_person_for_good() {
+        let mut numbers = Numbers::default();
+        assert_eq!([numbers.of("a"), numbers.of("b"), numbers.of("a/screen"), numbers.of("a")], [2, 3, 2, 2]);
+        let flood: Vec<usize> = (0..2 * REMEMBERED_LIMIT).map(|n| numbers.of(&format!("x{n}"))).collect();
+        assert!(flood.windows(2).all(|w| w[0] < w[1]));
+        assert_eq!(numbers.known.len(), REMEMBERED_LIMIT);
+        assert_eq!(numbers.of("b"), 3);
     }
 }

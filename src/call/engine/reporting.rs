@@ -11,7 +11,7 @@ use crate::call::view::{Connection, DeviceState, Me, Person as PersonView, Tile,
 use crate::peer::{ReceiveStats, SendStats};
 use crate::signaling::tls::Trust;
 
-/// Whom the report calls by which number: in order of appearance, ourselves first.
+/// What the report calls us.
 const OURSELVES: &str = "participant-1";
 
 impl Engine {
@@ -132,12 +132,8 @@ impl Engine {
         }
     }
 
-    fn report_name(&self, key: &str, name: &str) -> String {
-        if self.config.report_names {
-            return name.to_owned();
-        }
-        let number = self.people.iter().position(|p| p.key == key).map_or(self.people.len(), |i| i) + 2;
-        format!("participant-{number}")
+    fn report_name(&self, person: &Person) -> String {
+        if self.config.report_names { person.name.clone() } else { format!("participant-{}", person.number) }
     }
 
     pub(super) fn collect_own_stream(&mut self) {
@@ -263,7 +259,7 @@ impl Engine {
         StreamReport {
             stream_id: stream.id.clone(),
             connection_id: person.connection_id.clone(),
-            name: self.report_name(&person.key, &person.name),
+            name: self.report_name(person),
             direction: "recv",
             source: if stream.screen { "screen".to_owned() } else { stream.source.clone() },
             video,
