@@ -12,7 +12,7 @@ use super::args::{BenchArgs, Common};
 use super::{Failure, common, demo};
 use crate::call::process::ProcessMeter;
 use crate::call::report::write_json;
-use crate::call::{CallHandle, Command, start};
+use crate::call::{CallHandle, start};
 use crate::host::sfu::bench::{BenchOptions, run as forward, run_memory};
 use crate::media::video::source::VideoMode;
 
@@ -87,17 +87,12 @@ async fn join(global: &Common, started: Instant) -> Result<Value, Failure> {
         let config = demo::participant(&invitation, joiner, mode, Instant::now(), &decoders, &meter)?;
         let call = start(config);
         let took_ms = first_picture(&call).await;
-        // Over already is what was wanted.
-        let _ = call.send(Command::Leave);
-        let _ = tokio::time::timeout(JOIN_TIMEOUT, call.finished()).await;
+        drop(common::leave(&[call], JOIN_TIMEOUT).await);
         times_ms.push(
             took_ms.ok_or_else(|| Failure::Failed(format!("join {number} saw no picture within {JOIN_TIMEOUT:?}")))?,
         );
     }
-    for call in &demo.calls {
-        let _ = call.send(Command::Leave);
-        let _ = tokio::time::timeout(JOIN_TIMEOUT, call.finished()).await;
-    }
+    drop(common::leave(&demo.calls, JOIN_TIMEOUT).await);
     demo.host.shutdown();
     let mut sorted = times_ms.clone();
     sorted.sort_unstable();

@@ -3,9 +3,9 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tracing::Metadata;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -15,8 +15,8 @@ use tracing_subscriber::{EnvFilter, filter};
 use super::Failure;
 use super::args::{Codec, Common, MediaArgs, Processing};
 use crate::call::process::ProcessMeter;
-use crate::call::report::write_json;
-use crate::call::{CallConfig, MediaChoice, VideoInput, View};
+use crate::call::report::{Report, write_json};
+use crate::call::{CallConfig, CallHandle, Command, MediaChoice, VideoInput, View};
 use crate::lan::invitation::Invitation;
 use crate::media::audio::source::default_tone_hz;
 use crate::media::audio::{self, MicrophoneSource, SpeakerSink};
@@ -30,6 +30,9 @@ use crate::wire::netsim::Impairments;
 
 /// Size of `--snapshot` pictures: the window's own.
 pub(super) const SNAPSHOT_SIZE: (u32, u32) = (1280, 800);
+
+/// How long a command that is over waits for what is still under way in the background.
+const LAST_WORK: Duration = Duration::from_secs(2);
 
 /// Crates that print what goes over the wire, hence tokens, keys and passwords.
 const TALKATIVE: [&str; 9] =
@@ -85,14 +88,71 @@ pub(super) fn start_logging(verbose: u8, quiet: bool) {
     );
 }
 
-/// The one runtime of the process.
-pub(super) fn runtime() -> Result<Runtime, Failure> {
+/// The one runtime of the process. Its end does not wait for what hangs: a driver that never answers or an open question of
+/// the keyring would keep a process without a window alive for good.
+pub(super) struct Threads {
+    handle: Handle,
+    runtime: Option<Runtime>,
+}
+
+impl std::ops::Deref for Threads {
+    type Target = Handle;
+
+    fn deref(&self) -> &Handle {
+        &self.handle
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_timeout(LAST_WORK);
+        }
+    }
+}
+
+/// Starts the threads that a command runs on.
+pub(super) fn runtime() -> Result<Threads, Failure> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("tertulia-net")
         .enable_all()
         .build()
+        .map(|runtime| Threads { handle: runtime.handle().clone(), runtime: Some(runtime) })
         .map_err(|e| Failure::Failed(format!("no threads to be had: {e}")))
+}
+
+/// Has all of them leave at once, waits no longer than `patience`, and gives the reports of those that ended, in their order.
+pub(super) async fn leave(calls: &[CallHandle], patience: Duration) -> Vec<Option<Arc<Report>>> {
+    let leaving: Vec<_> = calls
+        .iter()
+        .cloned()
+        .map(|call| {
+            tokio::spawn(tokio::time::timeout(patience, async move {
+                // One that is over already is what was wanted; one with a full queue is asked when there is room.
+                let _ = call.send_in_turn(Command::Leave).await;
+                call.finished().await
+            }))
+        })
+        .collect();
+    let mut reports = Vec::with_capacity(leaving.len());
+    for call in leaving {
+        reports.push(call.await.ok().and_then(Result::ok).flatten());
+    }
+    reports
+}
+
+/// Asks a driver or whatever else may never answer, on a thread of its own.
+pub(super) fn within<T: Send + 'static>(patience: Duration, ask: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (answer, answered) = std::sync::mpsc::sync_channel(1);
+    std::thread::Builder::new()
+        .name("driver".to_owned())
+        .spawn(move || {
+            // Nobody waits any longer where it took too long.
+            let _ = answer.send(ask());
+        })
+        .ok()?;
+    answered.recv_timeout(patience).ok()
 }
 
 pub(super) fn impairments(common: &Common) -> Result<Option<Impairments>, Failure> {
@@ -310,6 +370,30 @@ mod tests {
         assert!(matches!(understood("https://h", Some("no spaces")), Err(Failure::Usage(_))));
         assert!(matches!(understood("https://h/", Some("ok")).unwrap().source, TokenSource::Application { .. }));
         assert!(matches!(understood("nonsense", None), Err(Failure::Failed(_))));
+    }
+
+    #[test]
+    fn what_hangs_in_the_background_does_not_keep_a_command_from_its_end() {
+        let hangs = |hung: std::sync::mpsc::Receiver<()>| {
+            let _ = hung.recv_timeout(Duration::from_secs(60));
+        };
+        let (go_on, hung) = std::sync::mpsc::sync_channel(1);
+        let (begun, seen) = std::sync::mpsc::sync_channel(1);
+        let runtime = runtime().unwrap();
+        runtime.spawn_blocking(move || {
+            begun.send(()).unwrap();
+            hangs(hung);
+        });
+        seen.recv_timeout(Duration::from_secs(20)).unwrap();
+        let ending = Instant::now();
+        drop(runtime);
+        assert!(ending.elapsed() < Duration::from_secs(30), "it waited for {:?}", ending.elapsed());
+        drop(go_on);
+
+        let (go_on, hung) = std::sync::mpsc::sync_channel(1);
+        assert_eq!(within(Duration::from_millis(100), move || hangs(hung)), None);
+        drop(go_on);
+        assert_eq!(within(Duration::from_secs(20), || 7), Some(7));
     }
 
     #[test]

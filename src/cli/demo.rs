@@ -9,7 +9,7 @@ use super::args::{Common, DemoArgs};
 use super::{Failure, common};
 use crate::call::process::ProcessMeter;
 use crate::call::report::Report;
-use crate::call::{CallConfig, CallHandle, Command, MediaChoice, VideoInput, start};
+use crate::call::{CallConfig, CallHandle, MediaChoice, VideoInput, start};
 use crate::host::{self, HostConfig, Tls};
 use crate::media::audio::source::default_tone_hz;
 use crate::media::audio::{MicrophoneSource, Processing, SpeakerSink};
@@ -19,6 +19,8 @@ use crate::rtp::frame::VideoCodec;
 
 /// How long a demo without a window runs unless told otherwise.
 const HEADLESS_SECONDS: f64 = 15.0;
+/// Patience with participants that leave.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(8);
 /// More would need a bigger machine than this program is made for.
 const MOST_PARTICIPANTS: u32 = 25;
 
@@ -184,14 +186,8 @@ async fn table(demo: &Demo) {
 
 /// Ends everybody and writes the report.
 pub(super) async fn finish(demo: Demo, args: &DemoArgs, _whole: bool) -> Result<(), Failure> {
-    for call in &demo.calls {
-        let _ = call.send(Command::Leave);
-    }
-    let mut reports: Vec<Report> = Vec::new();
-    for call in &demo.calls {
-        let report = tokio::time::timeout(Duration::from_secs(8), call.finished()).await.ok().flatten();
-        reports.extend(report.map(|r| (*r).clone()));
-    }
+    let reports = common::leave(&demo.calls, LEAVE_TIMEOUT).await;
+    let reports: Vec<Report> = reports.into_iter().flatten().map(|r| (*r).clone()).collect();
     let stats = demo.host.stats();
     demo.host.shutdown();
     let problem = problem(&reports, demo.calls.len());

@@ -13,6 +13,10 @@ use crate::media::video::device;
 /// Longest wait for a server, in ms.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Longest wait for the drivers of one kind of device.
+const DRIVER_TIMEOUT: Duration = Duration::from_secs(10);
+const NO_ANSWER: &str = "the driver does not answer";
+
 #[derive(Debug, Serialize)]
 struct Check {
     name: &'static str,
@@ -67,8 +71,10 @@ pub(super) fn run(args: &DoctorArgs) -> Result<(), Failure> {
 }
 
 fn cameras() -> Check {
-    let found: Vec<String> =
-        device::list_cameras().into_iter().map(|c| format!("{} ({:?})", c.name, c.state).to_lowercase()).collect();
+    let Some(found) = common::within(DRIVER_TIMEOUT, device::list_cameras) else {
+        return Check::bad("camera", NO_ANSWER, "unplug the camera and plug it in again, or restart the computer");
+    };
+    let found: Vec<String> = found.into_iter().map(|c| format!("{} ({:?})", c.name, c.state).to_lowercase()).collect();
     if found.is_empty() {
         Check::bad("camera", "none", "plug one in, or join without video")
     } else {
@@ -77,7 +83,10 @@ fn cameras() -> Check {
 }
 
 fn sound() -> [Check; 2] {
-    let devices = audio::list_devices();
+    let Some(devices) = common::within(DRIVER_TIMEOUT, audio::list_devices) else {
+        let hangs = |name| Check::bad(name, NO_ANSWER, "restart the sound system or the computer");
+        return [hangs("microphone"), hangs("speaker")];
+    };
     let names = |list: &[audio::AudioDevice]| list.iter().map(|d| d.name.clone()).collect::<Vec<_>>().join(", ");
     let check = |name, list: &[audio::AudioDevice], remedy| {
         if list.is_empty() { Check::bad(name, "none", remedy) } else { Check::fine(name, names(list)) }

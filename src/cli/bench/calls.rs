@@ -10,7 +10,7 @@ use super::super::args::Common;
 use super::super::{Failure, common, demo};
 use crate::call::process::ProcessMeter;
 use crate::call::report::Report;
-use crate::call::{Command, start};
+use crate::call::start;
 use crate::media::video::source::VideoMode;
 use crate::wire::netsim::Impairments;
 
@@ -82,10 +82,7 @@ async fn run(global: &Common, scenario: &Scenario, started: Instant) -> Result<V
     for call in &calls {
         reports.push(call.report().await);
     }
-    for call in &calls {
-        let _ = call.send(Command::Leave);
-        let _ = tokio::time::timeout(LEAVE_TIMEOUT, call.finished()).await;
-    }
+    drop(common::leave(&calls, LEAVE_TIMEOUT).await);
     demo.host.shutdown();
     let mut reports = reports.into_iter().flatten();
     let (Some(publisher), Some(viewer)) = (reports.next(), reports.next()) else {

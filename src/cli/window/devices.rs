@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
-use tokio::runtime::Runtime;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::{Desk, Shared, shown};
@@ -53,7 +53,7 @@ impl<T: Send + 'static> Held<T> {
     }
 
     /// Closes what is open, then opens what is wanted now: a driver gives a device to one reader only.
-    fn replace(self: &Arc<Self>, runtime: &Runtime, open: impl FnOnce(u64) -> Option<T> + Send + 'static) {
+    fn replace(self: &Arc<Self>, runtime: &Handle, open: impl FnOnce(u64) -> Option<T> + Send + 'static) {
         let wish = self.wish.fetch_add(1, Ordering::SeqCst) + 1;
         let held = Arc::clone(self);
         runtime.spawn_blocking(move || {
@@ -129,7 +129,7 @@ impl Desk {
         self.shared.lock().level.set_dbfs(f32::NEG_INFINITY);
         self.shared.set(|s| &mut s.microphone, state);
         let speaker = choice.speaker.as_deref().and_then(|s| s.parse().ok()).unwrap_or(SpeakerSink::Null);
-        let (shared, runtime) = (Arc::clone(&self.shared), self.runtime.handle().clone());
+        let (shared, runtime) = (Arc::clone(&self.shared), Handle::clone(&self.runtime));
         let held = Arc::clone(&self.previews.microphone);
         self.previews.microphone.replace(&self.runtime, move |wish| {
             // Without a microphone the speaker stays open all the same, to be tried.
@@ -309,11 +309,11 @@ mod tests {
             }
         };
         let quick = || Hanging(mpsc::sync_channel(1).1);
-        held.replace(&runtime, open("first", Hanging(waits)));
+        held.replace(runtime.handle(), open("first", Hanging(waits)));
         assert_eq!(seen.recv_timeout(Duration::from_secs(20)), Ok("first"));
         // The first does not close; both wishes return all the same, and neither has been carried out.
-        held.replace(&runtime, open("second", quick()));
-        held.replace(&runtime, open("third", quick()));
+        held.replace(runtime.handle(), open("second", quick()));
+        held.replace(runtime.handle(), open("third", quick()));
         assert!(seen.try_recv().is_err());
         go_on.send(()).expect("it waits");
         assert_eq!(seen.recv_timeout(Duration::from_secs(20)), Ok("third"));

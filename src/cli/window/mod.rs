@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::runtime::Runtime;
 use tracing::warn;
 
 use super::args::{Common, DemoArgs, MediaArgs};
@@ -76,10 +75,10 @@ pub(super) fn call(global: &Common, config: CallConfig, args: &MediaArgs, place:
             draw(&ending, snapshot).await;
             tokio::time::sleep(half).await;
             // Over already is what was wanted.
-            let _ = ending.send(Command::Leave);
+            let _ = ending.send_in_turn(Command::Leave).await;
         });
     }
-    let (report, runtime) = (handle.clone(), desk.runtime.handle().clone());
+    let (report, runtime) = (handle.clone(), Arc::clone(&desk.runtime));
     let close = args.seconds.is_some();
     if close {
         let watched = handle.clone();
@@ -90,10 +89,7 @@ pub(super) fn call(global: &Common, config: CallConfig, args: &MediaArgs, place:
         });
     }
     let result = open(desk, Start::Call(Box::new(Running(handle)), place), None);
-    let report = runtime.block_on(async {
-        let _ = report.send(Command::Leave);
-        tokio::time::timeout(GOOD_BYE, report.finished()).await.ok().flatten()
-    });
+    let report = runtime.block_on(common::leave(&[report], GOOD_BYE)).pop().flatten();
     if let Some(report) = report {
         common::save_report(args.stats_json.as_deref(), &*report)?;
     }
@@ -170,14 +166,7 @@ fn open(desk: Desk, start: Start, log: Option<FrameLog>) -> Result<(), Failure> 
         let mut state = shared.lock();
         (std::mem::take(&mut state.calls), state.host.take())
     };
-    runtime.block_on(async {
-        for call in &calls {
-            let _ = call.send(Command::Leave);
-        }
-        for call in &calls {
-            drop(tokio::time::timeout(GOOD_BYE, call.finished()).await);
-        }
-    });
+    drop(runtime.block_on(common::leave(&calls, GOOD_BYE)));
     if let Some(room) = room {
         room.shutdown();
     }
@@ -248,7 +237,7 @@ impl Shared {
 
 /// The rest of the program behind the window.
 struct Desk {
-    runtime: Arc<Runtime>,
+    runtime: Arc<common::Threads>,
     shared: Arc<Shared>,
     store: Store,
     settings: Settings,
