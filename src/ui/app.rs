@@ -103,7 +103,8 @@ impl App {
         }
         if let Some(next) = next {
             // Back at the start there is no way to a room that was left: it would stay open behind the user's back.
-            if matches!(next, Screen::Home(_)) && matches!(backend.room(), RoomState::Open { .. }) {
+            if matches!(next, Screen::Home(_)) && matches!(backend.room(), RoomState::Open { .. } | RoomState::Starting)
+            {
                 backend.stop_room();
             }
             self.screen = next;

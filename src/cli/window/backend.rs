@@ -79,6 +79,7 @@ impl Backend for Desk {
         s.mirror = preferences.mirror;
         self.save();
     }
+
     fn set_secret(&mut self, server: &str, secret: String) {
         let (secrets, server) = (Arc::clone(&self.secrets), server.to_owned());
         self.runtime.spawn_blocking(move || secrets.set(&server, &secret));
@@ -113,7 +114,11 @@ impl Backend for Desk {
     }
 
     fn start_room(&mut self, name: &str, port: u16) {
-        self.shared.change(|s| s.room = RoomState::Starting);
+        let wish = self.host.wish();
+        self.shared.change(|s| {
+            s.room = RoomState::Starting;
+            s.hosted_invitation = None;
+        });
         let port = if port == 0 { host::DEFAULT_PORT } else { port };
         let config = HostConfig {
             listen: ([0, 0, 0, 0], port).into(),
@@ -121,28 +126,27 @@ impl Backend for Desk {
             data_dir: self.store.folder().join("host"),
             ..HostConfig::default()
         };
-        let (shared, name) = (Arc::clone(&self.shared), name.to_owned());
-        self.runtime.spawn_blocking(move || {
-            let old = shared.lock().host.take();
-            if let Some(old) = old {
-                old.shutdown();
-            }
+        let (shared, held, name) = (Arc::clone(&self.shared), Arc::clone(&self.host), name.to_owned());
+        drop(self.host.carry_out(&self.runtime, wish, move || {
             let opened = host::start(config).and_then(|handle| Ok((handle.create_room(&name)?, handle)));
-            match opened {
-                Ok((invitation, handle)) => shared.change(|s| {
-                    let text = invitation.to_string();
-                    s.room = RoomState::Open {
-                        name,
-                        invitation: text.clone(),
-                        browser_link: None,
-                        port: handle.listen_addr().port(),
-                    };
-                    s.hosted_invitation = Some(text);
-                    s.host = Some(handle);
-                }),
-                Err(error) => shared.change(|s| s.room = RoomState::Failed(room_failure(&error))),
-            }
-        });
+            let (room, invitation, handle) = match opened {
+                Ok((invitation, handle)) => {
+                    let invitation = invitation.to_string();
+                    let port = handle.listen_addr().port();
+                    let room = RoomState::Open { name, invitation: invitation.clone(), browser_link: None, port };
+                    (room, Some(invitation), Some(handle))
+                }
+                Err(error) => (RoomState::Failed(room_failure(&error)), None, None),
+            };
+            shared.change(|s| {
+                // Stopped meanwhile, or started anew: what becomes of this one is not shown any more.
+                if held.is_newest(wish) {
+                    s.room = room;
+                    s.hosted_invitation = invitation;
+                }
+            });
+            handle
+        }));
     }
 
     fn room(&self) -> RoomState {
@@ -150,20 +154,14 @@ impl Backend for Desk {
     }
 
     fn stop_room(&mut self) {
-        let shared = Arc::clone(&self.shared);
-        self.runtime.spawn_blocking(move || {
-            let host = {
-                let mut state = shared.lock();
-                state.room = RoomState::None;
-                state.hosted_invitation = None;
-                state.host.take()
-            };
-            if let Some(host) = host {
-                host.shutdown();
-            }
-            shared.repaint();
+        let wish = self.host.wish();
+        self.shared.change(|s| {
+            s.room = RoomState::None;
+            s.hosted_invitation = None;
         });
+        drop(self.host.carry_out(&self.runtime, wish, || None));
     }
+
     fn wants_close(&self) -> bool {
         self.shared.close.load(Ordering::Acquire)
     }
@@ -194,4 +192,42 @@ impl Backend for Desk {
 
 fn room_failure(error: &HostError) -> Shown {
     Shown { key: error.key(), values: error.values(), detail: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::time::{Duration, Instant};
+
+    use clap::Parser as _;
+
+    use super::super::super::args::Cli;
+    use super::*;
+
+    #[test]
+    fn a_room_that_is_stopped_while_it_starts_does_not_open() {
+        crate::signaling::tls::install_crypto_provider();
+        let folder = tempfile::tempdir().expect("a folder");
+        let arguments = ["tertulia".as_ref(), "--config".as_ref(), folder.path().as_os_str()];
+        let mut desk = Desk::new(&Cli::parse_from(arguments).common, Instant::now()).expect("a desk");
+        let port = TcpListener::bind("0.0.0.0:0").and_then(|l| l.local_addr()).expect("a port").port();
+        let until = |what: &str, is_so: &dyn Fn() -> bool| {
+            let began = Instant::now();
+            while !is_so() {
+                assert!(began.elapsed() < Duration::from_secs(30), "{what}");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        };
+        // From one that has not begun to start to one that is open.
+        for wait_ms in [0, 2, 10, 50, 500] {
+            desk.start_room("room", port);
+            std::thread::sleep(Duration::from_millis(wait_ms));
+            desk.stop_room();
+            assert_eq!(desk.room(), RoomState::None);
+            until("it stays open", &|| desk.host.lock().is_none() && TcpListener::bind(("0.0.0.0", port)).is_ok());
+            assert_eq!(desk.room(), RoomState::None);
+        }
+        desk.start_room("room", port);
+        until("it does not open", &|| matches!(desk.room(), RoomState::Open { .. }));
+    }
 }

@@ -1,13 +1,14 @@
 //! Devices and screens for the window: listed, opened and closed in the background, so that a driver that hangs never hangs
 //! the window.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
+use super::held::Held;
 use super::{Desk, Shared, shown};
 use crate::call::view::{DeviceState, Failure as Shown};
 use crate::media::audio::{self, AudioConfig, AudioEngine, AudioError, AudioEvent, MicrophoneSource, SpeakerSink};
@@ -28,44 +29,6 @@ pub(super) struct Previews {
     slot: FrameSlot,
     camera: Arc<Held<Capture>>,
     microphone: Arc<Held<AudioEngine>>,
-}
-
-/// A device that only background tasks open and close. The newest wish wins; one that was overtaken does nothing.
-struct Held<T> {
-    wish: AtomicU64,
-    device: Mutex<Option<T>>,
-}
-
-impl<T> Default for Held<T> {
-    fn default() -> Self {
-        Self { wish: AtomicU64::new(0), device: Mutex::new(None) }
-    }
-}
-
-impl<T: Send + 'static> Held<T> {
-    /// Waits for a device that is being opened or closed: never on the window's thread.
-    fn lock(&self) -> MutexGuard<'_, Option<T>> {
-        self.device.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn is_newest(&self, wish: u64) -> bool {
-        self.wish.load(Ordering::SeqCst) == wish
-    }
-
-    /// Closes what is open, then opens what is wanted now: a driver gives a device to one reader only.
-    fn replace(self: &Arc<Self>, runtime: &Handle, open: impl FnOnce(u64) -> Option<T> + Send + 'static) {
-        let wish = self.wish.fetch_add(1, Ordering::SeqCst) + 1;
-        let held = Arc::clone(self);
-        runtime.spawn_blocking(move || {
-            let mut device = held.lock();
-            if held.is_newest(wish) {
-                *device = None;
-            }
-            if held.is_newest(wish) {
-                *device = open(wish);
-            }
-        });
-    }
 }
 
 impl Desk {
@@ -94,8 +57,8 @@ impl Desk {
 
     pub(super) fn close_preview(&mut self) {
         self.previews.choice = DeviceChoice::default();
-        self.previews.camera.replace(&self.runtime, |_| None);
-        self.previews.microphone.replace(&self.runtime, |_| None);
+        drop(self.previews.camera.replace(&self.runtime, || None));
+        drop(self.previews.microphone.replace(&self.runtime, || None));
         self.previews.slot.clear();
     }
 
@@ -106,18 +69,17 @@ impl Desk {
             Some(Err(error)) => (None, DeviceState::Failed(shown("dev.cam_none", error.to_string()))),
             Some(Ok(source)) => (Some(source), DeviceState::Opening),
         };
+        let held = Arc::clone(&self.previews.camera);
+        let wish = held.wish();
         self.shared.set(|s| &mut s.camera, state);
         let (shared, slot) = (Arc::clone(&self.shared), self.previews.slot.clone());
-        let held = Arc::clone(&self.previews.camera);
-        self.previews.camera.replace(&self.runtime, move |wish| {
+        drop(self.previews.camera.carry_out(&self.runtime, wish, move || {
             let source = wanted?;
             let events = Box::new(move |event: CaptureEvent| {
-                if held.is_newest(wish) {
-                    shared.set(|s| &mut s.camera, camera_state(event));
-                }
+                shared.set_if(|| held.is_newest(wish), |s| &mut s.camera, camera_state(event));
             });
             Some(Capture::open(&source, slot, events))
-        });
+        }));
     }
 
     fn preview_microphone(&mut self, choice: &DeviceChoice) {
@@ -126,12 +88,13 @@ impl Desk {
             Some(Err(error)) => (None, DeviceState::Failed(shown("dev.mic_none", error.to_string()))),
             Some(Ok(source)) => (Some(source), DeviceState::Opening),
         };
+        let held = Arc::clone(&self.previews.microphone);
+        let wish = held.wish();
         self.shared.lock().level.set_dbfs(f32::NEG_INFINITY);
         self.shared.set(|s| &mut s.microphone, state);
         let speaker = choice.speaker.as_deref().and_then(|s| s.parse().ok()).unwrap_or(SpeakerSink::Null);
         let (shared, runtime) = (Arc::clone(&self.shared), Handle::clone(&self.runtime));
-        let held = Arc::clone(&self.previews.microphone);
-        self.previews.microphone.replace(&self.runtime, move |wish| {
+        drop(self.previews.microphone.carry_out(&self.runtime, wish, move || {
             // Without a microphone the speaker stays open all the same, to be tried.
             let microphone = wanted.unwrap_or(MicrophoneSource::None);
             if microphone == MicrophoneSource::None && speaker == SpeakerSink::Null {
@@ -144,11 +107,12 @@ impl Desk {
                     Some(engine)
                 }
                 Err(error) => {
-                    shared.set(|s| &mut s.microphone, DeviceState::Failed(sound_failure(&error)));
+                    let failed = DeviceState::Failed(sound_failure(&error));
+                    shared.set_if(|| held.is_newest(wish), |s| &mut s.microphone, failed);
                     None
                 }
             }
-        });
+        }));
     }
 
     pub(super) fn play_test_tone(&self) {
@@ -247,10 +211,7 @@ async fn follow_microphone(
         let event = tokio::select! {
             event = events.recv() => event,
             _ = meter.tick() => {
-                let level = match held.device.try_lock() {
-                    Ok(engine) => engine.as_ref().map(|e| e.levels().captured_dbfs),
-                    Err(TryLockError::Poisoned(_) | TryLockError::WouldBlock) => None,
-                };
+                let level = held.glance(|engine| engine.levels().captured_dbfs);
                 if let Some(dbfs) = level.filter(|_| held.is_newest(wish)) {
                     let shown = shared.lock().level.clone();
                     // Drawn only when a mark of the meter changes.
@@ -268,58 +229,12 @@ async fn follow_microphone(
             AudioEvent::MicrophoneSilent => DeviceState::Failed(shown("dev.mic_silent", String::new())),
             _ => continue,
         };
-        if held.is_newest(wish) {
-            shared.set(|s| &mut s.microphone, state);
-        }
+        shared.set_if(|| held.is_newest(wish), |s| &mut s.microphone, state);
     }
 }
 
 impl Drop for Desk {
     fn drop(&mut self) {
         self.close_preview();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::mpsc;
-
-    use super::*;
-
-    /// A device whose driver takes its time to close: until it is told to go on.
-    struct Hanging(mpsc::Receiver<()>);
-
-    impl Drop for Hanging {
-        fn drop(&mut self) {
-            let _ = self.0.recv_timeout(Duration::from_secs(20));
-        }
-    }
-
-    #[test]
-    fn a_hanging_driver_holds_nobody_up_and_the_newest_wish_wins() {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().expect("threads");
-        let held: Arc<Held<Hanging>> = Arc::default();
-        let (go_on, waits) = mpsc::sync_channel(1);
-        let (opened, seen) = mpsc::sync_channel(8);
-        let open = |name: &'static str, device: Hanging| {
-            let opened = opened.clone();
-            move |_| {
-                opened.send(name).expect("listened to");
-                Some(device)
-            }
-        };
-        let quick = || Hanging(mpsc::sync_channel(1).1);
-        held.replace(runtime.handle(), open("first", Hanging(waits)));
-        assert_eq!(seen.recv_timeout(Duration::from_secs(20)), Ok("first"));
-        // The first does not close; both wishes return all the same, and neither has been carried out.
-        held.replace(runtime.handle(), open("second", quick()));
-        held.replace(runtime.handle(), open("third", quick()));
-        assert!(seen.try_recv().is_err());
-        go_on.send(()).expect("it waits");
-        assert_eq!(seen.recv_timeout(Duration::from_secs(20)), Ok("third"));
-        drop(runtime);
-        // The second was overtaken before it was opened, unless it was the one that waited for the close.
-        assert!(seen.try_iter().all(|name| name != "second"));
-        assert!(held.lock().is_some());
     }
 }

@@ -3,6 +3,7 @@
 mod backend;
 mod devices;
 mod entering;
+mod held;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -27,6 +28,7 @@ use crate::ui::bridge::{Call, Devices, Repaint, RoomState, Screens, Target};
 use crate::ui::pace::FrameLog;
 use devices::Previews;
 use entering::Running;
+use held::Held;
 
 /// How long a call may take to say good-bye when the window is closed.
 const GOOD_BYE: Duration = Duration::from_secs(3);
@@ -159,17 +161,15 @@ async fn draw(call: &CallHandle, path: Option<PathBuf>) {
 
 fn open(desk: Desk, start: Start, log: Option<FrameLog>) -> Result<(), Failure> {
     let (shared, runtime) = (Arc::clone(&desk.shared), Arc::clone(&desk.runtime));
+    let host = Arc::clone(&desk.host);
     let result = run(Box::new(desk), start, log)
         .map_err(|e| Failure::Failed(format!("no window could be opened: {e}; use --headless without a display")));
     // The window is gone; everybody in the calls is to hear that we left.
-    let (calls, room) = {
-        let mut state = shared.lock();
-        (std::mem::take(&mut state.calls), state.host.take())
-    };
+    let calls = std::mem::take(&mut shared.lock().calls);
     drop(runtime.block_on(common::leave(&calls, GOOD_BYE)));
-    if let Some(room) = room {
-        room.shutdown();
-    }
+    let closed = host.replace(&runtime, || None);
+    // A room that is still opening may take longer than anybody wants to wait; it ends with the process.
+    let _ = runtime.block_on(async { tokio::time::timeout(GOOD_BYE, closed).await });
     result
 }
 
@@ -193,7 +193,6 @@ struct State {
     microphone: DeviceState,
     level: Level,
     room: RoomState,
-    host: Option<host::Handle>,
     hosted_invitation: Option<String>,
     calls: Vec<CallHandle>,
 }
@@ -222,8 +221,16 @@ impl Shared {
 
     /// Puts a new value into its place, and draws only if it differs from what was there.
     fn set<T: PartialEq>(&self, place: impl FnOnce(&mut State) -> &mut T, value: T) {
+        self.set_if(|| true, place, value);
+    }
+
+    /// The same for what is told by somebody whose word may count no more: asked while nobody else can write.
+    fn set_if<T: PartialEq>(&self, counts: impl FnOnce() -> bool, place: impl FnOnce(&mut State) -> &mut T, value: T) {
         let changed = {
             let mut state = self.lock();
+            if !counts() {
+                return;
+            }
             let old = place(&mut state);
             let changed = *old != value;
             *old = value;
@@ -247,6 +254,9 @@ struct Desk {
     started: Instant,
     global: Common,
     previews: Previews,
+    /// The room that this computer hosts.
+    host: Arc<Held<host::Handle>>,
+    saved: Arc<Held<()>>,
 }
 
 impl Desk {
@@ -279,6 +289,8 @@ impl Desk {
             started,
             global: global.clone(),
             previews: Previews::default(),
+            host: Arc::default(),
+            saved: Arc::default(),
         })
     }
 
@@ -294,11 +306,13 @@ impl Desk {
 
     fn save(&self) {
         let (store, settings) = (self.store.clone(), self.settings.clone());
-        self.runtime.spawn_blocking(move || {
+        // In turn: an older state must not be written over a newer one.
+        drop(self.saved.replace(&self.runtime, move || {
             if let Err(error) = store.save(&settings) {
                 warn!(%error, "settings not saved");
             }
-        });
+            None
+        }));
     }
 }
 
