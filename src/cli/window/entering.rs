@@ -3,8 +3,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tracing::warn;
+use tokio::runtime::Handle;
 
+use super::running::{Pending, Running};
 use super::{Desk, Failure, Shown, common, shown};
 use crate::call::view::{Connection, JoinStep, View};
 use crate::call::{self, CallConfig, CallHandle, Command, MediaChoice, VideoInput};
@@ -18,29 +19,13 @@ use crate::ui::bridge::{Call, JoinRequest, Target};
 
 /// A keyring that has not answered by then is taken for one without the secret.
 const KEYRING: Duration = Duration::from_secs(5);
-/// Commands given before the call has begun; a person cannot give more.
-const EARLY: usize = 64;
-
-pub(super) struct Running(pub(super) CallHandle);
-
-impl Call for Running {
-    fn send(&self, command: Command) {
-        if let Err(error) = self.0.send(command) {
-            warn!(%error, "command not taken");
-        }
-    }
-
-    fn view(&self) -> Arc<View> {
-        self.0.view()
-    }
-}
 
 /// A call that has not begun yet, and may never begin: then its view says why.
 #[derive(Clone)]
 struct Entering(Arc<Mutex<Stage>>);
 
 enum Stage {
-    Waiting { view: Arc<View>, early: Vec<Command> },
+    Waiting { view: Arc<View>, early: Pending },
     Begun(Running),
     Over(Arc<View>),
 }
@@ -64,8 +49,8 @@ impl Entering {
         let mut stage = self.lock();
         let Stage::Waiting { early, .. } = &mut *stage else { return None };
         let handle = call::start(config);
-        let running = Running(handle.clone());
-        for command in early.drain(..) {
+        let running = Running::new(handle.clone(), &Handle::current());
+        while let Some(command) = early.next() {
             running.send(command);
         }
         *stage = Stage::Begun(running);
@@ -85,11 +70,7 @@ impl Call for Entering {
             stage @ Stage::Waiting { .. } if matches!(command, Command::Leave) => {
                 *stage = over(Connection::Ended { reason: "disconnect".to_owned() });
             }
-            Stage::Waiting { early, .. } => {
-                if early.len() < EARLY {
-                    early.push(command);
-                }
-            }
+            Stage::Waiting { early, .. } => early.keep(command),
         }
     }
 
@@ -104,7 +85,7 @@ impl Call for Entering {
 impl Desk {
     pub(super) fn enter(&mut self, request: JoinRequest) -> Box<dyn Call> {
         let view = View { connection: Connection::Joining(JoinStep::Reaching), ..View::default() };
-        let call = Entering(Arc::new(Mutex::new(Stage::Waiting { view: Arc::new(view), early: Vec::new() })));
+        let call = Entering(Arc::new(Mutex::new(Stage::Waiting { view: Arc::new(view), early: Pending::default() })));
         let mut place = match self.place_of(&request.target) {
             Ok(place) => place,
             Err(failure) => {
@@ -200,7 +181,7 @@ mod tests {
     use super::*;
 
     fn waiting() -> Entering {
-        Entering(Arc::new(Mutex::new(Stage::Waiting { view: Arc::new(View::default()), early: Vec::new() })))
+        Entering(Arc::new(Mutex::new(Stage::Waiting { view: Arc::new(View::default()), early: Pending::default() })))
     }
 
     #[test]
@@ -214,14 +195,16 @@ mod tests {
     }
 
     #[test]
-    fn early_commands_are_kept_in_order_and_bounded() {
+    fn early_commands_wait_and_the_newest_counts() {
         let call = waiting();
-        for n in 0..2 * EARLY {
-            call.send(Command::MuteAudio(n % 2 == 0));
+        for muted in [true, false, true] {
+            call.send(Command::MuteAudio(muted));
+            call.send(Command::MuteVideo(!muted));
         }
-        let Stage::Waiting { early, .. } = &*call.lock() else { panic!("it has not begun") };
-        assert_eq!(early.len(), EARLY);
-        assert_eq!(early.first(), Some(&Command::MuteAudio(true)));
+        let Stage::Waiting { early, .. } = &mut *call.lock() else { panic!("it has not begun") };
+        assert_eq!(early.next(), Some(Command::MuteAudio(true)));
+        assert_eq!(early.next(), Some(Command::MuteVideo(false)));
+        assert_eq!(early.next(), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod backend;
 mod devices;
 mod entering;
 mod held;
+mod running;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -27,8 +28,8 @@ use crate::ui::app::{Start, run};
 use crate::ui::bridge::{Call, Devices, Repaint, RoomState, Screens, Target};
 use crate::ui::pace::FrameLog;
 use devices::Previews;
-use entering::Running;
 use held::Held;
+use running::Running;
 
 /// How long a call may take to say good-bye when the window is closed.
 const GOOD_BYE: Duration = Duration::from_secs(3);
@@ -90,7 +91,7 @@ pub(super) fn call(global: &Common, config: CallConfig, args: &MediaArgs, place:
             shared.close_window();
         });
     }
-    let result = open(desk, Start::Call(Box::new(Running(handle)), place), None);
+    let result = open(desk, Start::Call(Box::new(Running::new(handle, &runtime)), place), None);
     let report = runtime.block_on(common::leave(&[report], GOOD_BYE)).pop().flatten();
     if let Some(report) = report {
         common::save_report(args.stats_json.as_deref(), &*report)?;
@@ -121,7 +122,7 @@ pub(super) fn demo(global: &Common, args: &DemoArgs, mode: VideoMode, started: I
             shared.close_window();
         });
     }
-    open(desk, Start::Call(Box::new(Running(first)), Target::Hosted { name: "demo".to_owned() }), None)?;
+    open(desk, Start::Call(Box::new(Running::new(first, &runtime)), Target::Hosted { name: "demo".to_owned() }), None)?;
     runtime.block_on(demo::finish(demo, args, true))
 }
 
