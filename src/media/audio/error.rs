@@ -100,7 +100,7 @@ mod tests {
             AudioError::MicrophoneBusy { device: "USB".to_owned(), detail: detail() },
             AudioError::NoSpeaker { detail: detail() },
             AudioError::SpeakerBusy { device: "USB".to_owned(), detail: detail() },
-            AudioError::File { path: "/home/me/a.wav".to_owned(), detail: detail() },
+            AudioError::File { path: "sounds/a.wav".to_owned(), detail: detail() },
             AudioError::Codec(detail()),
         ];
         let mut keys: Vec<&str> = all.iter().map(AudioError::key).collect();
