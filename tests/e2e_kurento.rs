@@ -9,30 +9,10 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use e2e_support::{Participant, SECRET, SOON, live, tone_is, tone_of, wait};
+use kurento_support::client::{join, published_bps, requested, sent, watch};
 use kurento_support::media::{Person, judge};
 use kurento_support::{ROOM, Script, Server};
 use serde_json::{Value, json};
-
-/// Joins over REST with the pattern at 320×180, 30 pictures a second.
-fn join(server: &Server, name: &str, id: u8, more: &[&str]) -> Participant {
-    let camera = format!("pattern:{id}:320x180@30");
-    let rest = Participant::secret_options(ROOM);
-    Participant::join(
-        name,
-        id,
-        &server.url(),
-        &[&rest[..], &["--camera", &camera, "--microphone", "tone"], more].concat(),
-    )
-}
-
-fn watch(server: &Server, more: &[&str]) -> Participant {
-    let rest = Participant::secret_options(ROOM);
-    Participant::join_with("watcher", &server.url(), &[&rest[..], more].concat(), |_| {})
-}
-
-fn sent(report: &Value) -> &Value {
-    report["streams"].as_array().unwrap().iter().find(|s| s["direction"] == "send").expect("an own stream")
-}
 
 /// Both ways at once: what the client publishes is judged by the server, what the server's person sends by the client's report.
 #[test]
@@ -82,24 +62,6 @@ fn pictures_and_sound_go_both_ways() {
     let last: Vec<&Value> = said.iter().rev().take(2).rev().copied().collect();
     assert_eq!(last[0]["method"], "leaveRoom", "{last:?}");
     assert_eq!(last[1], &json!({"close": 4102, "reason": "Connection closed by client"}));
-}
-
-fn requested(server: &Server, who: &str) -> Vec<String> {
-    let log = server.log().into_iter().filter(|e| e.from_client && e.who == who);
-    log.filter_map(|e| Some(e.what["method"].as_str()?.to_owned())).collect()
-}
-
-/// Bits a second that the server gets of a client's pictures.
-fn published_bps(server: &Server, who: &str, over: Duration) -> f64 {
-    let leg = server.leg(who, who);
-    let bytes = || {
-        let packets = leg.other.packets.lock().unwrap();
-        let video = packets.iter().filter(|(k, _)| *k == rtc::rtp_transceiver::rtp_sender::RtpCodecKind::Video);
-        video.map(|(_, p)| p.payload.len()).sum::<usize>()
-    };
-    let (before, since) = (bytes(), Instant::now());
-    std::thread::sleep(over);
-    (bytes() - before) as f64 * 8.0 / since.elapsed().as_secs_f64()
 }
 
 /// The other way to subscribe, also when a transport has to be made anew.
@@ -182,95 +144,6 @@ fn key_frames_and_bandwidth_as_a_kurento_asks_for_them() {
     assert!(frames.sizes.contains(&(640, 360)) && frames.sizes.len() > 1, "smaller at 300 kbit/s: {frames:?}");
     a.leave();
     b.leave();
-}
-
-/// Kurento passes no subscriber's request on: only a new subscription brings the key frame; but not one after the other for ever.
-#[test]
-fn a_stream_without_a_key_frame_is_subscribed_anew() {
-    let server = Server::start(Script::default(), SECRET);
-    server.shared.script.no_key_frames.store(true, Ordering::Relaxed);
-    server.add("Bob", Some(Person::new(7)), json!({}));
-    let mut client = watch(&server, &[]);
-    let me = client.connection_id();
-    let subscribed = wait("the subscription", SOON, || {
-        server.log().into_iter().find(|e| e.from_client && e.what["method"] == "receiveVideoFrom")
-    });
-    let first = wait("a new transport", SOON, || server.requests(&me, "reconnectStream").first().cloned());
-    let after = subscribed.at.elapsed();
-    assert!((Duration::from_secs(2)..Duration::from_secs(4)).contains(&after), "{after:?}");
-    assert!(first["params"]["sdpOffer"].is_string() && first["params"]["sdpString"].is_null(), "{first}");
-    std::thread::sleep(Duration::from_secs(14));
-    let times = server.requests(&me, "reconnectStream").len();
-    assert!((3..=4).contains(&times), "{times} new transports within 17 s");
-    server.shared.script.no_key_frames.store(false, Ordering::Relaxed);
-    client.sees(7);
-    client.leave();
-}
-
-/// Nothing comes and nothing is to come: no reason for a new transport. Nothing comes although it should: one, then patience.
-#[test]
-fn silent_streams_are_left_alone() {
-    let server = Server::start(Script::default(), SECRET);
-    let muted = Person::new(7);
-    muted.switches.camera_off.store(true, Ordering::Relaxed);
-    server.add("Bob", Some(muted), json!({"videoActive": false}));
-    // As an unreachable camera of the server's: announced, and never a packet.
-    server.add("Cid", None, json!({"typeOfVideo": "IPCAM", "frameRate": null, "videoDimensions": null}));
-    let mut client = watch(&server, &[]);
-    let me = client.connection_id();
-    let deadline = Instant::now() + Duration::from_secs(15);
-    wait("the sound", SOON, || {
-        let report = client.report();
-        let all = report["streams"].as_array().unwrap().clone();
-        all.iter().any(|s| s["connection_id"] == "con_Bob" && tone_is(s, tone_of(7))).then_some(())
-    });
-    std::thread::sleep(deadline.saturating_duration_since(Instant::now()));
-    let again = server.requests(&me, "reconnectStream");
-    let of = |who: &str| again.iter().filter(|r| r["params"]["stream"].as_str().unwrap().ends_with(who)).count();
-    assert_eq!((of("con_Bob"), of("con_Cid")), (0, 1), "{again:?}");
-    // The camera goes on: its key frame is the first packet, for the publisher's encoder begins.
-    let switches = server.switches("Bob");
-    switches.key_frame.store(true, Ordering::Relaxed);
-    switches.camera_off.store(false, Ordering::Relaxed);
-    server.change("Bob", "videoActive", &json!(true), "publishVideo");
-    client.sees(7);
-    assert_eq!(server.requests(&me, "reconnectStream").len(), 1);
-    client.leave();
-}
-
-/// Every candidate of the server comes before the answer it belongs to; then none comes at all.
-#[test]
-fn candidates_too_early_or_never() {
-    let server = Server::start(Script::default(), SECRET);
-    server.shared.script.candidates_first.store(true, Ordering::Relaxed);
-    server.add("Bob", Some(Person::new(7)), json!({}));
-    let mut client = join(&server, "Ada", 3, &[]);
-    client.sees(7);
-    client.stream_id();
-    let me = client.connection_id();
-    assert!(!server.leg(&me, &me).component_two_was_used());
-    server.shared.script.no_candidates.store(true, Ordering::Relaxed);
-    server.add("Cid", Some(Person::new(9)), json!({}));
-    client.sees(9);
-    // Both ways anew: the stream keeps its id, and its subscribers their picture.
-    let mut other = watch(&server, &[]);
-    other.sees(3);
-    let stream_id = client.stream_id();
-    server.cut(&me, &me);
-    let again = wait("the publication anew", SOON, || server.requests(&me, "reconnectStream").first().cloned());
-    assert_eq!(
-        (again["params"]["stream"].as_str(), &again["params"]["sdpOffer"]),
-        (Some(stream_id.as_str()), &Value::Null)
-    );
-    assert!(again["params"]["sdpString"].as_str().unwrap().contains("a=sendonly"));
-    other.sees(3);
-    assert_eq!(server.requests(&me, "publishVideo").len(), 1);
-    server.cut(&me, "con_Bob");
-    client.sees(7);
-    let last = server.requests(&me, "reconnectStream").pop().unwrap();
-    assert!(last["params"]["sdpOffer"].as_str().unwrap().contains("a=recvonly"), "{last}");
-    client.leave();
-    other.leave();
 }
 
 /// Streams of one kind, both ways, and what is said about them.
@@ -390,46 +263,6 @@ fn changes_of_streams_and_the_end() {
     assert!(!requested(&server, &me).contains(&"leaveRoom".to_owned()), "an evicted client says nothing");
 }
 
-/// Pictures get lost and nothing repairs them: Kurento is asked for repeats for seconds, then only a new subscription helps.
-#[test]
-fn a_loss_that_nothing_repairs() {
-    let server = Server::start(Script::default(), SECRET);
-    server.add("Bob", Some(Person::new(7)), json!({}));
-    let mut client = watch(&server, &[]);
-    client.sees(7);
-    let me = client.connection_id();
-    server.shared.script.lose_pictures.store(true, Ordering::Relaxed);
-    std::thread::sleep(Duration::from_millis(400));
-    server.shared.script.lose_pictures.store(false, Ordering::Relaxed);
-    let lost = Instant::now();
-    wait("a new transport", SOON, || server.requests(&me, "reconnectStream").first().cloned());
-    let after = lost.elapsed();
-    assert!((Duration::from_secs(5)..Duration::from_secs(10)).contains(&after), "{after:?}");
-    client.sees(7);
-    assert_eq!(server.requests(&me, "reconnectStream").len(), 1);
-    client.leave();
-}
-
-/// A tile that was hidden is not decoded; shown again, it needs a key frame, for which asking is no use.
-#[test]
-fn a_tile_that_is_shown_again() {
-    let server = Server::start(Script::default(), SECRET);
-    server.add("Bob", Some(Person::new(7)), json!({}));
-    let mut client = watch(&server, &[]);
-    let stream_id = client.sees(7)["stream_id"].clone();
-    let me = client.connection_id();
-    client.tell(&json!({"do": "tile", "stream_id": stream_id, "size": "0x0"}));
-    std::thread::sleep(Duration::from_secs(3));
-    assert!(server.requests(&me, "reconnectStream").is_empty(), "nobody looks");
-    let before = client.frames_read(7);
-    client.tell(&json!({"do": "tile", "stream_id": stream_id, "size": "320x180"}));
-    let shown = Instant::now();
-    wait("the picture", SOON, || (client.frames_read(7) > before).then_some(()));
-    assert!(shown.elapsed() < Duration::from_millis(1_500), "{:?}", shown.elapsed());
-    assert_eq!(server.requests(&me, "reconnectStream").len(), 1);
-    client.leave();
-}
-
 /// The relay that the answer to the join names, with its credentials, as `openvidu-server` makes them.
 #[test]
 fn candidates_of_the_relay_are_offered() {
@@ -483,33 +316,6 @@ impl Drop for Ended {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-/// The socket breaks and the media do not: nothing is renegotiated, and nobody notices.
-#[test]
-fn a_socket_that_breaks_while_media_flow() {
-    let server = Server::start(Script::default(), SECRET);
-    server.add("Bob", Some(Person::new(7)), json!({}));
-    let mut client = join(&server, "Ada", 3, &[]);
-    client.sees(7);
-    client.stream_id();
-    let me = client.connection_id();
-    server.pull_cables();
-    client.named("reconnected");
-    let resumed = server.log().into_iter().find(|e| e.what["method"] == "connect").expect("a resume");
-    assert_eq!(resumed.what["params"]["reconnect"], true);
-    // A mute that follows arrives over the new socket.
-    client.tell(&json!({"do": "mute", "audio": true}));
-    wait("the mute", SOON, || server.requests(&me, "streamPropertyChanged").pop());
-    client.tell(&json!({"do": "mute", "audio": false}));
-    server.change("Bob", "audioActive", &json!(false), "publishAudio");
-    client.event("a notification", |e| e["event"] == "streamPropertyChanged" && e["property"] == "audioActive");
-    server.change("Bob", "audioActive", &json!(true), "publishAudio");
-    client.sees(7);
-    assert_eq!((client.connection_id(), server.requests(&me, "reconnectStream").len()), (me.clone(), 0));
-    let judgement = judge(&server.leg(&me, &me).other.packets.lock().unwrap().clone());
-    assert_eq!((judgement.key_frames, judgement.unreadable), (1, 0), "{judgement:?}");
-    assert_eq!(client.leave().report["connection"]["reconnects"], 1);
 }
 
 /// Joined with everything off, taken in part, then whole.
