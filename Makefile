@@ -3,7 +3,10 @@ CARGO ?= cargo
 SECONDS_SHOWN ?= 30
 export CARGO_TERM_COLOR ?= never
 
-.PHONY: demo test mute-proof run lint bench figures pictures deps deps-test browser-tests clean
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS = video_payload video_receiver audio_jitter congestion sdp frames
+
+.PHONY: fuzz demo test mute-proof run lint bench figures pictures deps deps-test browser-tests clean
 
 deps:
 	@sh packaging/deps.sh build
@@ -46,6 +49,12 @@ mute-proof:
 browser-tests: deps-test
 	$(CARGO) build --locked
 	cd tests/browser && npm ci --no-audit --no-fund --ignore-scripts && TERTULIA_BIN=$(CURDIR)/target/debug/tertulia node --test call.test.mjs
+
+# Needs `cargo install cargo-fuzz`; what it finds goes into tests/fuzz/corpus, which tests/fuzz_corpus.rs plays back.
+fuzz:
+	@for target in $(FUZZ_TARGETS); do \
+	  cargo fuzz run --fuzz-dir tests/fuzz --sanitizer none $$target tests/fuzz/corpus/$$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	done
 
 bench: deps
 	$(CARGO) build --release --locked
