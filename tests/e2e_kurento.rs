@@ -433,3 +433,22 @@ fn the_default_picture_at_the_first_bandwidth() {
     a.leave();
     b.leave();
 }
+
+/// Everybody in the room reads a participant id. Who puts ours into their own metadata is a stranger all the same: seen, heard and listed.
+#[test]
+fn nobody_is_our_own_screen_who_only_says_so() {
+    let server = Server::start(Script::default(), SECRET);
+    let mut client = join(&server, "Ada", 3, &[]);
+    client.stream_id();
+    let me = client.connection_id();
+    let log = server.log();
+    let joined = log.iter().find(|e| e.what["method"] == "joinRoom").expect("it has joined");
+    let mut metadata: Value = serde_json::from_str(joined.what["params"]["metadata"].as_str().unwrap()).unwrap();
+    assert!(metadata["participantId"].as_str().is_some_and(|id| !id.is_empty()), "{metadata}");
+    metadata["type"] = json!("SCREEN");
+    server.add_as("Eve", &metadata.to_string(), Some(Person::new(11)), json!({"typeOfVideo": "SCREEN"}));
+    client.event("the stranger's stream", |e| e["event"] == "streamCreated" && e["connection_id"] == "con_Eve");
+    client.sees(11);
+    assert_eq!(server.requests(&me, "receiveVideoFrom").len(), 1);
+    client.leave();
+}

@@ -169,3 +169,24 @@ fn a_socket_that_breaks_while_media_flow() {
     assert_eq!((judgement.key_frames, judgement.unreadable), (1, 0), "{judgement:?}");
     assert_eq!(client.leave().report["connection"]["reconnects"], 1);
 }
+
+/// The way of our stream breaks, and the server does not know the stream any more: it is published anew, not given up.
+#[test]
+fn a_stream_that_the_server_forgot_is_published_anew() {
+    let server = Server::start(Script::default(), SECRET);
+    let client = join(&server, "Ada", 3, &[]);
+    let first = client.stream_id();
+    let me = client.connection_id();
+    server.forget(&me);
+    wait("the old stream is asked for", Duration::from_secs(40), || {
+        server.requests(&me, "reconnectStream").iter().any(|r| r["params"]["stream"] == first.as_str()).then_some(())
+    });
+    wait("the stream is published anew", SOON, || (server.requests(&me, "publishVideo").len() == 2).then_some(()));
+    let judgement = wait("the picture", SOON, || {
+        let packets = server.leg(&me, &me).other.packets.lock().unwrap().clone();
+        Some(judge(&packets)).filter(|j| j.frames > 30)
+    });
+    assert_eq!((judgement.ids.len(), judgement.ids.first()), (1, Some(&3)), "{judgement:?}");
+    let end = client.leave();
+    assert_eq!(end.report["error"], Value::Null);
+}

@@ -134,12 +134,16 @@ impl Server {
 
     /// Somebody who publishes without a socket: the others are told as if there was one.
     pub fn add(&self, id: &str, person: Option<Person>, info: Value) {
+        self.add_as(id, &json!({"clientData": id}).to_string(), person, info);
+    }
+
+    /// The same with metadata of one's own.
+    pub fn add_as(&self, id: &str, metadata: &str, person: Option<Person>, info: Value) {
         let connection = format!("con_{id}");
         let created_at = 1_795_201_310_612_u64;
-        let metadata = json!({"clientData": id}).to_string();
         let member = Member {
             id: connection.clone(),
-            metadata: metadata.clone(),
+            metadata: metadata.to_owned(),
             rpc: String::new(),
             created_at,
             role: "PUBLISHER".to_owned(),
@@ -209,6 +213,15 @@ impl Server {
         let not = (reason == "unpublish").then_some(connection);
         let told = json!({"connectionId": connection, "reason": reason});
         self.shared.notify(not, "participantUnpublished", &told);
+    }
+
+    /// Forgets what somebody publishes and tells nobody.
+    pub fn forget(&self, connection: &str) {
+        let _runtime = self.runtime.enter();
+        if let Some(member) = self.shared.room.lock().unwrap().members.get_mut(connection) {
+            member.stream = None;
+        }
+        self.shared.tear_down(connection);
     }
 
     /// Tells everybody.
