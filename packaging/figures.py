@@ -41,6 +41,20 @@ if window:
     f7, f21 = load("f-start.json")["figures"], load("f-tiles.json")["figures"]
     print(f"| F7 | `bench start`: cold start to a usable window under software GL, {f7['starts']} starts | p50 {f7['p50_ms']:.0f} ms, worst {f7['worst_ms']} ms | ≤ 600 ms |")
     print(f"| F21 | `bench tiles`: {f21['tiles']} tiles at 30 fps, 1280x800, software GL | slowest tile {f21['slowest_tile_fps']} fps, {f21['cores']} core, window's thread p50 {f21['ui_ms_p50']} ms, p99 {f21['ui_ms_p99']} ms a frame; {f21['resting_frames_a_second']} repaints a second at rest | ≥ 29 fps, ≤ 0.6 core, p99 ≤ 6 ms, ≤ 1 |")
+if os.path.exists(os.path.join(folder, "f-client.json")):
+    client = load("f-client.json")["figures"]
+    side, bare = client["window"], client["headless"]
+    ranges = {name: f"{min(side[name]):.2f} to {max(side[name]):.2f}" if side[name] else "not compared" for name in ("cpu_ratios", "memory_ratios")}
+    print(
+        f"| F11 | `bench client`: 720p30 sent and received in a window under software GL, beside Chromium with openvidu-browser in the same room, {len(side['samples'])} pairs "
+        f"| {side['cores']:.2f} core and {side['pss_mib']:.0f} MiB, Chromium {side['chromium_cores'] or 0:.2f} core and {side['chromium_pss_mib'] or 0:.0f} MiB; "
+        f"ratios {side['cpu_ratio']} ({ranges['cpu_ratios']}) and {side['memory_ratio']} ({ranges['memory_ratios']}) | ≤ 0.6 and ≤ 0.3 |"
+    )
+    print(f"| F12 | same without a window: what is not encoder or decoder | {bare['not_codec_cores'] * 100:.1f} % of a core ({bare['cores'] * 100:.1f} % in all) | ≤ 6 % |")
+    for name, idle in client["idle"].items():
+        print(
+            f"| F20 | same, nobody sends, {name} | {idle['cores'] * 100:.1f} % of a core, busiest thread {idle['busiest_thread']} wakes {idle['busiest_thread_wakeups_a_second']:.0f} times a second | ≤ 3 %, no timer above 10 Hz |"
+        )
 hd = load("f-latency.json")["figures"]
 print(f"| F8 | `bench latency`: 720p30, clean link, {hd['seconds']} s: capture to ready | p50 {hd['latency_ms_p50']:.0f} ms, p95 {hd['latency_ms_p95']:.0f} ms | p50 ≤ 40, p95 ≤ 70 ms |")
 print(f"| F10 | same: first frame to 720p | {hd['time_to_720p_ms']} ms, target {hd['target_bitrate_bps'] / 1000:.0f} kbit/s at the end | ≤ 1 s |")

@@ -12,7 +12,7 @@ run $tertulia bench sfu --json artefacts/f-sfu.json
 run $tertulia bench latency --json artefacts/f-latency.json
 run $tertulia bench network --json artefacts/f-network.json
 # The window's figures need a display; a virtual one, drawn by the processor, is what they are asked for on.
-rm -f artefacts/f-start.json artefacts/f-tiles.json
+rm -f artefacts/f-start.json artefacts/f-tiles.json artefacts/f-client.json
 if command -v Xvfb >/dev/null 2>&1; then
   screen=$(mktemp)
   Xvfb -displayfd 3 -screen 0 1280x800x24 -nolisten tcp 3>"$screen" >/dev/null 2>&1 &
@@ -30,6 +30,11 @@ if command -v Xvfb >/dev/null 2>&1; then
   unset WAYLAND_DISPLAY
   run $tertulia bench start --json artefacts/f-start.json
   run $tertulia bench tiles --json artefacts/f-tiles.json --config artefacts/f-settings
+  # Chromium is measured beside it where it is there, with the library in the version that the browser tests name.
+  if command -v chromium >/dev/null 2>&1 && [ ! -d tests/browser/node_modules ]; then
+    (cd tests/browser && npm ci --no-audit --no-fund --ignore-scripts >/dev/null)
+  fi
+  run $tertulia bench client --json artefacts/f-client.json
 else
   echo "no Xvfb (make deps-test installs it): the window's figures are left out" >&2
 fi
