@@ -6,6 +6,7 @@
 
 pub mod netsim;
 mod packet;
+mod quiet;
 mod registry;
 mod responder;
 mod rtcp_to_app;
@@ -14,6 +15,7 @@ mod shared;
 mod stamp;
 
 pub use packet::{from_rtp, to_rtp};
+pub use quiet::Quiet;
 pub use registry::{receiving, sending};
 pub use responder::Responder;
 pub use rtcp_to_app::RtcpToApp;

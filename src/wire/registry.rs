@@ -7,7 +7,8 @@ use rtc::interceptor::{ReceiverReportBuilder, Registry, SenderReportBuilder, Slo
 use crate::rtp::congestion::Bounds;
 
 use super::{
-    RTCP_TO_APP_SLOT, RTX_UNWRAP_SLOT, Responder, RtcpToApp, RtxUnwrap, STAMP_SLOT, Stamp, StampConfig, WireHandle,
+    Quiet, RTCP_TO_APP_SLOT, RTX_UNWRAP_SLOT, Responder, RtcpToApp, RtxUnwrap, STAMP_SLOT, Stamp, StampConfig,
+    WireHandle,
 };
 
 /// Receiver and sender reports.
@@ -36,7 +37,7 @@ pub fn receiving(handle: &WireHandle) -> Registry {
     common(handle)
         .with(Slot::from(STAMP_SLOT), Stamp::new(StampConfig::default(), handle.clone()))
         .with(Slot::from(RTX_UNWRAP_SLOT), RtxUnwrap::new(handle.clone()))
-        .with(Slot::TwccReceiver, TwccReceiverBuilder::new().with_interval(TWCC_INTERVAL).build())
+        .with(Slot::TwccReceiver, Quiet::new(TwccReceiverBuilder::new().with_interval(TWCC_INTERVAL).build()))
 }
 
 fn common(handle: &WireHandle) -> Registry {

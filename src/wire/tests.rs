@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use rtc::interceptor::{
     Attribute, AttributedPacket, Interceptor, NackResponderBuilder, Packet, RTCPFeedback, RTPHeaderExtension, Registry,
-    Slot, StreamInfo, TaggedPacket,
+    Slot, StreamInfo, TaggedPacket, TwccReceiverBuilder,
 };
 use rtc::rtcp::payload_feedbacks::full_intra_request::FullIntraRequest;
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
@@ -352,6 +352,28 @@ fn feedback_raises_the_rate_and_a_probe_is_filled_with_repeats() {
     };
     chain.handle_read(tagged(Packet::Rtcp(vec![Box::new(feedback)]), start + 20 * MS)).unwrap();
     assert!(handle.allowance().unwrap().target_bps > 2.5e6, "{:?}", handle.allowance());
+}
+
+#[test]
+fn feedback_is_written_while_packets_come_and_no_timer_runs_while_none_do() {
+    let start = Instant::now();
+    let mut quiet = Quiet::new(TwccReceiverBuilder::new().with_interval(50 * MS).build());
+    quiet.bind_remote_stream(&stream(&[(TRANSPORT_CC_URI, 3)]));
+    assert_eq!(quiet.poll_timeout(), None);
+    for turn in 0..2 {
+        let now = start + turn * Duration::from_secs(60);
+        let mut packet = from_rtp(media(7));
+        packet.header.set_extension(3, Bytes::copy_from_slice(&(turn as u16).to_be_bytes())).unwrap();
+        quiet.handle_read(tagged(Packet::Rtp(packet), now)).unwrap();
+        let due = quiet.poll_timeout().expect("there is something to tell");
+        assert!(due <= now + 50 * MS);
+        quiet.handle_timeout(now + 50 * MS).unwrap();
+        let told = quiet.poll_write().expect("feedback");
+        assert!(
+            matches!(&told.message.packet, Packet::Rtcp(list) if list.iter().any(|p| p.as_any().is::<TransportLayerCc>()))
+        );
+        assert_eq!((quiet.poll_timeout(), quiet.poll_write().is_none()), (None, true));
+    }
 }
 
 #[test]
