@@ -13,8 +13,9 @@ use rtc::rtp_transceiver::rtp_sender::{
 use webrtc::peer_connection::MediaEngine;
 
 /// Bounds of the rate where there is transport-wide feedback. The encoder takes 2.5 Mbit/s at most; sound, headers and some
-/// repeats come on top, and more would only be probed in vain.
-pub(super) const BOUNDS: Bounds = Bounds { start_bps: 1_000_000.0, min_bps: 100_000.0, max_bps: 3_000_000.0 };
+/// repeats come on top, and more would only be probed in vain. It begins with what a narrow path takes without a queue; the
+/// first answers, a round trip later, tell what a wide one takes.
+pub(super) const BOUNDS: Bounds = Bounds { start_bps: 300_000.0, min_bps: 100_000.0, max_bps: 3_000_000.0 };
 
 const OPUS_PT: u8 = 111;
 const VP8_PT: u8 = 96;

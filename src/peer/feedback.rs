@@ -29,6 +29,9 @@ const MEDIA_SHARE: f64 = 0.93;
 const REMB_LIFETIME: Duration = Duration::from_secs(10);
 /// More than any link of ours: a REMB can name astronomic rates.
 const MOST_REMB_BPS: u64 = 1_000_000_000;
+/// What a path is taken to carry about which the other side says nothing at all, and after which time.
+const UNTOLD_BPS: f64 = 1_200_000.0;
+const UNTOLD_AFTER: Duration = Duration::from_secs(3);
 /// Estimates below this starve even audio.
 const LEAST_TARGET_BPS: u64 = 50_000;
 
@@ -161,11 +164,13 @@ pub(super) async fn estimate_task(outbox: Arc<Outbox>, shared: Arc<Shared>) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut told: Option<(u64, Instant)> = None;
     let (mut repeated, mut repeats_bps) = (0, 0.0);
+    let mut connected: Option<Instant> = None;
     loop {
         let now = ticks.tick().await.into_std();
         if !shared.is_connected() {
             continue;
         }
+        let connected = *connected.get_or_insert(now);
         outbox.wire.tick(now);
         let bytes = outbox.wire.stats().repeated_bytes;
         let fresh = (bytes - repeated) as f64 * 8.0 / CONTROL_TICK.as_secs_f64();
@@ -174,7 +179,10 @@ pub(super) async fn estimate_task(outbox: Arc<Outbox>, shared: Arc<Shared>) {
         // None until transport-wide feedback has come: with servers that send none (Kurento) only REMB counts.
         let own = outbox.wire.allowance().map(|allowance| allowance.target_bps - repeats_bps);
         let remb = lock(&outbox.remb).filter(|(_, at)| at.elapsed() < REMB_LIFETIME).map(|(bps, _)| bps as f64);
-        let Some(path) = own.into_iter().chain(remb).min_by(f64::total_cmp) else { continue };
+        // Who never tells anything is not believed to have a narrow path for ever.
+        let untold = now.saturating_duration_since(connected) >= UNTOLD_AFTER && told.is_none();
+        let path = own.into_iter().chain(remb).min_by(f64::total_cmp).or(untold.then_some(UNTOLD_BPS));
+        let Some(path) = path else { continue };
         let bps = picture_share(path, lock(&outbox.audio_sent).rate());
         outbox.target_bps.store(bps, Ordering::Relaxed);
         let tell = told.is_none_or(|(last, at)| {

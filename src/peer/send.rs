@@ -23,13 +23,14 @@ const QUEUED_FRAMES: usize = 20;
 const QUEUED_AUDIO: usize = 250;
 /// The pacer's beat: waking the stack costs more than a packet does.
 const PACER_TICK: Duration = Duration::from_millis(5);
-/// A backlog leaves within this many ticks (100 ms), whatever the target.
-const DRAIN_TICKS: usize = 20;
+/// A backlog leaves within this many ticks (200 ms), whatever the target.
+const DRAIN_TICKS: usize = 40;
 /// Above the target by this factor, so that frames larger than the mean do not pile up.
-const PACING_FACTOR: f64 = 2.5;
+const PACING_FACTOR: f64 = 2.0;
 /// Key frame requests towards the encoder.
 pub(super) const KEY_FRAME_INTERVAL: Duration = Duration::from_millis(300);
-const FIRST_TARGET_BPS: u64 = 1_000_000;
+/// Before anything is known of the path.
+pub(super) const FIRST_TARGET_BPS: u64 = 300_000;
 /// 50 Opus packets a second, each with about 58 bytes of headers and tags.
 const AUDIO_OVERHEAD_BPS: f64 = 50.0 * 58.0 * 8.0;
 

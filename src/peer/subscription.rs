@@ -126,6 +126,10 @@ impl Subscription {
             let nack = repeats(sdp::MediaKind::Video, "VP8") || repeats(sdp::MediaKind::Video, "H264");
             let kurento = text.lines().any(|line| line.trim_end() == "s=Kurento Media Server");
             video.set_repair(Repair { nack, kurento });
+            if kurento {
+                // It passes on to the publisher what its subscribers can take; our own host watches every leg itself.
+                self.wire.tell_rate();
+            }
         }
     }
 

@@ -8,6 +8,7 @@ pub mod netsim;
 mod packet;
 mod quiet;
 mod registry;
+mod remb;
 mod responder;
 mod rtcp_to_app;
 mod rtx_unwrap;
@@ -17,6 +18,7 @@ mod stamp;
 pub use packet::{from_rtp, to_rtp};
 pub use quiet::Quiet;
 pub use registry::{receiving, sending};
+pub use remb::Remb;
 pub use responder::Responder;
 pub use rtcp_to_app::RtcpToApp;
 pub use rtx_unwrap::RtxUnwrap;
@@ -27,6 +29,8 @@ pub use stamp::{Stamp, StampConfig};
 pub const RTX_UNWRAP_SLOT: usize = 6_500;
 /// Distance from the wire of [`RtcpToApp`]: after everything that consumes RTCP.
 pub const RTCP_TO_APP_SLOT: usize = 14_000;
+/// Distance from the wire of [`Remb`]: it counts repeats as what they are.
+pub const REMB_SLOT: usize = 600;
 /// Distance from the wire of [`Stamp`]: what it stamps is what leaves.
 pub const STAMP_SLOT: usize = 500;
 

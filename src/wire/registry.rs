@@ -7,8 +7,8 @@ use rtc::interceptor::{ReceiverReportBuilder, Registry, SenderReportBuilder, Slo
 use crate::rtp::congestion::Bounds;
 
 use super::{
-    Quiet, RTCP_TO_APP_SLOT, RTX_UNWRAP_SLOT, Responder, RtcpToApp, RtxUnwrap, STAMP_SLOT, Stamp, StampConfig,
-    WireHandle,
+    Quiet, REMB_SLOT, RTCP_TO_APP_SLOT, RTX_UNWRAP_SLOT, Remb, Responder, RtcpToApp, RtxUnwrap, STAMP_SLOT, Stamp,
+    StampConfig, WireHandle,
 };
 
 /// Receiver and sender reports.
@@ -31,11 +31,13 @@ pub fn sending(handle: &WireHandle, bounds: Option<Bounds>) -> Registry {
         .with(Slot::from(STAMP_SLOT), Stamp::new(StampConfig::default(), handle.clone()))
 }
 
-/// For a connection that receives: RTX unwrapped, transport-wide feedback. Missing packets are asked for by the
+/// For a connection that receives: RTX unwrapped, transport-wide feedback, or REMB where that is not
+/// agreed on. Missing packets are asked for by the
 /// receiver of each stream ([`crate::rtp::receiver`]), so there is no NACK generator.
 pub fn receiving(handle: &WireHandle) -> Registry {
     common(handle)
         .with(Slot::from(STAMP_SLOT), Stamp::new(StampConfig::default(), handle.clone()))
+        .with(Slot::from(REMB_SLOT), Remb::new(handle.clone()))
         .with(Slot::from(RTX_UNWRAP_SLOT), RtxUnwrap::new(handle.clone()))
         .with(Slot::TwccReceiver, Quiet::new(TwccReceiverBuilder::new().with_interval(TWCC_INTERVAL).build()))
 }

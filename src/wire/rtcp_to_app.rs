@@ -5,7 +5,7 @@
 //! compound is taken apart here, and each fact leaves as a packet of its own for the one stream it is about, key frame
 //! requests first.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Instant;
 
 use rtc::interceptor::{Attribute, AttributedPacket, Interceptor, Packet, StreamInfo, TaggedPacket};
@@ -29,6 +29,8 @@ pub struct RtcpToApp {
     write: VecDeque<TaggedPacket>,
     /// Last FIR sequence number by requester and target: each one counts once (RFC 5104 §4.3.1.1).
     fir: HashMap<(u32, u32), u8>,
+    /// SSRCs that we send.
+    local: BTreeSet<u32>,
 }
 
 type Boxed = Box<dyn rtc::rtcp::Packet>;
@@ -36,7 +38,7 @@ type Boxed = Box<dyn rtc::rtcp::Packet>;
 impl RtcpToApp {
     /// Counts into `handle`.
     pub fn new(handle: WireHandle) -> Self {
-        Self { handle, read: VecDeque::new(), write: VecDeque::new(), fir: HashMap::new() }
+        Self { handle, read: VecDeque::new(), write: VecDeque::new(), fir: HashMap::new(), local: BTreeSet::new() }
     }
 
     /// The facts of a compound, most urgent first.
@@ -56,7 +58,9 @@ impl RtcpToApp {
                     }
                 }
             } else if let Some(remb) = any.downcast_ref::<ReceiverEstimatedMaximumBitrate>() {
-                for ssrc in &remb.ssrcs {
+                // Without a list it is about the whole session (some write it so): routed by the streams that are ours.
+                let ours: Vec<u32> = self.local.iter().copied().collect();
+                for ssrc in if remb.ssrcs.is_empty() { &ours } else { &remb.ssrcs } {
                     bandwidth.push(Box::new(ReceiverEstimatedMaximumBitrate { ssrcs: vec![*ssrc], ..remb.clone() }));
                 }
             } else if any.is::<TransportLayerNack>() {
@@ -127,9 +131,15 @@ impl Protocol<TaggedPacket, TaggedPacket, ()> for RtcpToApp {
 }
 
 impl Interceptor for RtcpToApp {
-    fn bind_local_stream(&mut self, _info: &StreamInfo) {}
+    fn bind_local_stream(&mut self, info: &StreamInfo) {
+        if self.local.len() < MAX_SSRCS {
+            self.local.insert(info.ssrc);
+        }
+    }
 
-    fn unbind_local_stream(&mut self, _info: &StreamInfo) {}
+    fn unbind_local_stream(&mut self, info: &StreamInfo) {
+        self.local.remove(&info.ssrc);
+    }
 
     fn bind_remote_stream(&mut self, _info: &StreamInfo) {}
 

@@ -10,7 +10,7 @@ use crate::rtp::rtx::RtxMap;
 /// SSRCs remembered per connection; more than any real one has, so that made-up ones cannot fill memory.
 pub(super) const MAX_SSRCS: usize = 64;
 /// Bytes of a packet below RTP: IPv4, UDP and the SRTP tag.
-const BELOW_RTP: usize = 20 + 8 + 10;
+pub(super) const BELOW_RTP: usize = 20 + 8 + 10;
 
 /// A sender's clock: which of its RTP timestamps belongs to which NTP time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,6 +151,8 @@ pub(super) struct State {
     pub(super) rtt: Option<Duration>,
     pub(super) remb: Option<(u64, Instant)>,
     pub(super) control: Option<Control>,
+    /// The other side listens to REMB.
+    pub(super) tells_rate: bool,
     pub(super) stats: WireStats,
 }
 
@@ -211,6 +213,11 @@ impl WireHandle {
     /// The last REMB in bit/s and when it arrived.
     pub fn remb(&self) -> Option<(u64, Instant)> {
         self.lock().remb
+    }
+
+    /// The other side adapts to what it is told by REMB.
+    pub fn tell_rate(&self) {
+        self.lock().tells_rate = true;
     }
 
     /// Starts congestion control within `bounds`; times count from `origin`.

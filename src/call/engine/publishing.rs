@@ -13,8 +13,9 @@ use crate::media::video::encoder::{EncoderConfig, EncoderThread};
 use crate::peer::{MediaKind, PublishMedia};
 use crate::signaling::{PublishRequest, Signaling as _};
 
-/// Rate given to the encoder before the network has said anything, in bit/s.
-const START_BITRATE_BPS: u32 = 1_200_000;
+/// Rate given to the encoder before the network has said anything, in bit/s: the first key frame has to pass a narrow path
+/// within a moment. Where more is possible, more is known a round trip later.
+const START_BITRATE_BPS: u32 = 280_000;
 /// Never more than this for a camera, in bit/s.
 const MAX_BITRATE_BPS: u64 = 2_500_000;
 

@@ -31,6 +31,12 @@ const SCREEN: [(u32, u32, u32, u32); 4] =
 const UP_PERCENT: u64 = 115;
 /// … for this long.
 const UP_AFTER: Duration = Duration::from_millis(600);
+/// Soon after it went down, going up waits longer, each time twice as long: where the rate wavers round a rung's, every change
+/// costs a key frame, which on a narrow path costs the rate again.
+const SOON: Duration = Duration::from_secs(20);
+const UP_AFTER_DOWN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(8));
+/// At the beginning it goes up at once: the rate starts low, and the first answers of the network say what is really there.
+const OPENING: Duration = Duration::from_millis(2_500);
 /// Going down needs less than this part of what the rung asks, in percent …
 const DOWN_PERCENT: u64 = 85;
 /// … for this long.
@@ -42,12 +48,15 @@ pub struct Ladder {
     content: Content,
     rung: usize,
     wish: Option<(usize, Instant)>,
+    began: Option<Instant>,
+    /// When it went down last, and how long going up waits since.
+    fell: Option<(Instant, Duration)>,
 }
 
 impl Ladder {
     /// Starts on the rung that `bitrate_bps` pays for.
     pub fn new(content: Content, bitrate_bps: u32) -> Self {
-        let mut ladder = Self { content, rung: 0, wish: None };
+        let mut ladder = Self { content, rung: 0, wish: None, began: None, fell: None };
         ladder.rung = ladder.affordable(u64::from(bitrate_bps));
         ladder
     }
@@ -71,21 +80,39 @@ impl Ladder {
 
     /// Tells the bitrate of this moment; `true` when the rung has changed. To be called with every picture.
     pub fn update(&mut self, bitrate_bps: u32, now: Instant) -> bool {
+        let opening = now.saturating_duration_since(*self.began.get_or_insert(now)) < OPENING;
         let up = self.affordable(u64::from(bitrate_bps) * 100 / UP_PERCENT);
         let down = self.affordable(u64::from(bitrate_bps) * 100 / DOWN_PERCENT);
         let (target, after) = if up > self.rung {
-            (up, UP_AFTER)
+            let fell = self.fell.filter(|(at, _)| now.saturating_duration_since(*at) < SOON);
+            match fell {
+                None if opening => (up, Duration::ZERO),
+                None => (up, UP_AFTER),
+                // Far up is no wavering.
+                Some(_) if up > self.rung + 1 => (up, UP_AFTER),
+                Some((_, wait)) => (up, wait),
+            }
         } else if down < self.rung {
             (down, DOWN_AFTER)
         } else {
             self.wish = None;
             return false;
         };
+        if after.is_zero() {
+            self.rung = target;
+            self.wish = None;
+            return true;
+        }
         match self.wish {
             // The side counts, not the exact rung: a rising estimate must not start its waiting anew with every rung.
             Some((wished, since)) if (wished > self.rung) == (target > self.rung) => {
                 if now.saturating_duration_since(since) < after {
                     return false;
+                }
+                if target < self.rung {
+                    let (first, last) = UP_AFTER_DOWN;
+                    let soon = self.fell.filter(|(at, _)| now.saturating_duration_since(*at) < SOON);
+                    self.fell = Some((now, soon.map_or(first, |(_, wait)| (wait * 2).min(last))));
                 }
                 self.rung = target;
                 self.wish = None;
@@ -133,6 +160,28 @@ mod tests {
         assert_eq!(run(&mut ladder, start, 300..400, |_| 1_000_000), 0);
         assert_eq!(run(&mut ladder, start, 400..1_000, |_| 100_000), 1);
         assert_eq!((ladder.rung().limit.1, ladder.rung().fps), (180, 15));
+    }
+
+    #[test]
+    fn a_rate_that_swings_round_a_rung_changes_it_ever_more_rarely() {
+        let start = Instant::now();
+        let mut ladder = Ladder::new(Content::Camera, 500_000);
+        // Four seconds below 640x360, four above.
+        let changes = run(&mut ladder, start, 0..60_000, |ms| if ms / 4_000 % 2 == 0 { 300_000 } else { 520_000 });
+        assert!(changes <= 8, "{changes}");
+        // What is far above is believed at once.
+        assert_eq!(run(&mut ladder, start, 64_000..64_500, |_| 100_000), 1);
+        assert_eq!(run(&mut ladder, start, 64_500..66_000, |_| 2_000_000), 1);
+        assert_eq!(ladder.rung().limit.1, 720);
+    }
+
+    #[test]
+    fn it_opens_at_once() {
+        let start = Instant::now();
+        let mut ladder = Ladder::new(Content::Camera, 280_000);
+        assert_eq!(run(&mut ladder, start, 0..100, |_| 280_000), 0);
+        assert_eq!(run(&mut ladder, start, 100..200, |_| 900_000), 1);
+        assert_eq!(ladder.rung().limit.1, 720);
     }
 
     #[test]

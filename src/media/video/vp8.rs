@@ -138,8 +138,8 @@ impl Vp8Encoder {
         self.control(VP8E_SET_NOISE_SENSITIVITY, 0)?;
         self.control(VP8E_SET_STATIC_THRESHOLD, if screen { 100 } else { 1 })?;
         self.control(VP8E_SET_TOKEN_PARTITIONS, i32::from(self.config.g_threads > 1))?;
-        // A key frame may cost what half of the rate buffer holds, in percent of an average frame.
-        let intra = (self.config.rc_buf_optimal_sz / 2 * fps / 10).max(300);
+        // A key frame may cost what a third of the rate buffer holds, in percent of an average frame: 200 ms of the path.
+        let intra = (self.config.rc_buf_optimal_sz / 3 * fps / 10).max(300);
         self.control(VP8E_SET_MAX_INTRA_BITRATE_PCT, i32::try_from(intra).unwrap_or(900))?;
         self.control(VP8E_SET_SCREEN_CONTENT_MODE, i32::from(screen))
     }
@@ -166,7 +166,7 @@ fn apply(config: &mut vpx_codec_enc_cfg_t, settings: &EncoderSettings) {
     config.rc_buf_initial_sz = 500;
     config.rc_buf_optimal_sz = 600;
     // A screen must not lose the last picture before it stands still.
-    config.rc_dropframe_thresh = if settings.content == Content::Screen { 0 } else { 30 };
+    config.rc_dropframe_thresh = if settings.content == Content::Screen { 0 } else { 20 };
     config.rc_resize_allowed = 0;
     // Key frames come on request only.
     config.kf_mode = vpx_kf_mode::VPX_KF_DISABLED;

@@ -7,6 +7,7 @@
 mod loss;
 mod probe;
 mod rate;
+mod remote;
 mod throughput;
 mod trendline;
 
@@ -20,6 +21,7 @@ use loss::LossLimit;
 pub use probe::Probe;
 use probe::Prober;
 use rate::{Path, RateControl};
+pub use remote::RemoteEstimate;
 use throughput::Throughput;
 use trendline::Trendline;
 
@@ -34,7 +36,7 @@ const MISSING: usize = 1_024;
 /// Without any feedback for this long, while packets leave, the rate is halved; again after each such time.
 const SILENCE: Duration = Duration::from_millis(1_500);
 /// Above the target, so that frames larger than the mean do not pile up in the pacer.
-const PACING_FACTOR: f64 = 2.5;
+const PACING_FACTOR: f64 = 2.0;
 
 /// Bounds of the rate.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -90,6 +92,8 @@ pub struct Congestion {
     prober: Prober,
     rtt: Option<Duration>,
     newest_sent: Duration,
+    /// The last number that feedback was about.
+    covered: Option<u16>,
     heard: Option<Duration>,
     sent_since_heard: bool,
     /// Feedback stayed away; what is lost meanwhile says nothing about the rate.
@@ -110,6 +114,7 @@ impl Congestion {
             prober: Prober::default(),
             rtt: None,
             newest_sent: Duration::ZERO,
+            covered: None,
             heard: None,
             sent_since_heard: false,
             silent: false,
@@ -187,12 +192,17 @@ impl Congestion {
                 _ => {}
             }
         }
+        let unheard = self.unheard(arrivals, arrived);
         news.sort_by_key(|(at, _)| *at);
+        if let Some((first, _)) = news.first() {
+            self.throughput.add(*first, unheard);
+        }
+        let loses = self.loss.base();
         for (at, packet) in news {
             self.trendline.packet(packet.at, at);
             self.throughput.add(at, packet.bytes);
             if let Some(id) = packet.probe
-                && let Some(bps) = self.prober.arrived(id, at, packet.bytes, self.bounds.max_bps, now)
+                && let Some(bps) = self.prober.arrived(id, (at, packet.bytes), loses, self.bounds.max_bps, now)
             {
                 measured = Some(measured.map_or(bps, |best| best.max(bps)));
             }
@@ -215,12 +225,13 @@ impl Congestion {
         if std::mem::take(&mut self.silent) {
             self.loss = LossLimit::default();
         } else {
-            let target = self.target_bps();
-            self.loss.add(arrived, bytes, lost, target, now);
+            let (target, queue) = (self.target_bps(), self.queue());
+            self.loss.add((arrived, lost), bytes, target, queue, now);
         }
         let before = self.rate.bps();
         let rtt = self.rtt.unwrap_or(Duration::from_millis(100));
-        let path = Path { rtt, queue: self.queue(), newest_sent: self.newest_sent };
+        let long_bps = self.throughput.long_bps();
+        let path = Path { rtt, queue: self.queue(), newest_sent: self.newest_sent, long_bps };
         self.rate.update(self.trendline.usage(), self.throughput.bps(), path, now);
         if self.rate.bps() < before {
             self.prober.fell(now);
@@ -233,6 +244,24 @@ impl Congestion {
             self.prober.raised(now);
         }
         self.loss.release_above(self.rate.bps());
+    }
+
+    /// Bytes that feedback which got lost was about, as far as they will have arrived: like those of this one.
+    fn unheard(&mut self, arrivals: &[Arrival], arrived: u32) -> usize {
+        let (Some(first), Some(last)) = (arrivals.first(), arrivals.last()) else { return 0 };
+        let before = self.covered.replace(last.number);
+        let Some(gap) = before.map(|covered| first.number.wrapping_sub(covered.wrapping_add(1))) else { return 0 };
+        if gap == 0 || usize::from(gap) >= HISTORY / 4 || arrived == 0 {
+            return 0;
+        }
+        let covered = before.unwrap_or_default();
+        let numbers = (1..=gap).map(|step| covered.wrapping_add(step));
+        let bytes: usize = numbers
+            .filter_map(|number| {
+                find(&mut self.history, number).filter(|flight| !flight.arrived).map(|flight| flight.packet.bytes)
+            })
+            .sum();
+        bytes * arrived as usize / arrivals.len().max(1)
     }
 
     /// What happens by the clock; to be called every 25–100 ms while media is sent.

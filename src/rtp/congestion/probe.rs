@@ -74,7 +74,7 @@ impl Default for Prober {
 }
 
 impl Prober {
-    /// Plans what is due: two bursts at the start, then one at a time while `bps` is below `max_bps`.
+    /// Plans what is due, one burst at a time while `bps` is below `max_bps`.
     pub fn plan(&mut self, bps: f64, max_bps: f64, decreased: Option<Duration>, before_bps: f64, now: Duration) {
         self.flying.retain(|flying| now.saturating_sub(flying.begun) < TIMEOUT);
         if !self.planned.is_empty() || !self.flying.is_empty() {
@@ -83,10 +83,9 @@ impl Prober {
         if !self.begun {
             self.begun = true;
             self.last = Some(now);
+            // The next one follows the answer, and only a good one: on a narrow path two at once would fill its queue
+            // before the first picture is through.
             self.add(bps * 3.0, max_bps);
-            if bps * 3.0 < max_bps {
-                self.add(bps * 6.0, max_bps);
-            }
             return;
         }
         let calm = decreased.is_none_or(|at| now.saturating_sub(at) >= CALM);
@@ -122,8 +121,17 @@ impl Prober {
         }
     }
 
-    /// A packet of burst `id` arrived; the rate that the burst has measured, once enough of it has.
-    pub fn arrived(&mut self, id: u32, at: Duration, bytes: usize, max_bps: f64, now: Duration) -> Option<f64> {
+    /// A packet of burst `id` arrived, of so many bytes; the rate that the burst has measured, once enough of it has, on a
+    /// path that `loses` this share of everything.
+    pub fn arrived(
+        &mut self,
+        id: u32,
+        (at, bytes): (Duration, usize),
+        loses: f64,
+        max_bps: f64,
+        now: Duration,
+    ) -> Option<f64> {
+        let comes = 1.0 - loses.clamp(0.0, 0.5);
         let index = self.flying.iter().position(|flying| flying.probe.id == id)?;
         let flying = self.flying.get_mut(index)?;
         flying.arrived += 1;
@@ -134,15 +142,16 @@ impl Prober {
         if flying.last.is_none_or(|(last, _)| at >= last) {
             flying.last = Some((at, bytes));
         }
-        let whole = (flying.sent as f64 * ENOUGH).ceil() as usize;
-        if flying.arrived < whole.max(PACKETS - 1) || flying.arrived_bytes * 10 < flying.probe.bytes * 7 {
+        let whole = (flying.sent as f64 * ENOUGH * comes).ceil() as usize;
+        let least = (flying.probe.bytes as f64 * 0.7 * comes) as usize;
+        if flying.arrived < whole.max(PACKETS - 2) || flying.arrived_bytes < least {
             return None;
         }
         let flying = self.flying.swap_remove(index);
         let ((first, first_bytes), (last, _)) = (flying.first?, flying.last?);
         let took = last.saturating_sub(first).as_secs_f64();
         // The first packet opens the interval; its own bytes took time before.
-        let bits = (flying.arrived_bytes - first_bytes) as f64 * 8.0;
+        let bits = (flying.arrived_bytes - first_bytes) as f64 * 8.0 / comes;
         let measured = if took > 0.0 { bits / took } else { f64::INFINITY };
         let tried = flying.probe.bps;
         // Slower than it was sent: that was the bottleneck's own rate.

@@ -9,6 +9,12 @@ const BACKOFF: f64 = 0.85;
 /// And this one while a queue of more than [`LONG_QUEUE`] has to drain.
 const BACKOFF_HARD: f64 = 0.7;
 const LONG_QUEUE: Duration = Duration::from_millis(100);
+/// It never falls to less than this share of what arrived in the last two seconds: a stall, of the path or of a busy machine,
+/// is no new capacity, and if it is, the next step follows soon.
+const LEAST_SHARE: f64 = 0.35;
+/// A queue of this length that does not even grow any more is full, where more is sent than arrives.
+const FULL_QUEUE: Duration = Duration::from_millis(150);
+const MORE_THAN_ARRIVES: f64 = 1.1;
 /// Growth per second while the capacity is unknown.
 const GROWTH: f64 = 1.08;
 /// Never further ahead of what arrives than this.
@@ -31,6 +37,8 @@ pub struct Path {
     pub queue: Duration,
     /// When the newest packet left that is known to have arrived.
     pub newest_sent: Duration,
+    /// What arrived per second over the last two seconds.
+    pub long_bps: Option<f64>,
 }
 
 /// What is known of the capacity: rates at which queues grew.
@@ -112,7 +120,10 @@ impl RateControl {
 
     /// Takes what the detector says, what arrived per second, and what else is known of the path.
     pub fn update(&mut self, usage: Usage, arrived_bps: Option<f64>, path: Path, now: Duration) {
+        let full =
+            path.queue >= FULL_QUEUE && arrived_bps.is_some_and(|arrived| self.bps > arrived * MORE_THAN_ARRIVES);
         match usage {
+            Usage::Normal if full => self.decrease(arrived_bps, path, now),
             Usage::Over => self.decrease(arrived_bps, path, now),
             // A queue drains: leave it to it.
             Usage::Under => self.holding = true,
@@ -144,7 +155,7 @@ impl RateControl {
             capacity => *capacity = Some(Capacity { mean_kbps: kbps, variance: 0.4 }),
         }
         let share = if path.queue > LONG_QUEUE { BACKOFF_HARD } else { BACKOFF };
-        let wanted = arrived * share;
+        let wanted = (arrived * share).max(path.long_bps.unwrap_or_default() * LEAST_SHARE);
         self.before_bps = self.bps;
         self.bps = wanted.min(self.bps).max(self.min_bps);
         self.note_decrease(now);
@@ -185,7 +196,7 @@ mod tests {
     }
 
     fn path(queue_ms: u64, newest_ms: u64) -> Path {
-        Path { rtt: at(100), queue: at(queue_ms), newest_sent: at(newest_ms) }
+        Path { rtt: at(100), queue: at(queue_ms), newest_sent: at(newest_ms), long_bps: None }
     }
 
     #[test]

@@ -27,6 +27,8 @@ struct Link {
     one_way: Duration,
     queue: Duration,
     loss: Box<dyn Fn(f64) -> f64>,
+    /// Mean length of a run of losses.
+    burst: f64,
     jitter: Duration,
     seed: u64,
 }
@@ -68,6 +70,11 @@ impl Run {
 
 /// Sends video that follows the target, and some audio, for `length_s` over `link`.
 fn run(link: &Link, bounds: Bounds, length_s: u64) -> Run {
+    run_quiet(link, bounds, length_s, f64::INFINITY)
+}
+
+/// The same with a picture that is content with `most_bps`.
+fn run_quiet(link: &Link, bounds: Bounds, length_s: u64, most_bps: f64) -> Run {
     let mut noise = Noise(link.seed);
     let mut control = Congestion::new(bounds);
     let mut now = Duration::ZERO;
@@ -83,7 +90,7 @@ fn run(link: &Link, bounds: Bounds, length_s: u64) -> Run {
     let mut next_base = 0u16;
     let mut reports: VecDeque<(Duration, Vec<Arrival>)> = VecDeque::new();
     let mut out = Run { seconds: Vec::new(), queued_ms: Vec::new() };
-    let (mut delivered, mut frame) = (0.0, 0u32);
+    let (mut delivered, mut frame, mut losing) = (0.0, 0u32, false);
     for ms in 0..length_s * 1_000 {
         let seconds = ms as f64 / 1e3;
         let capacity = (link.capacity)(seconds);
@@ -92,7 +99,13 @@ fn run(link: &Link, bounds: Bounds, length_s: u64) -> Run {
                 control.departed(Departed { number, bytes, at: now, probe });
                 let start = busy_until.max(seconds);
                 let waits = start - seconds;
-                if waits <= link.queue.as_secs_f64() && noise.unit() >= (link.loss)(seconds) {
+                let share = (link.loss)(seconds);
+                losing = match (link.burst > 1.0, losing) {
+                    (true, true) => noise.unit() >= 1.0 / link.burst,
+                    (true, false) => noise.unit() < share / (1.0 - share) / link.burst,
+                    (false, _) => noise.unit() < share,
+                };
+                if waits <= link.queue.as_secs_f64() && !losing {
                     busy_until = start + bytes as f64 * 8.0 / capacity;
                     out.queued_ms.push(waits * 1e3);
                     let jitter = link.jitter.as_secs_f64() * noise.unit();
@@ -105,7 +118,7 @@ fn run(link: &Link, bounds: Bounds, length_s: u64) -> Run {
             send(120, None, now, &mut noise, &mut control);
         }
         if ms * 30 / 1_000 != (ms + 1) * 30 / 1_000 {
-            let mean = (control.target_bps() - 48_000.0).max(20_000.0) / 30.0 / 8.0;
+            let mean = (control.target_bps() - 48_000.0).clamp(20_000.0, most_bps.max(20_000.0)) / 30.0 / 8.0;
             let size = mean * (0.75 + 0.5 * noise.unit()) * if frame == 0 { 5.0 } else { 1.0 };
             frame += 1;
             let packets = (size / 1_150.0).ceil().max(1.0);
@@ -160,7 +173,10 @@ fn run(link: &Link, bounds: Bounds, length_s: u64) -> Run {
                 }
             }
             next_base = high.wrapping_add(1);
-            reports.push_back((now + link.one_way, list));
+            // Feedback is lost like anything else.
+            if noise.unit() >= (link.loss)(seconds) {
+                reports.push_back((now + link.one_way, list));
+            }
         }
         while reports.front().is_some_and(|(at, _)| *at <= now) {
             if let Some((_, list)) = reports.pop_front() {
@@ -185,7 +201,7 @@ fn run(link: &Link, bounds: Bounds, length_s: u64) -> Run {
 }
 
 fn bounds(max_bps: f64) -> Bounds {
-    Bounds { start_bps: 1e6, min_bps: 60e3, max_bps }
+    Bounds { start_bps: 300e3, min_bps: 60e3, max_bps }
 }
 
 fn link(capacity: impl Fn(f64) -> f64 + 'static, seed: u64) -> Link {
@@ -194,6 +210,7 @@ fn link(capacity: impl Fn(f64) -> f64 + 'static, seed: u64) -> Link {
         one_way: Duration::from_millis(50),
         queue: Duration::from_millis(300),
         loss: Box::new(|_| 0.0),
+        burst: 1.0,
         jitter: Duration::ZERO,
         seed,
     }
@@ -264,6 +281,32 @@ fn random_losses_and_jitter_do_not_starve_it() {
         let last = run.seconds.last().map_or(0.0, |s| s.target_bps);
         println!("loss {loss}, jitter {jitter_ms} ms: {:.0} kbit/s at the end", last / 1e3);
         assert!(last > 1.0e6, "{last}");
+    }
+}
+
+#[test]
+fn losses_in_bursts_do_not_starve_a_quiet_picture() {
+    for (seed, loss, burst) in [(21, 0.1, 3.0), (22, 0.1, 5.0), (23, 0.05, 2.0), (24, 0.3, 1.0), (25, 0.2, 2.0)] {
+        let mut link = link(|_| 6e6, seed);
+        link.one_way = Duration::from_millis(15);
+        link.loss = Box::new(move |_| loss);
+        link.burst = burst;
+        let run = run_quiet(&link, bounds(3e6), 60, 350e3);
+        let low = run.seconds[3..].iter().filter(|s| s.target_bps < 250e3).count();
+        println!("loss {loss} in bursts of {burst}: {low} seconds below 250 kbit/s");
+        assert!(low <= 15, "{low}");
+    }
+}
+
+#[test]
+fn a_narrow_link_is_not_flooded_at_the_beginning() {
+    for (seed, kbps) in [(31, 400.0), (32, 600.0), (33, 1_000.0), (34, 300.0)] {
+        let run = run(&link(move |_| kbps * 1e3, seed), bounds(3e6), 20);
+        let early: Vec<f64> = run.queued_ms.iter().copied().take(200).collect();
+        let worst = early.iter().copied().fold(0.0, f64::max);
+        println!("{kbps}: queue at first {worst:.0} ms, {:.0} % used", run.used(3, 20) * 100.0);
+        assert!(worst < 290.0, "{worst}");
+        assert!(run.used(3, 20) >= 0.75);
     }
 }
 

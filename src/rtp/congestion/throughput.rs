@@ -3,16 +3,17 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Length of the window.
+/// Length of the window, and of the long one.
 const WINDOW: Duration = Duration::from_millis(500);
+const LONG: Duration = Duration::from_millis(2_000);
 /// No figure before this much of it has passed.
 const LEAST: Duration = Duration::from_millis(150);
 
 /// Bytes acknowledged by time of arrival.
 #[derive(Debug, Default)]
 pub struct Throughput {
+    /// Of the long window.
     arrivals: VecDeque<(Duration, usize)>,
-    bytes: usize,
     since: Option<Duration>,
 }
 
@@ -25,21 +26,27 @@ impl Throughput {
         }
         self.since.get_or_insert(at);
         self.arrivals.push_back((at, bytes));
-        self.bytes += bytes;
-        let newest = at;
-        while let Some((old, size)) = self.arrivals.front().copied()
-            && newest.saturating_sub(old) > WINDOW
-        {
+        while self.arrivals.front().is_some_and(|(old, _)| at.saturating_sub(*old) > LONG) {
             self.arrivals.pop_front();
-            self.bytes -= size;
         }
     }
 
     /// Bits per second over the window, once there is enough of it.
     pub fn bps(&self) -> Option<f64> {
+        self.over(WINDOW)
+    }
+
+    /// The same over the last two seconds: what a moment in which nothing came does not hide.
+    pub fn long_bps(&self) -> Option<f64> {
+        self.over(LONG)
+    }
+
+    fn over(&self, window: Duration) -> Option<f64> {
         let (newest, _) = self.arrivals.back().copied()?;
-        let length = newest.saturating_sub(self.since?).min(WINDOW);
-        (length >= LEAST).then(|| self.bytes as f64 * 8.0 / length.as_secs_f64())
+        let length = newest.saturating_sub(self.since?).min(window);
+        let recent = self.arrivals.iter().rev().take_while(|(at, _)| newest.saturating_sub(*at) <= window);
+        let bytes: usize = recent.map(|(_, bytes)| bytes).sum();
+        (length >= LEAST).then(|| bytes as f64 * 8.0 / length.as_secs_f64())
     }
 }
 
@@ -65,7 +72,7 @@ mod tests {
             let at = if n < 100 { 1_000_000 + n * 10 } else { n * 10 };
             throughput.add(Duration::from_millis(at), 1_000);
         }
-        assert!(throughput.arrivals.len() < 60, "{}", throughput.arrivals.len());
+        assert!(throughput.arrivals.len() < 220, "{}", throughput.arrivals.len());
         assert!((throughput.bps().unwrap_or(0.0) - 800_000.0).abs() < 30_000.0, "{:?}", throughput.bps());
     }
 
