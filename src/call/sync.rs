@@ -1,4 +1,4 @@
-//! Lip sync: when a picture is due, given when the sound of the same moment is heard.
+//! When a picture is due: as soon as it comes evenly, and with the sound of the same moment.
 //!
 //! Both kinds carry their own RTP clock; the sender's reports map each to one NTP clock (RFC 3550 §6.4.1).
 
@@ -10,11 +10,14 @@ use std::time::{Duration, Instant};
 use crate::media::audio::PlayoutStream;
 use crate::peer::MediaKind;
 use crate::rtp::frame::{AUDIO_CLOCK_HZ, VIDEO_CLOCK_HZ};
+use crate::rtp::playout::VideoPlayout;
 
 /// A picture is never held longer than this for its sound.
 const MAX_HOLD: Duration = Duration::from_millis(300);
 /// A picture may come this much before its sound: nobody notices (ITU-R BT.1359 lets sound lag by more), and all of it is delay.
 const EARLY: Duration = Duration::from_millis(15);
+/// Nor later than this, however unevenly pictures come: within 40 ms nobody sees it.
+const LATE: Duration = Duration::from_millis(30);
 /// "Not measured yet" in the atomic below.
 const UNKNOWN: i32 = i32::MIN;
 
@@ -42,12 +45,21 @@ struct Flashes {
 pub(super) struct LipSync {
     maps: Mutex<Maps>,
     flashes: Mutex<Flashes>,
+    playout: Mutex<VideoPlayout>,
     offset_ms: AtomicI32,
+    /// How long the last pictures were held, in ms.
+    held_ms: AtomicI32,
 }
 
 impl Default for LipSync {
     fn default() -> Self {
-        Self { maps: Mutex::default(), flashes: Mutex::default(), offset_ms: AtomicI32::new(UNKNOWN) }
+        Self {
+            maps: Mutex::default(),
+            flashes: Mutex::default(),
+            playout: Mutex::default(),
+            offset_ms: AtomicI32::new(UNKNOWN),
+            held_ms: AtomicI32::new(0),
+        }
     }
 }
 
@@ -64,22 +76,37 @@ impl LipSync {
     /// A new transport has new clocks.
     pub(super) fn reset(&self) {
         *self.maps.lock().unwrap_or_else(PoisonError::into_inner) = Maps::default();
+        *self.playout.lock().unwrap_or_else(PoisonError::into_inner) = VideoPlayout::default();
         self.offset_ms.store(UNKNOWN, Ordering::Relaxed);
     }
 
-    /// When the picture with this timestamp is due; `None` is at once.
+    /// When the picture with this timestamp, complete at `now`, is due; `None` is at once.
     pub(super) fn due(&self, video_rtp: u32, playout: Option<&PlayoutStream>, now: Instant) -> Option<Instant> {
+        let even = now + self.playout.lock().unwrap_or_else(PoisonError::into_inner).frame(video_rtp, now);
         let maps = *self.maps.lock().unwrap_or_else(PoisonError::into_inner);
-        let heard_at = playout?.playout_time(audio_timestamp(maps.audio?, maps.video?, video_rtp))?;
-        let wanted = heard_at.checked_sub(EARLY).unwrap_or(heard_at);
-        let due = wanted.min(now + MAX_HOLD).max(now);
-        let late = if due >= heard_at {
-            due.duration_since(heard_at).as_millis() as i32
-        } else {
-            -(heard_at.duration_since(due).as_millis() as i32)
+        let heard_at = maps.audio.zip(maps.video).and_then(|(audio, video)| {
+            // Nothing is heard of one who is silent: then there are no lips to read either.
+            playout?.playout_time(audio_timestamp(audio, video, video_rtp))
+        });
+        let due = match heard_at {
+            Some(heard_at) => {
+                let due = with_sound(even, heard_at).clamp(now, now + MAX_HOLD);
+                let late = signed_ms(due, heard_at);
+                self.offset_ms.store(late, Ordering::Relaxed);
+                due
+            }
+            None => even,
         };
-        self.offset_ms.store(late, Ordering::Relaxed);
+        // A mean over the last second or so.
+        let held = signed_ms(due, now) * 16;
+        let before = self.held_ms.load(Ordering::Relaxed);
+        self.held_ms.store(before + (held - before) / 16, Ordering::Relaxed);
         (due > now).then_some(due)
+    }
+
+    /// How long pictures have been held lately, in ms.
+    pub(super) fn held_ms(&self) -> f64 {
+        f64::from(self.held_ms.load(Ordering::Relaxed)) / 16.0
     }
 
     /// A test picture is shown at `now`, its sync square lit or not.
@@ -120,6 +147,20 @@ impl LipSync {
         }
         let offset = self.offset_ms.load(Ordering::Relaxed);
         (offset != UNKNOWN).then(|| f64::from(offset))
+    }
+}
+
+/// When a picture is shown that would come evenly at `even` and whose sound is heard at `heard_at`.
+fn with_sound(even: Instant, heard_at: Instant) -> Instant {
+    even.clamp(heard_at.checked_sub(EARLY).unwrap_or(heard_at), heard_at + LATE)
+}
+
+/// From `b` to `a` in ms.
+fn signed_ms(a: Instant, b: Instant) -> i32 {
+    let ms = |span: Duration| i32::try_from(span.as_millis()).unwrap_or(i32::MAX);
+    match a.checked_duration_since(b) {
+        Some(after) => ms(after),
+        None => -ms(b.saturating_duration_since(a)),
     }
 }
 
@@ -168,6 +209,31 @@ mod tests {
             lips.measure(Some(at(second * 1000 + 10)));
         }
         assert_eq!(lips.offset_ms().map(f64::round), Some(20.0));
+    }
+
+    #[test]
+    fn pictures_come_evenly_as_far_as_the_lips_allow() {
+        let heard = Instant::now() + Duration::from_secs(1);
+        let ms = Duration::from_millis;
+        assert_eq!(with_sound(heard - ms(200), heard), heard - EARLY);
+        assert_eq!(with_sound(heard + ms(10), heard), heard + ms(10));
+        assert_eq!(with_sound(heard + ms(200), heard), heard + LATE);
+    }
+
+    #[test]
+    fn without_sound_pictures_are_held_for_their_own_jitter() {
+        let (lips, start) = (LipSync::default(), Instant::now());
+        let mut held = Duration::ZERO;
+        for n in 0..90u32 {
+            let late = if n % 10 == 9 { 100 } else { 0 };
+            let now = start + Duration::from_millis(u64::from(n) * 100 / 3 + late);
+            held = lips.due(n * 3_000, None, now).map_or(Duration::ZERO, |due| due - now);
+        }
+        assert!(held.is_zero(), "the late ones are shown at once: {held:?}");
+        let now = start + Duration::from_millis(3_000);
+        let held = lips.due(90 * 3_000, None, now).map_or(Duration::ZERO, |due| due - now);
+        assert!((70..110).contains(&held.as_millis()), "{held:?}");
+        assert!(lips.held_ms() > 40.0, "{}", lips.held_ms());
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod jitter;
 pub mod nack;
 pub mod packet;
 pub mod packetise;
+pub mod playout;
 pub mod receiver;
 pub mod rtx;
 pub mod sdp;

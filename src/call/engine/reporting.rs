@@ -224,7 +224,9 @@ impl Engine {
                 frames_dropped: Some(decoder.dropped + receive.frames_dropped),
                 freezes: Some(decoder.freezes),
                 freeze_ms: Some(decoder.freeze_ms),
-                playout_delay_ms: (decoder.decoded > 0).then(|| f64::from(decoder.decode_ms)),
+                playout_delay_ms: subscribed
+                    .filter(|_| decoder.decoded > 0)
+                    .map(|s| s.lips.held_ms().max(f64::from(decoder.decode_ms))),
                 time_to_720p_ms: subscribed.and_then(|s| s.times.to_720p_ms()),
                 pattern: subscribed.and_then(|s| s.pattern.report()).map(|p| PatternReport {
                     id: p.id.unwrap_or(0),
