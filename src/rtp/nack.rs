@@ -12,6 +12,13 @@ const MAX_PER_POLL: usize = 256;
 /// Packets in a row from far behind after which the sender is taken to have started anew.
 const RESTART_AFTER: u32 = 16;
 
+/// A request that is repeated because requests or repairs get lost themselves follows after this: a run of losses is over.
+const ECHO: Duration = Duration::from_millis(12);
+/// Share of requests without a repair from which already the first request for a packet is repeated.
+const UNHEARD: f32 = 0.04;
+/// How the mean of that share follows.
+const UNHEARD_SHARE: f32 = 0.05;
+
 /// When to ask for a missing packet, and when to stop.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct NackConfig {
@@ -61,6 +68,14 @@ struct Missing {
     since: Instant,
     asked: u32,
     last: Option<Instant>,
+    /// The last request is to be repeated.
+    echo: bool,
+}
+
+impl Missing {
+    fn new(since: Instant) -> Self {
+        Self { since, asked: 0, last: None, echo: false }
+    }
 }
 
 /// Arrivals of one SSRC.
@@ -73,6 +88,10 @@ pub struct Tracker {
     missing: BTreeMap<u64, Missing>,
     old_in_a_row: u32,
     rtt: Duration,
+    /// Mean share of requests that no repair came for.
+    unheard: f32,
+    /// Time from a loss to its repair, and how it deviates, in seconds. A server in the middle may have to ask itself.
+    repair: Option<(f32, f32)>,
     lost: u64,
     recovered: u64,
     requested: u64,
@@ -88,6 +107,8 @@ impl Tracker {
             missing: BTreeMap::new(),
             old_in_a_row: 0,
             rtt: Duration::from_millis(50),
+            unheard: 0.0,
+            repair: None,
             lost: 0,
             recovered: 0,
             requested: 0,
@@ -120,7 +141,7 @@ impl Tracker {
             self.unwrapper.unwrap(sequence);
             for gone in highest + 1..extended {
                 self.clear(gone);
-                self.missing.insert(gone, Missing { since: now, asked: 0, last: None });
+                self.missing.insert(gone, Missing::new(now));
                 self.lost += 1;
             }
             self.mark(extended);
@@ -144,6 +165,12 @@ impl Tracker {
         match self.missing.remove(&extended) {
             Some(missing) if missing.asked > 0 => {
                 self.recovered += 1;
+                self.unheard -= self.unheard * UNHEARD_SHARE;
+                let took = now.saturating_duration_since(missing.since).as_secs_f32();
+                // As TCP smooths its round trips (RFC 6298).
+                self.repair = Some(self.repair.map_or((took, took / 2.0), |(mean, deviation)| {
+                    (mean + (took - mean) / 8.0, deviation + ((took - mean).abs() - deviation) / 4.0)
+                }));
                 Arrival::Recovered(extended)
             }
             Some(_) => {
@@ -158,17 +185,26 @@ impl Tracker {
 
     /// Sequence numbers to ask for now, oldest first, at most 256.
     pub fn poll(&mut self, now: Instant) -> Vec<u16> {
+        let spacing = self.spacing();
         let mut due = Vec::new();
         for (&extended, missing) in &mut self.missing {
             if due.len() >= MAX_PER_POLL {
                 break;
             }
-            if due_at(&self.config, self.rtt, missing).is_some_and(|at| at <= now) {
+            if due_at(&self.config, self.rtt, spacing, missing).is_none_or(|at| at > now) {
+                continue;
+            }
+            if !std::mem::take(&mut missing.echo) {
+                if missing.asked > 0 {
+                    self.unheard += (1.0 - self.unheard) * UNHEARD_SHARE;
+                }
                 missing.asked += 1;
                 missing.last = Some(now);
-                // The low 16 bits are the number on the wire.
-                due.push(extended as u16);
+                // One that had no answer is asked for twice: a second round trip in vain would be seen.
+                missing.echo = missing.asked > 1 || self.unheard > UNHEARD;
             }
+            // The low 16 bits are the number on the wire.
+            due.push(extended as u16);
         }
         self.requested += due.len() as u64;
         due
@@ -176,7 +212,8 @@ impl Tracker {
 
     /// When [`Tracker::poll`] has something to ask for.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.missing.values().filter_map(|missing| due_at(&self.config, self.rtt, missing)).min()
+        let spacing = self.spacing();
+        self.missing.values().filter_map(|missing| due_at(&self.config, self.rtt, spacing, missing)).min()
     }
 
     /// Forgets missing packets before `extended`: nobody waits for them any more.
@@ -211,7 +248,12 @@ impl Tracker {
 
     /// Time between two requests for one packet, before it grows with their number.
     pub fn spacing(&self) -> Duration {
-        self.config.min_spacing.max(self.rtt.mul_f32(1.25))
+        spacing(&self.config, self.rtt, self.repair)
+    }
+
+    /// By when nearly every repair has come, counted from the loss; `None` before the first one.
+    pub fn repair_time(&self) -> Option<Duration> {
+        self.repair.map(|(mean, deviation)| Duration::from_secs_f32((mean + 4.0 * deviation).clamp(0.0, 10.0)))
     }
 
     fn restart(&mut self, sequence: u16) -> Arrival {
@@ -243,13 +285,20 @@ impl Tracker {
     }
 }
 
+/// Who repairs later than after a round trip is not asked more often for that.
+fn spacing(config: &NackConfig, rtt: Duration, repair: Option<(f32, f32)>) -> Duration {
+    let repair = repair.map_or(Duration::ZERO, |(mean, _)| Duration::from_secs_f32((mean / 2.0).clamp(0.0, 0.25)));
+    config.min_spacing.max(rtt.mul_f32(1.25)).max(repair)
+}
+
 /// When a missing packet is to be asked for next; `None` when asking is over.
-fn due_at(config: &NackConfig, rtt: Duration, missing: &Missing) -> Option<Instant> {
+fn due_at(config: &NackConfig, rtt: Duration, spacing: Duration, missing: &Missing) -> Option<Instant> {
     let at = match missing.last {
         None => missing.since + config.first_delay,
+        // Where a repair takes no longer than that, it is waited for first.
+        Some(last) if missing.echo => return Some(last + ECHO.max(rtt / 8)),
         Some(last) => {
             // Repeats thin out, so that an outage does not end in a storm of requests.
-            let spacing = config.min_spacing.max(rtt.mul_f32(1.25));
             last + (spacing * (1 + missing.asked / 5)).min(spacing.max(Duration::from_millis(250)))
         }
     };
@@ -282,6 +331,27 @@ mod tests {
     }
 
     #[test]
+    fn requests_without_an_answer_are_sent_twice() {
+        let start = Instant::now();
+        let mut tracker = Tracker::new(NackConfig::default());
+        tracker.set_rtt(80 * MS);
+        tracker.push(10, start);
+        tracker.push(12, start);
+        // On a path that answers, once.
+        assert_eq!(tracker.poll(start + 10 * MS), [11]);
+        assert!(tracker.poll(start + 109 * MS).is_empty());
+        assert_eq!(tracker.poll(start + 110 * MS), [11]);
+        assert!(tracker.poll(start + 121 * MS).is_empty());
+        assert_eq!(tracker.poll(start + 122 * MS), [11]);
+        assert!(tracker.poll(start + 209 * MS).is_empty());
+        assert!(matches!(tracker.push(11, start + 200 * MS), Arrival::Recovered(_)));
+        // By now it is known to be one that loses requests.
+        tracker.push(14, start + 300 * MS);
+        assert_eq!(tracker.poll(start + 310 * MS), [13]);
+        assert_eq!(tracker.poll_timeout(), Some(start + 322 * MS));
+    }
+
+    #[test]
     fn overtaken_packets_are_neither_lost_nor_asked_for() {
         let start = Instant::now();
         let mut tracker = Tracker::new(NackConfig::default());
@@ -299,14 +369,15 @@ mod tests {
         tracker.push(1, start);
         tracker.push(3, start);
         let asked: usize = (0..5_000).map(|ms| tracker.poll(start + MS * ms).len()).sum();
-        assert_eq!(asked, 4);
+        // The later ones twice each.
+        assert_eq!(asked, 1 + 3 * 2);
         assert_eq!(tracker.poll_timeout(), None);
         // By age as well.
         let mut tracker = Tracker::new(NackConfig { max_requests: u32::MAX, ..NackConfig::default() });
         tracker.push(1, start);
         tracker.push(3, start);
         let asked: usize = (0..5_000).map(|ms| tracker.poll(start + MS * ms).len()).sum();
-        assert!((4..20).contains(&asked), "{asked}");
+        assert!((4..40).contains(&asked), "{asked}");
     }
 
     #[test]

@@ -45,7 +45,7 @@ impl ReceiverConfig {
         Self {
             codec,
             nack: Some(NackConfig::default()),
-            max_wait: Duration::from_millis(300),
+            max_wait: Duration::from_millis(400),
             patience: Duration::from_secs(1),
             pli_interval: Duration::from_millis(500),
             max_packets: 2048,
@@ -318,7 +318,8 @@ impl VideoReceiver {
             Some(nack) => nack.first_delay + self.tracker.spacing() * ATTEMPTS_IN_WAIT,
             None => Duration::from_millis(10),
         };
-        (repair + self.jitter.duration() * 4).min(self.config.max_wait)
+        let usual = self.tracker.repair_time().unwrap_or_default();
+        (repair + self.jitter.duration() * 4).max(usual).min(self.config.max_wait)
     }
 
     /// When a key frame is to be asked for; `None` when none is needed.

@@ -122,6 +122,7 @@ impl Responder {
         self.budget_at = Some(now);
         let Some(stream) = self.streams.get_mut(&nack.media_ssrc) else { return };
         for sequence in nack.nacks.iter().flat_map(|pair| pair.packet_list()).take(PER_NACK) {
+            let rtx = stream.rtx.is_some();
             let Some(kept) = stream.find(sequence) else { continue };
             if kept.repeated.is_some_and(|at| now.saturating_duration_since(at) < pause) {
                 continue;
@@ -130,13 +131,17 @@ impl Responder {
                 // Whoever asks for everything again gets what the path can take beside the picture.
                 break;
             }
+            // The last repeat was lost as well, or the answer to it: now two are sent.
+            let copies = if kept.repeated.is_some() && rtx { 2 } else { 1 };
             kept.repeated = Some(now);
             let original = kept.packet.clone();
-            let bytes = original.payload.len() + HEADERS;
+            let bytes = (original.payload.len() + HEADERS) * copies;
             self.budget -= bytes as f64;
             self.handle.note_repeat(bytes);
-            let repeat = stream.repeat(&original, now);
-            self.write.push_back(repeat);
+            for _ in 0..copies {
+                let repeat = stream.repeat(&original, now);
+                self.write.push_back(repeat);
+            }
         }
     }
 

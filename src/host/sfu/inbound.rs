@@ -21,6 +21,8 @@ const FIRST_REPAIR_US: f64 = 40_000.0;
 const RETRY_US: (u64, u64) = (30_000, 1_000_000);
 /// Requests for the same packet.
 const TRIES: u8 = 10;
+/// From the second on they are sent twice, this far apart: where one was lost, the next one should not be.
+const ECHO_US: u64 = 12_000;
 /// Another SSRC on the same payload type takes over when the present one was silent for this long.
 const SOURCE_SILENCE_US: u64 = 500_000;
 
@@ -30,17 +32,21 @@ struct Missing {
     first_asked_us: u64,
     asked_us: u64,
     tries: u8,
+    echo: bool,
 }
 
 impl Missing {
     /// When it is to be asked for (again), if repairs take `repair_us`.
     fn due_us(&self, repair_us: f64) -> u64 {
         match self.tries {
+            _ if self.echo => self.asked_us + ECHO_US,
             0 => self.since_us + REORDER_US,
-            // Twice the pause each time: a request that nothing answers may lie in a long queue, as its repair may.
+            // A longer pause each time: a request that nothing answers may lie in a long queue, as its repair may. But
+            // first it is likely to be lost, and who waits sees a still picture.
             tries => {
                 let pause = (repair_us * 1.25) as u64 + 10_000;
-                self.asked_us + (pause << (tries - 1).min(4)).clamp(RETRY_US.0, RETRY_US.1)
+                let times = [2, 2, 3, 4, 6, 8, 12, 16, 24, 32].get(usize::from(tries - 1)).copied().unwrap_or(32);
+                self.asked_us + (pause * times / 2).clamp(RETRY_US.0, RETRY_US.1)
             }
         }
     }
@@ -230,7 +236,8 @@ impl TrackIn {
                 } else if self.plan.feedback.nack {
                     for skipped in highest + 1..input {
                         let since_us = now_us;
-                        source.missing.insert(skipped, Missing { since_us, first_asked_us: 0, asked_us: 0, tries: 0 });
+                        let missing = Missing { since_us, first_asked_us: 0, asked_us: 0, tries: 0, echo: false };
+                        source.missing.insert(skipped, missing);
                     }
                     while source.missing.len() > MISSING {
                         source.missing.pop_first();
@@ -353,7 +360,9 @@ impl TrackIn {
         let mut next: Option<u64> = None;
         let mut lost = 0;
         source.missing.retain(|number, missing| {
-            if missing.due_us(repair_us) <= now_us {
+            if missing.due_us(repair_us) <= now_us && std::mem::take(&mut missing.echo) {
+                out.push(*number as u16);
+            } else if missing.due_us(repair_us) <= now_us {
                 if missing.tries >= TRIES {
                     lost += 1;
                     return false;
@@ -363,6 +372,7 @@ impl TrackIn {
                 }
                 missing.tries += 1;
                 missing.asked_us = now_us;
+                missing.echo = missing.tries > 1;
                 out.push(*number as u16);
             }
             let again = missing.due_us(repair_us);
