@@ -1,0 +1,174 @@
+//! Calls of the real program over bad networks, between network namespaces (see `netns`): an independent witness beside
+//! `--simulate-network`. Limits are wider than the figures: these runs share their machine with other tests.
+//!
+//! `cargo test --test network -- --ignored --nocapture` prints the rows of the list of figures; `TERTULIA_BIN` names another
+//! build, `TERTULIA_SEED` another seed.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod netns;
+
+use netns::{Call, Sample};
+
+fn mean(samples: &[Sample], from: f64, to: f64) -> f64 {
+    let targets: Vec<f64> = samples.iter().filter(|s| (from..to).contains(&s.at)).map(|s| s.target_bps()).collect();
+    targets.iter().sum::<f64>() / targets.len() as f64
+}
+
+fn freeze_ms(samples: &[Sample]) -> f64 {
+    samples.last().unwrap().number("freeze_ms")
+}
+
+#[test]
+fn the_rate_follows_steps_of_the_capacity() {
+    let links = ["pub up rate=2000,queue=300,delay=35", "pub down delay=35"];
+    let Some(mut call) = Call::begin(&links, "1280x720", 41) else { return };
+    let wide = call.until(14.0);
+    call.set("pub up rate=700");
+    let narrow = call.until(32.0);
+    call.set("pub up rate=1400");
+    let wider = call.until(50.0);
+    // Of 2 Mbit/s some are headers and sound; so are some of the others.
+    assert!(mean(&wide, 5.0, 14.0) > 1.0e6, "{}", mean(&wide, 5.0, 14.0));
+    let down = narrow.iter().find(|s| s.target_bps() <= 0.7e6).map_or(99.0, |s| s.at - 14.0);
+    assert!(down <= 6.0, "down after {down} s");
+    let used = mean(&narrow, 20.0, 32.0);
+    assert!((0.3e6..0.72e6).contains(&used), "{used}");
+    let up = wider.iter().find(|s| s.target_bps() >= 0.75e6).map_or(99.0, |s| s.at - 32.0);
+    assert!(up <= 11.0, "up after {up} s");
+    assert!(mean(&wider, 43.0, 50.0) > 0.65e6, "{}", mean(&wider, 43.0, 50.0));
+    assert!(freeze_ms(&wider) <= 3_000.0, "{}", freeze_ms(&wider));
+    assert_eq!(wider.last().unwrap().video["pattern"]["crc_errors"], 0);
+}
+
+#[test]
+fn a_narrow_link_is_no_reason_to_begin_with_a_still_picture() {
+    let links = ["pub up rate=400,queue=300,delay=50", "pub down delay=50"];
+    let Some(mut call) = Call::begin(&links, "1280x720", 42) else { return };
+    let samples = call.until(10.0);
+    assert!(freeze_ms(&samples) <= 1_000.0, "{}", freeze_ms(&samples));
+    let last = samples.last().unwrap();
+    assert!(last.number("fps") >= 15.0, "{last:?}");
+    assert!(last.target_bps() >= 0.1e6 && last.target_bps() <= 0.42e6, "{last:?}");
+}
+
+#[test]
+fn a_wide_link_shows_the_whole_picture_within_a_second() {
+    let Some(mut call) = Call::begin(&[], "1280x720", 43) else { return };
+    let samples = call.until(4.0);
+    let last = samples.last().unwrap();
+    let after_ms = last.video["time_to_720p_ms"].as_f64().expect("720 lines");
+    assert!(after_ms <= 1_500.0, "{after_ms}");
+}
+
+#[test]
+fn lost_packets_are_no_freezes() {
+    for (leg, seed) in [("view", 44), ("pub", 45)] {
+        let (up, down) = (format!("{leg} up loss=5,delay=45"), format!("{leg} down loss=5,delay=45"));
+        let Some(mut call) = Call::begin(&[&up, &down], "640x360", seed) else { return };
+        let samples = call.until(20.0);
+        let last = samples.last().unwrap();
+        assert!(freeze_ms(&samples) <= 2_000.0, "{leg}: {}", freeze_ms(&samples));
+        assert!(last.number("fps") >= 24.0, "{leg}: {}", last.number("fps"));
+        assert_eq!(last.video["pattern"]["crc_errors"], 0, "{leg}: nothing broken is shown");
+    }
+}
+
+#[test]
+fn bursts_of_losses_leave_a_moving_picture() {
+    let links = ["view up loss=10,burst=3,delay=30", "view down loss=10,burst=3,delay=30"];
+    let Some(mut call) = Call::begin(&links, "640x360", 46) else { return };
+    let samples = call.until(20.0);
+    let last = samples.last().unwrap();
+    assert!(last.number("fps") >= 22.0, "{}", last.number("fps"));
+    assert!(freeze_ms(&samples) <= 3_000.0, "{}", freeze_ms(&samples));
+    assert_eq!(last.video["pattern"]["crc_errors"], 0);
+}
+
+#[test]
+fn the_playout_delay_comes_and_goes_with_the_jitter() {
+    let links = ["view up delay=40", "view down delay=40,jitter=60"];
+    let Some(mut call) = Call::begin(&links, "640x360", 47) else { return };
+    let bad = call.until(12.0);
+    call.set("view down jitter=0");
+    let good = call.until(26.0);
+    let (held, after) =
+        (bad.last().unwrap().number("playout_delay_ms"), good.last().unwrap().number("playout_delay_ms"));
+    assert!(held <= 57.0 + 20.0 + 60.0, "{held}");
+    assert!(after <= 70.0 && freeze_ms(&good) <= 1_000.0, "{after} {}", freeze_ms(&good));
+}
+
+/// One row of the list of figures: links, picture, seconds, and what changes when.
+type Row = (&'static str, &'static [&'static str], &'static str, f64, &'static [(f64, &'static str)]);
+
+const ROWS: [Row; 12] = [
+    ("F13 viewer", &["view up loss=5,delay=45", "view down loss=5,delay=45"], "640x360", 30.0, &[]),
+    ("F13 publisher", &["pub up loss=5,delay=45", "pub down loss=5,delay=45"], "640x360", 30.0, &[]),
+    ("F14 viewer", &["view up loss=10,burst=3,delay=30", "view down loss=10,burst=3,delay=30"], "640x360", 30.0, &[]),
+    ("F14 publisher", &["pub up loss=10,burst=3,delay=30", "pub down loss=10,burst=3,delay=30"], "640x360", 30.0, &[]),
+    ("F15 viewer", &["view up loss=30,delay=20", "view down loss=30,delay=20"], "640x360", 30.0, &[]),
+    ("F15 publisher", &["pub up loss=30,delay=20", "pub down loss=30,delay=20"], "640x360", 30.0, &[]),
+    (
+        "F16 jitter 30",
+        &["view up delay=50", "view down delay=50,jitter=30"],
+        "640x360",
+        30.0,
+        &[(15.0, "view down jitter=0")],
+    ),
+    (
+        "F16 jitter 100",
+        &["view up delay=50", "view down delay=50,jitter=100"],
+        "640x360",
+        30.0,
+        &[(15.0, "view down jitter=0")],
+    ),
+    ("F16 reorder", &["view up delay=50", "view down delay=50,reorder=5"], "640x360", 30.0, &[]),
+    (
+        "F17",
+        &["pub up rate=1000,queue=300,delay=50", "pub down delay=50"],
+        "1280x720",
+        100.0,
+        &[(40.0, "pub up rate=2500"), (60.0, "pub up rate=600"), (80.0, "pub up rate=1000")],
+    ),
+    ("begins at 400", &["pub up rate=400,queue=300,delay=50", "pub down delay=50"], "1280x720", 20.0, &[]),
+    ("viewer narrow", &["view down rate=700,queue=300,delay=30", "view up delay=30"], "1280x720", 30.0, &[]),
+];
+
+#[test]
+#[ignore = "seven minutes of figures"]
+fn rows() {
+    let seed = std::env::var("TERTULIA_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    let only = std::env::var("TERTULIA_ROWS").ok();
+    let mut out = Vec::new();
+    for (row, links, size, seconds, steps) in ROWS {
+        if only.as_ref().is_some_and(|only| !row.contains(only.as_str())) {
+            continue;
+        }
+        println!("{row}");
+        let Some(mut call) = Call::begin(links, size, seed) else { return };
+        let mut samples = Vec::new();
+        for (at, link) in steps {
+            samples.extend(call.until(*at));
+            call.set(link);
+        }
+        samples.extend(call.until(seconds));
+        drop(call);
+        let last = samples.last().unwrap();
+        let number = |value: &serde_json::Value| value.as_f64().unwrap_or(f64::NAN);
+        out.push(format!(
+            "| {row} | {} | {:.1} fps, {} freezes ({} ms), {} CRC errors, latency p50 {:.0} p95 {:.0} ms, {} PLIs, target {:.0} kbit/s, 720p after {} ms, sound concealed {:.1} %, lips {:.0} ms |",
+            links.join("; "),
+            last.number("fps"),
+            last.video["freezes"],
+            last.video["freeze_ms"],
+            last.video["pattern"]["crc_errors"],
+            number(&last.video["pattern"]["latency_ms_p50"]),
+            number(&last.video["pattern"]["latency_ms_p95"]),
+            last.video["plis"],
+            last.target_bps() / 1e3,
+            last.video["time_to_720p_ms"],
+            number(&last.audio["concealed_ms"]) / seconds / 10.0,
+            number(&last.audio["av_offset_ms"]),
+        ));
+    }
+    println!("\n| row | links | measured |\n|---|---|---|\n{}", out.join("\n"));
+}
