@@ -125,6 +125,31 @@ async fn a_lossy_subscriber_costs_the_publisher_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sound_is_sent_twice_to_a_leg_that_loses_much_and_to_nobody_else() {
+    let (sfu, _events) = sfu::start(config()).unwrap();
+    let publisher = Publisher::publish(&sfu, 1, "one").await;
+    let mut good = subscriber(&sfu, 2, "one", 96).await;
+    let mut lossy = subscriber(&sfu, 3, "one", 96).await;
+    good.connected(Duration::from_secs(10)).await.expect("connects");
+    lossy.connected(Duration::from_secs(10)).await.expect("connects");
+    publisher.send(30, 0, 100, 10_000).await;
+    assert_eq!(sfu.stats().await.unwrap().copies_sent, 0);
+    let loss = Impairment { loss_in: 0.15, loss_out: 0.15, seed: 11 };
+    sfu.set_impairment(Some(LegId(3)), Some(loss)).await.unwrap();
+    publisher.send(600, 90, 190, 10_000).await;
+    let complete = wait_for(Duration::from_secs(5), || lossy.got("audio").len() >= 628).await;
+    let stats = sfu.stats().await.unwrap();
+    assert!(stats.copies_sent > 300, "{}", stats.copies_sent);
+    assert!(stats.copies_sent < 640, "to one leg only: {}", stats.copies_sent);
+    assert!(complete, "{} of 630", lossy.got("audio").len());
+    // Whatever came twice was handed on once, in its place.
+    assert!(unbroken(&lossy.got("audio")).len() >= 628);
+    assert!(wait_for(Duration::from_secs(5), || good.got("audio").len() >= 630).await);
+    assert_eq!(unbroken(&good.got("audio")).len(), 630);
+    sfu.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn viewers_who_come_soon_after_a_key_frame_start_with_it_and_cost_no_other() {
     let (sfu, _events) = sfu::start(config()).unwrap();
     let publisher = Publisher::publish(&sfu, 1, "one").await;

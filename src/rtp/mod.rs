@@ -12,6 +12,7 @@ pub mod packet;
 pub mod packetise;
 pub mod playout;
 pub mod receiver;
+pub mod redundancy;
 pub mod rtx;
 pub mod sdp;
 pub mod seq;

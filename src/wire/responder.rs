@@ -11,6 +11,8 @@ use rtc::sansio::Protocol;
 use rtc::shared::TransportContext;
 use rtc::shared::error::Error;
 
+use crate::rtp::redundancy::{COPY_AGE, COPY_BEHIND, Redundancy};
+
 use super::shared::MAX_SSRCS;
 use super::{WireHandle, queues};
 
@@ -25,6 +27,11 @@ const SHARE: f64 = 0.6;
 const UNKNOWN_BPS: f64 = 1_500_000.0;
 /// What was not used is kept for this long, in seconds.
 const KEPT_S: f64 = 0.5;
+
+/// A longer queue on the way is congestion: what is lost there is not helped by sending more.
+const LONG_QUEUE: Duration = Duration::from_millis(50);
+/// Below this rate of the path, in bit/s, sound is sent once.
+const COPIES_FROM_BPS: f64 = 300_000.0;
 
 /// Header and extensions of a packet, about, and what is below it.
 const HEADERS: usize = 60;
@@ -41,6 +48,8 @@ struct Stream {
     /// SSRC and payload type of repeats.
     rtx: Option<(u32, u8)>,
     rtx_sequence: u16,
+    /// For sound: whether it goes out twice.
+    redundancy: Option<Redundancy>,
 }
 
 impl Stream {
@@ -133,7 +142,11 @@ impl Responder {
             }
             // The last repeat was lost as well, or the answer to it: now two are sent.
             let copies = if kept.repeated.is_some() && rtx { 2 } else { 1 };
-            kept.repeated = Some(now);
+            let first = kept.repeated.replace(now).is_none();
+            if let (true, Some(redundancy)) = (first, &mut stream.redundancy) {
+                redundancy.asked();
+            }
+            let Some(kept) = stream.find(sequence) else { continue };
             let original = kept.packet.clone();
             let bytes = (original.payload.len() + HEADERS) * copies;
             self.budget -= bytes as f64;
@@ -143,6 +156,31 @@ impl Responder {
                 self.write.push_back(repeat);
             }
         }
+    }
+
+    /// A copy of an earlier packet of sound, where the way loses so much that requests alone do not repair it in time.
+    fn copy(&mut self, ssrc: u32, now: Instant) {
+        let Some(stream) = self.streams.get_mut(&ssrc) else { return };
+        let Some(redundancy) = &mut stream.redundancy else { return };
+        redundancy.sent();
+        let congested =
+            self.handle.allowance().is_some_and(|path| path.queue > LONG_QUEUE || path.target_bps < COPIES_FROM_BPS);
+        if !redundancy.wants_copies(self.handle.rtt(), congested) {
+            return;
+        }
+        let behind = COPY_BEHIND as usize;
+        let (Some(newest), Some(earlier)) =
+            (stream.kept.back(), stream.kept.len().checked_sub(behind + 1).and_then(|at| stream.kept.get(at)))
+        else {
+            return;
+        };
+        if newest.packet.header.timestamp.wrapping_sub(earlier.packet.header.timestamp) > COPY_AGE {
+            return;
+        }
+        let original = earlier.packet.clone();
+        self.handle.note_repeat(original.payload.len() + HEADERS);
+        let copy = stream.repeat(&original, now);
+        self.write.push_back(copy);
     }
 
     /// Repeats of the newest packets of `ssrc`, as many as are wanted to fill a probe.
@@ -195,6 +233,7 @@ impl Protocol<TaggedPacket, TaggedPacket, ()> for Responder {
         self.write.push_back(message);
         if let Some((ssrc, now)) = of {
             self.pad(ssrc, now);
+            self.copy(ssrc, now);
         }
         Ok(())
     }
@@ -207,7 +246,9 @@ impl Interceptor for Responder {
         let nack = info.rtcp_feedback.iter().any(|feedback| feedback.typ == "nack" && feedback.parameter.is_empty());
         if nack && (self.streams.len() < MAX_SSRCS || self.streams.contains_key(&info.ssrc)) {
             let rtx = info.ssrc_rtx.zip(info.payload_type_rtx);
-            self.streams.insert(info.ssrc, Stream { rtx, ..Stream::default() });
+            let sound = info.mime_type.get(..6).is_some_and(|kind| kind.eq_ignore_ascii_case("audio/"));
+            let redundancy = (sound && rtx.is_none()).then(Redundancy::default);
+            self.streams.insert(info.ssrc, Stream { rtx, redundancy, ..Stream::default() });
         }
     }
 

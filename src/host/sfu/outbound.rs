@@ -4,11 +4,15 @@ use bytes::{Bytes, BytesMut};
 use rtc::rtp::header::{EXTENSION_PROFILE_ONE_BYTE, Extension, Header};
 use rtc::srtp::context::Context;
 
+use crate::rtp::redundancy::{COPY_AGE, COPY_BEHIND, Redundancy};
+
 use super::answer::TrackPlan;
 use super::cache::{Cache, Stored};
 
 /// Retransmissions one leg may be sent in a second, more are not answered.
 const REPAIRS_PER_SECOND: f64 = 600.0;
+/// A round-trip time that is longer than the shortest one by this, in µs, is a queue that grows.
+const QUEUE_US: f64 = 100_000.0;
 /// A leg that saw no key frame for this long gets whatever there is.
 const KEY_FRAME_PATIENCE_US: u64 = 3_000_000;
 
@@ -30,6 +34,13 @@ pub(super) struct TrackOut {
     first: u64,
     repair_budget: f64,
     repair_at_us: u64,
+    /// Sound only: whether it goes out twice.
+    redundancy: Redundancy,
+    /// Newest number that was followed by a copy, and newest that was asked for.
+    copied: u64,
+    asked: u64,
+    least_rtt_us: f64,
+    pub(super) copies: u64,
     pub(super) packets: u64,
     pub(super) octets: u64,
     pub(super) repaired: u64,
@@ -53,6 +64,11 @@ impl TrackOut {
             first: 0,
             repair_budget: REPAIRS_PER_SECOND / 2.0,
             repair_at_us: 0,
+            redundancy: Redundancy::default(),
+            copied: 0,
+            asked: 0,
+            least_rtt_us: f64::INFINITY,
+            copies: 0,
             packets: 0,
             octets: 0,
             repaired: 0,
@@ -93,6 +109,32 @@ impl TrackOut {
         Some(data)
     }
 
+    /// The copy of an earlier packet of sound that is to follow `stored`, where the leg loses so much that asking alone does
+    /// not repair it in time.
+    pub(super) fn copy(&mut self, stored: &Stored, cache: &Cache, context: &mut Context) -> Option<BytesMut> {
+        if !self.plan.codec.is_audio() || !self.started || stored.sequence <= self.copied {
+            return None;
+        }
+        self.copied = stored.sequence;
+        self.redundancy.sent();
+        let rtt = self.rtt_us.map(|us| std::time::Duration::from_micros(us as u64));
+        let congested = self.rtt_us.is_some_and(|us| us > self.least_rtt_us + QUEUE_US);
+        if !self.redundancy.wants_copies(rtt, congested) {
+            return None;
+        }
+        let earlier = stored.sequence.checked_sub(COPY_BEHIND).filter(|number| *number >= self.first)?;
+        let earlier = cache.get(earlier).filter(|e| stored.timestamp.wrapping_sub(e.timestamp) <= COPY_AGE)?;
+        let data = self.encrypt(earlier, context, None)?;
+        self.copies += 1;
+        Some(data)
+    }
+
+    /// Notes a measured round-trip time.
+    pub(super) fn note_rtt(&mut self, rtt_us: f64) {
+        self.least_rtt_us = self.least_rtt_us.min(rtt_us);
+        self.rtt_us = Some(self.rtt_us.map_or(rtt_us, |old| old + (rtt_us - old) / 8.0));
+    }
+
     /// Answers a request for `number` from the cache.
     pub(super) fn repair(
         &mut self,
@@ -119,6 +161,11 @@ impl TrackOut {
             self.missed += 1;
             return None;
         };
+        // Numbers are asked for in rising order, again and again: each counts once as lost.
+        if stored.sequence > self.asked {
+            self.asked = stored.sequence;
+            self.redundancy.asked();
+        }
         let rtx = self.plan.rtx.map(|payload_type| {
             self.rtx_sequence = self.rtx_sequence.wrapping_add(1);
             (payload_type, self.rtx_sequence)

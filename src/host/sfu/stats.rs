@@ -23,6 +23,8 @@ pub struct SfuStats {
     pub nacks_answered: u64,
     /// Retransmissions subscribers asked for that the cache no longer or not yet held.
     pub nacks_missed: u64,
+    /// Sound sent a second time to subscribers that lose much, without being asked.
+    pub copies_sent: u64,
     /// Packets asked for again from publishers.
     pub nacks_sent: u64,
     /// Key frame requests sent to publishers.

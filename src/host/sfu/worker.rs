@@ -361,7 +361,10 @@ impl Worker {
         let Some(publication) = self.streams.get(stream).and_then(Option::as_ref) else {
             return;
         };
-        let Some(stored) = publication.track(fed.kind).and_then(|track| track.cache.get(fed.number)) else {
+        let Some(cache) = publication.track(fed.kind).map(|track| &track.cache) else {
+            return;
+        };
+        let Some(stored) = cache.get(fed.number) else {
             return;
         };
         for &key in &publication.subscribers {
@@ -378,12 +381,15 @@ impl Worker {
             let Some(context) = leg.transport.srtp_out() else {
                 continue;
             };
-            if let Some(data) = track.forward(stored, context, now_us) {
-                self.stats.rtp_forwarded += 1;
-                if leg.queue.is_empty() {
-                    self.dirty.push(key);
-                }
-                leg.queue.push(data);
+            let Some(data) = track.forward(stored, context, now_us) else { continue };
+            self.stats.rtp_forwarded += 1;
+            if leg.queue.is_empty() {
+                self.dirty.push(key);
+            }
+            leg.queue.push(data);
+            if let Some(copy) = track.copy(stored, cache, context) {
+                self.stats.copies_sent += 1;
+                leg.queue.push(copy);
             }
         }
     }
@@ -564,7 +570,7 @@ fn report(track: &mut TrackOut, block: &rtcp::ReportBlock, now_us: u64) {
     }
     let held = u64::from(block.delay_since_last_sr) * 1_000_000 / 65_536;
     let rtt = now_us.saturating_sub(sent_us).saturating_sub(held) as f64;
-    track.rtt_us = Some(track.rtt_us.map_or(rtt, |old| old + (rtt - old) / 8.0));
+    track.note_rtt(rtt);
 }
 
 /// 24 bits of seconds in 6.18 fixed point.

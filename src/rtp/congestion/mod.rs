@@ -76,6 +76,8 @@ struct Flight {
     packet: Departed,
     arrived: bool,
     missing: bool,
+    /// Left more than once under this number: which of them arrived is unknown, and so is how long it took.
+    repeated: bool,
 }
 
 /// The controller of one path.
@@ -147,8 +149,13 @@ impl Congestion {
         if let Some(last) = self.history.back() {
             match packet.number.wrapping_sub(last.packet.number) {
                 1 => {}
-                // A repeat under its former number: feedback about that number is about the first one.
-                0 | 0x8000.. => return,
+                // A repeat under its former number: it adds nothing but doubt about when it left.
+                0 | 0x8000.. => {
+                    if let Some(flight) = find(&mut self.history, packet.number) {
+                        flight.repeated = true;
+                    }
+                    return;
+                }
                 // Numbers were left out: nothing can be found by counting any more.
                 _ => self.history.clear(),
             }
@@ -162,7 +169,7 @@ impl Congestion {
             self.prober.sent(id);
         }
         self.sent_since_heard = true;
-        self.history.push_back(Flight { packet, arrived: false, missing: false });
+        self.history.push_back(Flight { packet, arrived: false, missing: false, repeated: false });
     }
 
     /// Takes one feedback message, in the order of its numbers.
@@ -172,7 +179,7 @@ impl Congestion {
         let (mut arrived, mut bytes) = (0, 0);
         let mut measured: Option<f64> = None;
         let mut newest: Option<Duration> = None;
-        let mut news: Vec<(Duration, Departed)> = Vec::with_capacity(arrivals.len());
+        let mut news: Vec<(Duration, Departed, bool)> = Vec::with_capacity(arrivals.len());
         for arrival in arrivals {
             let Some(flight) = find(&mut self.history, arrival.number) else { continue };
             match arrival.at {
@@ -180,8 +187,8 @@ impl Congestion {
                     flight.arrived = true;
                     arrived += 1;
                     bytes += flight.packet.bytes;
-                    newest = newest.max(Some(flight.packet.at));
-                    news.push((at, flight.packet));
+                    newest = newest.max((!flight.repeated).then_some(flight.packet.at));
+                    news.push((at, flight.packet, flight.repeated));
                 }
                 None if !flight.arrived && !flight.missing => {
                     flight.missing = true;
@@ -193,13 +200,15 @@ impl Congestion {
             }
         }
         let unheard = self.unheard(arrivals, arrived);
-        news.sort_by_key(|(at, _)| *at);
-        if let Some((first, _)) = news.first() {
+        news.sort_by_key(|(at, ..)| *at);
+        if let Some((first, ..)) = news.first() {
             self.throughput.add(*first, unheard);
         }
         let loses = self.loss.base();
-        for (at, packet) in news {
-            self.trendline.packet(packet.at, at);
+        for (at, packet, repeated) in news {
+            if !repeated {
+                self.trendline.packet(packet.at, at);
+            }
             self.throughput.add(at, packet.bytes);
             if let Some(id) = packet.probe
                 && let Some(bps) = self.prober.arrived(id, (at, packet.bytes), loses, self.bounds.max_bps, now)
