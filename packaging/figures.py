@@ -58,6 +58,26 @@ if os.path.exists(os.path.join(folder, "f-client.json")):
 hd = load("f-latency.json")["figures"]
 print(f"| F8 | `bench latency`: 720p30, clean link, {hd['seconds']} s: capture to ready | p50 {hd['latency_ms_p50']:.0f} ms, p95 {hd['latency_ms_p95']:.0f} ms | p50 ≤ 40, p95 ≤ 70 ms |")
 print(f"| F10 | same: first frame to 720p | {hd['time_to_720p_ms']} ms, target {hd['target_bitrate_bps'] / 1000:.0f} kbit/s at the end | ≤ 1 s |")
+sound = load("f-audio.json")["figures"]
+for run in sound["F9"] or []:
+    where = f"`{run['network']}`" if run["network"] else "LAN"
+    if run["p50_ms"] is None:
+        print(f"| F9 | `bench audio`: mouth to ear through virtual devices, {where} | not one of {run['chirps']} chirps heard | ≤ {run['must_ms']} ms |")
+        continue
+    print(
+        f"| F9 | `bench audio`: mouth to ear through virtual devices, {where} | p50 {run['p50_ms']:.0f} ms, p95 {run['p95_ms']:.0f} ms, "
+        f"{run['heard']} of {run['chirps']} chirps heard (the measuring devices' own {run['devices_own_ms']:.0f} ms are taken off) | ≤ {run['must_ms']} ms |"
+    )
+f18 = sound["F18"]
+print(
+    f"| F18 | `bench audio`: echo over 60 ms and a room of 120 ms | {f18['reduced_db']['0-2 s']:.0f} dB in the first 2 s, {f18['reduced_db']['2-5 s']:.0f} to 5 s, {f18['reduced_db']['5-12 s']:.0f} after; "
+    f"the canceller alone {f18['reduced_db_canceller_alone']:.0f}; near end {f18['near_end_db']:+.1f} dB | ≥ 40 dB after 5 s, near end within 1 dB |"
+)
+for run in sound["F19"]:
+    print(
+        f"| F19 | `bench audio`: microphone {run['microphone_ppm']:+.0f} ppm, speaker {run['speaker_ppm']:+.0f} ppm, {run['seconds'] // 60} minutes of virtual time "
+        f"| {run['missing_frames']} frames missing, delay {run['delay_ms_least']:.0f} to {run['delay_ms_most']:.0f} ms, {run['concealed_ms']} ms concealed | no under-run, constant within 10 ms |"
+    )
 for run in load("f-network.json")["figures"]:
     concealed = run["audio_concealed_ms"] / run["seconds"] / 10
     print(

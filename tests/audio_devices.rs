@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 use tertulia::media::audio::{
     AudioConfig, AudioEngine, AudioEvent, EncodedAudioSink, MicrophoneSource, PlayoutStream, Processing, SpeakerSink,
-    list_devices,
+    VoiceChoice, list_devices,
 };
 use tertulia::rtp::frame::{AudioPacket, EncodedAudio};
 
@@ -181,7 +181,7 @@ fn device_loop(hz: f32, speaker: &str, microphone: &str) -> Loop {
     // Without processing: a noise suppressor removes a steady tone.
     let input = AudioConfig {
         microphone: format!("device:{microphone}").parse().unwrap(),
-        processing: Processing::Off,
+        voice: VoiceChoice { processing: Processing::Off, ..VoiceChoice::default() },
         ..AudioConfig::default()
     };
     let (microphone, microphone_events) = AudioEngine::start(input).unwrap();

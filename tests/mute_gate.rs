@@ -104,6 +104,6 @@ fn no_sample_passes_the_closed_gate() {
 /// The filters of echo canceller and noise suppressor hold some milliseconds back: these may not leak either.
 #[test]
 fn no_sample_held_in_the_processing_leaks_after_opening() {
-    let stages = Stages { echo: true, noise: true, gain: false };
+    let stages = Stages { gain: false, ..Stages::default() };
     ten_thousand_transitions(7, || Box::new(VoiceProcessor::new(stages)), 0.12);
 }

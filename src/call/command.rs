@@ -1,5 +1,41 @@
 //! What the window, the control channel and tests ask of the engine.
 
+use crate::media::audio::{Processing, VoiceChoice};
+
+/// What is to be different about the microphone's sound; `None` stays as it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct VoiceChange {
+    /// Whether stages run at all.
+    pub mode: Option<Processing>,
+    /// Echo canceller.
+    pub echo: Option<bool>,
+    /// Noise suppressor.
+    pub noise: Option<bool>,
+    /// Automatic gain.
+    pub gain: Option<bool>,
+    /// High pass.
+    pub high_pass: Option<bool>,
+    /// Music: nothing is done to it, and it is sent at a higher rate.
+    pub original_sound: Option<bool>,
+}
+
+impl VoiceChange {
+    /// Makes the change.
+    pub fn apply(self, voice: &mut VoiceChoice) {
+        let stages = &mut voice.stages;
+        for (wanted, stage) in [
+            (self.echo, &mut stages.echo),
+            (self.noise, &mut stages.noise),
+            (self.gain, &mut stages.gain),
+            (self.high_pass, &mut stages.high_pass),
+            (self.original_sound, &mut voice.original_sound),
+        ] {
+            *stage = wanted.unwrap_or(*stage);
+        }
+        voice.processing = self.mode.unwrap_or(voice.processing);
+    }
+}
+
 /// One wish of the user. Applied in order; a refused one gives an `error` event and changes nothing.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
@@ -13,6 +49,10 @@ pub enum Command {
     Microphone(String),
     /// Another speaker SINK.
     Speaker(String),
+    /// Other stages on the microphone's sound; the device stays open.
+    Voice(VoiceChange),
+    /// Bring people near to one loudness, or leave them as they are.
+    Levelling(bool),
     /// Share a screen SOURCE, `None` stops.
     Share(Option<String>),
     /// Send a signal. `kind` is without the `signal:` prefix; empty `to` is everybody.

@@ -206,14 +206,24 @@ pub struct AudioReport {
     pub jitter_ms: Option<f64>,
     /// Delay of the jitter buffer.
     pub playout_delay_ms: Option<f64>,
+    /// Delay that the jitter buffer steers to.
+    pub target_delay_ms: Option<f64>,
+    /// Its delay after each five seconds of sound, oldest first, of the last hour.
+    pub playout_delay_history_ms: Option<Vec<u16>>,
     /// Sound made up for lost packets.
     pub concealed_ms: Option<u64>,
+    /// Sound regained from the error correction in later packets.
+    pub corrected_ms: Option<u64>,
     /// Sound shortened to catch up.
     pub accelerated_ms: Option<u64>,
+    /// Sound lengthened to fall back.
+    pub decelerated_ms: Option<u64>,
     /// Muted, by announcement or by us.
     pub muted: Option<bool>,
-    /// Level over the last second.
+    /// Level over the last second; of our own microphone after processing.
     pub level_dbfs: Option<f64>,
+    /// Level of our own microphone before processing.
+    pub captured_dbfs: Option<f64>,
     /// Strongest frequency over the last second.
     pub tone_hz: Option<f64>,
     /// How far pictures are shown after (+) or before (−) their sound; by flashes and clicks where there are any.

@@ -1,5 +1,6 @@
 //! `tertulia bench`: figures that are measured inside one run.
 
+mod audio;
 mod calls;
 mod client;
 mod tree;
@@ -19,9 +20,9 @@ use crate::host::sfu::bench::{BenchOptions, run as forward, run_memory};
 use crate::media::video::source::VideoMode;
 
 /// Benches that have a name already and nothing else.
-const LATER: [&str; 3] = ["audio", "ui", "broadcast"];
+const LATER: [&str; 2] = ["ui", "broadcast"];
 /// The others.
-const THERE_ARE: &str = "sfu, join, latency, network, client, start, tiles";
+const THERE_ARE: &str = "sfu, join, latency, network, audio, client, start, tiles";
 /// Joins of `bench join` (F4).
 const JOINS: usize = 20;
 /// A join that takes longer has failed.
@@ -37,6 +38,7 @@ pub(super) fn run(global: &Common, args: &BenchArgs, started: Instant) -> Result
         "join" => common::runtime()?.block_on(join(global, started))?,
         "latency" => common::runtime()?.block_on(calls::latency(global, started))?,
         "network" => common::runtime()?.block_on(calls::network(global, started))?,
+        "audio" => audio::audio(global, started)?,
         "client" => common::runtime()?.block_on(client::client(global, started))?,
         "start" => windows::start()?,
         "tiles" => windows::tiles(global, started)?,

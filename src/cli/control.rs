@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 use std::path::PathBuf;
 
 use crate::call::Command;
+use crate::call::command::VoiceChange;
 
 /// What a line asks for.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,6 +41,24 @@ pub(super) fn parse(line: &str) -> Result<Line, String> {
         "camera" => engine(Command::Camera(text(members, "source")?)),
         "microphone" => engine(Command::Microphone(text(members, "source")?)),
         "speaker" => engine(Command::Speaker(text(members, "sink")?)),
+        "processing" => {
+            let change = VoiceChange {
+                mode: match members.get("mode") {
+                    None => None,
+                    Some(mode) => Some(mode.as_str().unwrap_or_default().parse()?),
+                },
+                echo: flag(members, "echo")?,
+                noise: flag(members, "noise")?,
+                gain: flag(members, "gain")?,
+                high_pass: flag(members, "high_pass")?,
+                original_sound: flag(members, "original_sound")?,
+            };
+            if change == VoiceChange::default() {
+                return Err("processing needs \"mode\", \"original_sound\" or a stage".to_owned());
+            }
+            engine(Command::Voice(change))
+        }
+        "levelling" => engine(Command::Levelling(flag(members, "on")?.ok_or("levelling needs \"on\"")?)),
         "share" => match members.get("screen") {
             Some(Value::Null) => engine(Command::Share(None)),
             Some(Value::String(source)) => engine(Command::Share(Some(source.clone()))),
@@ -132,6 +151,10 @@ mod tests {
             r#"{"do":"mute","video":false}"#,
             r#"{"do":"camera","source":"pattern:4"}"#,
             r#"{"do":"microphone","source":"tone:500"}"#,
+            r#"{"do":"processing","mode":"on"}"#,
+            r#"{"do":"processing","echo":false,"noise":true,"gain":false,"high_pass":true}"#,
+            r#"{"do":"processing","original_sound":true}"#,
+            r#"{"do":"levelling","on":true}"#,
             r#"{"do":"share","screen":"pattern:9"}"#,
             r#"{"do":"share","screen":null}"#,
             r#"{"do":"signal","type":"chat","data":"hello","to":["con_A"]}"#,
@@ -164,6 +187,9 @@ mod tests {
             r#"{"do":"dance"}"#,
             r#"{"do":"mute"}"#,
             r#"{"do":"mute","audio":1}"#,
+            r#"{"do":"processing"}"#,
+            r#"{"do":"processing","mode":"loud"}"#,
+            r#"{"do":"levelling"}"#,
             r#"{"do":"tile","stream_id":"s","size":"big"}"#,
             r#"{"do":"tile","stream_id":"s","size":"0x180"}"#,
             r#"{"do":"signal","type":"x","to":"all"}"#,

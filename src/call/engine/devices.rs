@@ -8,9 +8,10 @@ use tracing::warn;
 use super::own::{Publishing, mode_of};
 use super::sharing::WINDOW_GONE;
 use super::{Engine, MediaNotice};
+use crate::call::command::VoiceChange;
 use crate::call::config::VideoInput;
 use crate::call::view::{DeviceState, Failure};
-use crate::media::audio::{AudioEvent, MicrophoneSource, SpeakerSink};
+use crate::media::audio::{AudioDevice, AudioEvent, MicrophoneSource, Processing, Sound, SpeakerSink};
 use crate::media::video::capture::{Capture, CaptureEvent};
 use crate::media::video::source::{CameraSource, VideoMode};
 use crate::peer::MediaKind;
@@ -148,6 +149,7 @@ impl Engine {
                 self.own.microphone_name = Some(name.clone());
                 let event = self.event("microphoneOpened").with("device", name);
                 self.emit(event);
+                self.announce_audio_if_changed();
             }
             AudioEvent::MicrophoneFailed(error) => {
                 let event = self
@@ -161,6 +163,7 @@ impl Engine {
                     values: error.values(),
                     detail: error.to_string(),
                 });
+                self.announce_audio_if_changed();
             }
             AudioEvent::MicrophoneLost(name) => {
                 let event = self.event("microphoneLost").with("device", name);
@@ -186,10 +189,58 @@ impl Engine {
             }
             AudioEvent::MicrophoneSilent => {
                 let name = self.own.microphone_name.clone().unwrap_or_default();
+                let event = self.event("microphoneSilent").with("device", name.clone());
+                self.emit(event);
                 self.notice("dev.mic_silent", vec![("dev", name)]);
             }
-            AudioEvent::MicrophoneAudible => {}
-            AudioEvent::TalkingWhileMuted => self.notice("mute.talking", Vec::new()),
+            AudioEvent::MicrophoneAudible => {
+                let event = self.event("microphoneAudible");
+                self.emit(event);
+            }
+            AudioEvent::TalkingWhileMuted => {
+                let event = self.event("talkingWhileMuted");
+                self.emit(event);
+                self.notice("mute.talking", Vec::new());
+            }
+            AudioEvent::DevicesChanged(devices) => {
+                let event = self
+                    .event("devicesChanged")
+                    .with("microphones", listed(&devices.microphones))
+                    .with("speakers", listed(&devices.speakers));
+                self.emit(event);
+            }
+        }
+    }
+
+    /// What is done to the microphone's sound, from now on.
+    pub(super) fn change_voice(&mut self, change: VoiceChange) {
+        let voice = &mut self.own.voice;
+        change.apply(voice);
+        let (voice, stages) = (*voice, voice.stages);
+        if let Some(audio) = &self.audio {
+            audio.set_voice(voice);
+        }
+        let event = self
+            .event("processing")
+            .with("mode", voice.processing.as_str())
+            .with("echo", stages.echo)
+            .with("noise", stages.noise)
+            .with("gain", stages.gain)
+            .with("high_pass", stages.high_pass)
+            .with("original_sound", voice.original_sound);
+        self.emit(event);
+    }
+
+    pub(super) fn change_levelling(&mut self, on: bool) {
+        if let Some(audio) = &self.audio {
+            audio.set_levelling(if on { Processing::On } else { Processing::Off });
+        }
+    }
+
+    /// A sound of the program, where somebody may hear it: what goes to a file is what the others said.
+    pub(super) fn chime(&self, sound: Sound) {
+        if let Some(audio) = self.audio.as_ref().filter(|_| self.own.speaker_is_device) {
+            audio.play(sound);
         }
     }
 
@@ -206,11 +257,18 @@ impl Engine {
         self.announce_audio();
     }
 
-    /// Sound is on where there is a microphone and it is not muted.
+    /// Sound is on where there is a microphone that gives some and it is not muted.
     fn announce_audio(&mut self) {
-        let active = self.own.has_microphone && !self.own.audio_muted;
+        let active = self.own.audio_active();
         self.own.active.set_audio(active);
         self.tell_active(MediaKind::Audio, active);
+    }
+
+    /// As [`Self::announce_audio`], when something of the device changed: only what is news is told.
+    fn announce_audio_if_changed(&mut self) {
+        if self.own.active.get().0 != self.own.audio_active() {
+            self.announce_audio();
+        }
     }
 
     pub(super) fn mute_video(&mut self, muted: bool) {
@@ -316,6 +374,7 @@ impl Engine {
     pub(super) fn change_speaker(&mut self, sink: &str) {
         match sink.parse::<SpeakerSink>() {
             Ok(sink) => {
+                self.own.speaker_is_device = matches!(sink, SpeakerSink::Device(_));
                 if let Some(audio) = &self.audio {
                     audio.set_speaker(sink);
                 }
@@ -323,4 +382,12 @@ impl Engine {
             Err(error) => self.refuse("speaker", &error.to_string()),
         }
     }
+}
+
+/// Devices as an event lists them.
+fn listed(devices: &[AudioDevice]) -> serde_json::Value {
+    devices
+        .iter()
+        .map(|d| serde_json::json!({"id": d.id, "name": d.name, "default": d.is_default, "monitor": d.is_monitor}))
+        .collect()
 }

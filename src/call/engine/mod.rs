@@ -239,6 +239,8 @@ impl Engine {
             Command::Camera(source) => self.change_camera(&source),
             Command::Microphone(source) => self.change_microphone(&source),
             Command::Speaker(sink) => self.change_speaker(&sink),
+            Command::Voice(change) => self.change_voice(change),
+            Command::Levelling(on) => self.change_levelling(on),
             Command::Share(screen) => self.share(screen),
             Command::Signal { kind, data, to } => self.send_signal(kind, data, to),
             Command::Publish => self.publish_again(),
@@ -355,7 +357,7 @@ impl Engine {
             default_tone_hz: media.default_tone_hz,
             sync_clicks: media.sync_clicks,
             speaker: media.speaker.clone(),
-            processing: media.processing,
+            voice: self.own.voice,
             muted: media.audio_muted,
             ..AudioConfig::default()
         };

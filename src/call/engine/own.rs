@@ -12,6 +12,7 @@ use crate::call::active::Active;
 use crate::call::config::{CallConfig, VideoInput};
 use crate::call::leg::{LegId, LegInput, Line};
 use crate::call::view::{DeviceState, Failure, Level};
+use crate::media::audio::{SpeakerSink, VoiceChoice};
 use crate::media::video::capture::Capture;
 use crate::media::video::codec::Content;
 use crate::media::video::encoder::EncoderThread;
@@ -34,9 +35,12 @@ pub(super) struct Own {
     pub(super) camera_name: Option<String>,
     pub(super) microphone_name: Option<String>,
     pub(super) speaker_name: Option<String>,
+    pub(super) speaker_is_device: bool,
     pub(super) audio_muted: bool,
     pub(super) video_muted: bool,
     pub(super) has_microphone: bool,
+    /// What is done to the microphone's sound.
+    pub(super) voice: VoiceChoice,
     /// What the others are told, shared with the leg that tells it.
     pub(super) active: Arc<Active>,
     pub(super) mode: VideoMode,
@@ -89,9 +93,11 @@ impl Own {
             camera_name: None,
             microphone_name: None,
             speaker_name: None,
+            speaker_is_device: matches!(media.speaker, SpeakerSink::Device(_)),
             audio_muted: media.audio_muted,
             video_muted: media.video_muted,
             has_microphone,
+            voice: VoiceChoice { processing: media.processing, ..VoiceChoice::default() },
             active: Arc::new(Active::default()),
             mode: mode_of(&media.video),
             opening_since: None,
@@ -111,6 +117,11 @@ impl Own {
 
     pub(super) fn microphone_failed(&mut self, failure: Failure) {
         self.microphone_state = DeviceState::Failed(failure);
+    }
+
+    /// Whether others are to be told that we can be heard: a microphone that gives nothing is not announced as open.
+    pub(super) fn audio_active(&self) -> bool {
+        self.has_microphone && !self.audio_muted && !matches!(self.microphone_state, DeviceState::Failed(_))
     }
 
     pub(super) fn tick(&mut self) {

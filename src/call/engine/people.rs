@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Engine;
 use super::receiving::Stream;
 use crate::call::view::DeviceState;
+use crate::media::audio::Sound;
 use crate::protocol::message::ParticipantInfo;
 use crate::protocol::metadata::Persona;
 
@@ -87,6 +88,7 @@ impl Engine {
             && self.people.len() < ANNOUNCE_LIMIT
         {
             self.notice("note.joined", vec![("name", name.clone())]);
+            self.chime(Sound::Join);
         }
         self.people.retain(|p| p.connection_id != info.id);
         let number = self.numbers.of(&key);
@@ -115,6 +117,7 @@ impl Engine {
         self.emit(event);
         if !person.ours && self.people.len() < ANNOUNCE_LIMIT {
             self.notice("note.left", vec![("name", person.name.clone())]);
+            self.chime(Sound::Leave);
         }
     }
 

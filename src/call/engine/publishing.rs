@@ -40,7 +40,7 @@ impl Engine {
         if !has_audio && !has_video {
             return;
         }
-        self.own.active.set_audio(has_audio && !self.own.audio_muted);
+        self.own.active.set_audio(has_audio && self.own.audio_active());
         // A muted camera is closed, and so is one whose film has ended.
         self.own.active.set_video(has_video && self.own.capture.is_some());
         let (audio_active, video_active) = self.own.active.get();
@@ -126,6 +126,9 @@ impl Engine {
                 self.own.target_bps = Some(bps);
                 if let Some(encoder) = &self.own.encoder {
                     encoder.set_target_bitrate(u32::try_from(bps).unwrap_or(u32::MAX));
+                }
+                if let Some(audio) = &self.audio {
+                    audio.set_bandwidth(bps);
                 }
             }
             LegReport::Loss(MediaKind::Audio, fraction) => {

@@ -193,6 +193,7 @@ impl Engine {
                 jitter_ms: send.jitter_ms,
                 muted: Some(self.own.audio_muted),
                 level_dbfs: self.audio.as_ref().map(|a| f64::from(a.levels().processed_dbfs)),
+                captured_dbfs: self.audio.as_ref().map(|a| f64::from(a.levels().captured_dbfs)),
                 ..AudioReport::default()
             }
         });
@@ -251,7 +252,12 @@ impl Engine {
                 jitter_ms: figure(|p| p.jitter_ms),
                 playout_delay_ms: figure(|p| p.playout_delay_ms),
                 concealed_ms: playout.as_ref().map(|p| p.concealed_ms),
+                target_delay_ms: figure(|p| p.target_delay_ms),
+                playout_delay_history_ms: playout.as_ref().map(|p| p.delays_ms.clone()),
+                corrected_ms: playout.as_ref().map(|p| p.fec_ms),
                 accelerated_ms: playout.as_ref().map(|p| p.accelerated_ms),
+                decelerated_ms: playout.as_ref().map(|p| p.decelerated_ms),
+                captured_dbfs: None,
                 muted: Some(!stream.audio_active),
                 level_dbfs: playout.as_ref().and_then(|p| p.level_dbfs).map(f64::from),
                 tone_hz: playout.as_ref().and_then(|p| p.tone_hz).map(f64::from),

@@ -140,11 +140,6 @@ impl Desk {
                 .collect();
             shared.set(|s| &mut s.cameras, Devices::Known(cameras));
             let devices = audio::list_devices();
-            let known = |list: Vec<audio::AudioDevice>| {
-                Devices::Known(
-                    list.into_iter().map(|d| Device { source: format!("device:{}", d.id), name: d.name }).collect(),
-                )
-            };
             shared.set(|s| &mut s.microphones, known(devices.microphones));
             shared.set(|s| &mut s.speakers, known(devices.speakers));
             shared.listing.store(false, Ordering::Release);
@@ -227,10 +222,20 @@ async fn follow_microphone(
             AudioEvent::MicrophoneOpened(_) | AudioEvent::MicrophoneAudible => DeviceState::On,
             AudioEvent::MicrophoneFailed(error) => DeviceState::Failed(sound_failure(&error)),
             AudioEvent::MicrophoneSilent => DeviceState::Failed(shown("dev.mic_silent", String::new())),
+            AudioEvent::DevicesChanged(devices) => {
+                shared.set(|s| &mut s.microphones, known(devices.microphones));
+                shared.set(|s| &mut s.speakers, known(devices.speakers));
+                continue;
+            }
             _ => continue,
         };
         shared.set_if(|| held.is_newest(wish), |s| &mut s.microphone, state);
     }
+}
+
+/// Sound devices as a picker lists them.
+fn known(list: Vec<audio::AudioDevice>) -> Devices {
+    Devices::Known(list.into_iter().map(|d| Device { source: format!("device:{}", d.id), name: d.name }).collect())
 }
 
 impl Drop for Desk {

@@ -14,6 +14,9 @@ const PAUSE_SHIFT_US: i64 = 100_000;
 const WILD_SHIFT_US: i64 = 3_000_000;
 /// Sequence numbers further apart than this come from another sender (RFC 3550, A.1: MAX_DROPOUT).
 const WILD_SEQUENCE: i64 = 3_000;
+/// Packets in order from behind, over this time in µs, that make another sender.
+const BEHIND_PACKETS: u32 = 12;
+const BEHIND_US: i64 = 200_000;
 /// Share of packets that shall be in time.
 const QUANTILE: f32 = 0.97;
 /// Packets out of order, mostly lost ones sent again, are too rare for the quantile above and yet worth waiting for when
@@ -54,6 +57,8 @@ pub(crate) struct ArrivalTracker {
     newest: Option<Newest>,
     /// Sequence number that would confirm a restart.
     suspect: Option<u16>,
+    /// Packets from behind that follow one another while nothing new comes: the last number, how many, since when.
+    behind: Option<(u16, u32, i64)>,
     /// Minima of (arrival − timestamp), oldest first, rising: the front is the minimum of the window.
     minima: VecDeque<(i64, i64)>,
     histogram: DelayHistogram,
@@ -67,6 +72,7 @@ impl Default for ArrivalTracker {
         Self {
             newest: None,
             suspect: None,
+            behind: None,
             minima: VecDeque::new(),
             histogram: DelayHistogram::new(),
             reordered: DelayHistogram::with_forgetting(0.95),
@@ -111,6 +117,12 @@ impl ArrivalTracker {
             return Arrival::Restart(s, t);
         }
         self.suspect = None;
+        if self.is_somebody_else(sequence, ds, arrival_us) {
+            *self = Self::default();
+            let (s, t) = (i64::from(sequence), i64::from(timestamp));
+            self.accept(s, t, arrival_us);
+            return Arrival::Restart(s, t);
+        }
         if elapsed > PAUSE_US && shift.abs() > PAUSE_SHIFT_US {
             self.minima.clear();
         }
@@ -121,6 +133,20 @@ impl ArrivalTracker {
         let (s, t) = (newest.sequence + ds, newest.timestamp + dt);
         self.accept(s, t, arrival_us);
         Arrival::Place(s, t)
+    }
+
+    /// A sender that begins anew may do so right behind where the last one was. Repairs come from there as well, but never for
+    /// long without anything new.
+    fn is_somebody_else(&mut self, sequence: u16, ds: i64, arrival_us: i64) -> bool {
+        if ds > 0 {
+            self.behind = None;
+            return false;
+        }
+        self.behind = match self.behind {
+            Some((last, count, since)) if sequence == last.wrapping_add(1) => Some((sequence, count + 1, since)),
+            _ => Some((sequence, 1, arrival_us)),
+        };
+        self.behind.is_some_and(|(_, count, since)| count >= BEHIND_PACKETS && arrival_us - since >= BEHIND_US)
     }
 
     fn accept(&mut self, sequence: i64, timestamp: i64, arrival_us: i64) {

@@ -7,7 +7,7 @@
 use super::AudioError;
 use super::engine::{AudioEvent, EngineShared};
 use super::stream::lock;
-use super::streams::{find, open_microphone, open_speaker};
+use super::streams::{open_microphone, open_speaker};
 use cpal::traits::{DeviceTrait, HostTrait};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -15,7 +15,7 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 /// Frames asked for per callback: 10 ms. PulseAudio's default would be 2 s.
-const CALLBACK_FRAMES: u32 = 480;
+pub(crate) const CALLBACK_FRAMES: u32 = 480;
 /// On a machine too busy for that, buffers are doubled up to this: 40 ms.
 const CALLBACK_FRAMES_MAX: u32 = 1_920;
 /// Samples lost in this window ...
@@ -34,8 +34,8 @@ const FIRST_CALLBACK: Duration = Duration::from_secs(3);
 const RETRY: Duration = Duration::from_millis(500);
 /// The later tries of a device that does not come.
 const RETRY_LATER: Duration = Duration::from_secs(2);
-/// How often the system's default is looked at when it is to be followed.
-const FOLLOW_DEFAULT: Duration = Duration::from_secs(2);
+/// How often the system is asked which devices there are, while one is in use. The default is followed by the same answer.
+const WATCH: Duration = Duration::from_secs(1);
 
 /// One device of the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,6 +117,8 @@ pub(crate) struct Pulse {
     pub(crate) failed: AtomicBool,
     /// Frames that the ring had no sound for.
     pub(crate) missing: AtomicU64,
+    /// Frames a second as found by counting, where the device is not true to what it says; else 0.
+    pub(crate) true_rate_hz: AtomicU32,
     /// Whether the audio thread has something to play and wants to be woken.
     pub(crate) active: AtomicBool,
 }
@@ -137,6 +139,14 @@ impl Pulse {
         self.active.store(active, Ordering::Relaxed);
     }
 
+    /// The rate at which frames really come or go.
+    pub(crate) fn rate_hz(&self, told_hz: u32) -> u32 {
+        match self.true_rate_hz.load(Ordering::Relaxed) {
+            0 => told_hz,
+            hz => hz,
+        }
+    }
+
     /// Notes a callback.
     pub(crate) fn beat(&self, frames: usize) {
         self.calls.fetch_add(1, Ordering::Relaxed);
@@ -149,6 +159,7 @@ impl Pulse {
 pub(crate) struct MicrophonePort {
     pub(crate) samples: rtrb::Consumer<f32>,
     pub(crate) rate_hz: u32,
+    pub(crate) pulse: Arc<Pulse>,
 }
 
 /// The audio thread's end of a speaker.
@@ -162,6 +173,36 @@ impl SpeakerPort {
     /// Frames in the ring.
     pub(crate) fn fill(&self) -> usize {
         self.samples.buffer().capacity().saturating_sub(self.samples.slots())
+    }
+}
+
+/// Rates that devices have.
+const RATES_HZ: [u32; 11] = [8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 88_200, 96_000, 192_000];
+/// A rate that is counted is one of those when it is this near to it ...
+const RATE_NEAR: f64 = 0.012;
+/// ... in so many windows one after the other: a machine that loses samples is not as regular.
+const RATE_WINDOWS: u32 = 3;
+
+/// Finds out devices that run at another rate than they say.
+#[derive(Debug, Default)]
+pub(crate) struct RateWatch {
+    found: Option<u32>,
+    windows: u32,
+}
+
+impl RateWatch {
+    /// Takes the rate counted over a window; gives the true one once it is certain that `told_hz` is not it.
+    fn counted(&mut self, counted_hz: f64, told_hz: u32) -> Option<u32> {
+        let near = |hz: u32| (counted_hz / f64::from(hz.max(1)) - 1.0).abs() < RATE_NEAR;
+        let found = RATES_HZ.into_iter().find(|hz| near(*hz)).filter(|hz| *hz != told_hz && !near(told_hz));
+        self.windows = if found.is_some() && found == self.found { self.windows + 1 } else { 1 };
+        self.found = found;
+        found.filter(|_| self.windows >= RATE_WINDOWS)
+    }
+
+    /// Whether the device seems to be at another rate, which is no loss of samples.
+    fn suspects(&self) -> bool {
+        self.found.is_some()
     }
 }
 
@@ -188,6 +229,8 @@ impl Supervisor {
     pub(crate) fn start(engine: &Arc<EngineShared>) -> Result<Self, AudioError> {
         let orders = Arc::new(Mutex::new(Orders::default()));
         let mut run = Run {
+            list: ListWatch::default(),
+            list_at: Instant::now(),
             orders: Arc::downgrade(&orders),
             engine: Arc::downgrade(engine),
             audio: std::thread::current(),
@@ -254,6 +297,7 @@ pub(crate) struct Open {
     pub(crate) rate_hz: u32,
     /// When the window for [`GLITCH_SHARE`] began, and the frames until then.
     pub(crate) window: Option<(Instant, u64)>,
+    pub(crate) rates: RateWatch,
 }
 
 /// One direction.
@@ -264,7 +308,6 @@ struct Line {
     retry_at: Option<Instant>,
     tries: u32,
     failure: Option<AudioError>,
-    look_at_default: Instant,
     buffer_frames: u32,
     /// The rebuild is for a larger buffer, which nobody needs to be told.
     silent_rebuild: bool,
@@ -276,7 +319,25 @@ pub(crate) enum Port {
     Speaker(SpeakerPort),
 }
 
+/// Notices when devices come and go.
+#[derive(Debug, Default)]
+struct ListWatch {
+    known: Option<AudioDevices>,
+}
+
+impl ListWatch {
+    fn is_news(&mut self, devices: &AudioDevices) -> bool {
+        let news = self.known.as_ref().is_some_and(|known| known != devices);
+        if news || self.known.is_none() {
+            self.known = Some(devices.clone());
+        }
+        news
+    }
+}
+
 struct Run {
+    list: ListWatch,
+    list_at: Instant,
     orders: Weak<Mutex<Orders>>,
     engine: Weak<EngineShared>,
     audio: Thread,
@@ -297,6 +358,7 @@ impl Run {
                     self.microphone.choose(microphone);
                     self.speaker.choose(speaker);
                 }
+                self.watch_list(&engine);
                 for line in [&mut self.microphone, &mut self.speaker] {
                     let Some(port) = line.look(&engine, &self.audio) else { continue };
                     let mut o = lock(&orders);
@@ -311,9 +373,31 @@ impl Run {
                     self.audio.unpark();
                 }
             }
-            let busy = self.microphone.choice.is_some() || self.speaker.choice.is_some();
+            let busy = self.is_busy();
             std::thread::park_timeout(if busy { LOOK } else { Duration::from_secs(5) });
         }
+    }
+}
+
+impl Run {
+    fn is_busy(&self) -> bool {
+        self.microphone.choice.is_some() || self.speaker.choice.is_some()
+    }
+
+    /// Tells what was plugged in or out. Not while a stream is silent: a server that hangs would keep us from noticing.
+    fn watch_list(&mut self, engine: &EngineShared) {
+        let now = Instant::now();
+        let well = |line: &Line| line.open.as_ref().is_none_or(|open| open.since.elapsed() < STALL / 2);
+        if !self.is_busy() || now < self.list_at || !well(&self.microphone) || !well(&self.speaker) {
+            return;
+        }
+        let devices = list_devices();
+        self.list_at = Instant::now() + WATCH;
+        if self.list.is_news(&devices) {
+            engine.tell(AudioEvent::DevicesChanged(devices.clone()));
+        }
+        self.microphone.follow(&devices, now);
+        self.speaker.follow(&devices, now);
     }
 }
 
@@ -326,7 +410,6 @@ impl Line {
             retry_at: None,
             tries: 0,
             failure: None,
-            look_at_default: Instant::now(),
             buffer_frames: CALLBACK_FRAMES,
             silent_rebuild: false,
         }
@@ -359,7 +442,6 @@ impl Line {
         let now = Instant::now();
         self.check(engine, now);
         self.check_glitches(now);
-        self.follow_default(now);
         if self.retry_at.is_none_or(|at| at > now) {
             return None;
         }
@@ -384,7 +466,6 @@ impl Line {
                 self.retry_at = None;
                 self.tries = 0;
                 self.failure = None;
-                self.look_at_default = Instant::now() + FOLLOW_DEFAULT;
                 Some(port)
             }
             Err(error) => {
@@ -437,7 +518,17 @@ impl Line {
             return;
         }
         open.window = Some((now, total));
-        let expected = elapsed.as_secs_f64() * f64::from(open.rate_hz);
+        let counted_hz = total.saturating_sub(before) as f64 / elapsed.as_secs_f64();
+        let (told_hz, name) = (open.pulse.rate_hz(open.rate_hz), &open.name);
+        if let Some(hz) = open.rates.counted(counted_hz, told_hz) {
+            tracing::warn!(device = name, told_hz, counted_hz, "the device runs at another rate than it says");
+            open.pulse.true_rate_hz.store(hz, Ordering::Relaxed);
+            return;
+        }
+        if open.rates.suspects() {
+            return;
+        }
+        let expected = elapsed.as_secs_f64() * f64::from(told_hz);
         let lost = 1.0 - total.saturating_sub(before) as f64 / expected.max(1.0);
         if lost > GLITCH_SHARE && self.buffer_frames < CALLBACK_FRAMES_MAX {
             self.buffer_frames *= 2;
@@ -448,19 +539,63 @@ impl Line {
         }
     }
 
-    /// With no device chosen, the system's default is followed when it changes.
-    fn follow_default(&mut self, now: Instant) {
-        if self.choice != Some(None) || now < self.look_at_default {
-            return;
+    /// Follows the system's default where no device is chosen, and takes a device that was missing as soon as it is there.
+    fn follow(&mut self, devices: &AudioDevices, now: Instant) {
+        let list = if self.capture { &devices.microphones } else { &devices.speakers };
+        match (&self.choice, &self.open) {
+            (Some(None), Some(open)) => {
+                let default = list.iter().find(|d| d.is_default && !(self.capture && d.is_monitor));
+                if default.is_some_and(|d| d.id != open.id) {
+                    self.discard();
+                    self.retry_at = Some(now);
+                }
+            }
+            (Some(Some(id)), None) if list.iter().any(|d| d.id == *id || d.name == *id) => self.retry_at = Some(now),
+            (Some(None), None) if list.iter().any(|d| d.is_default) => self.retry_at = Some(now),
+            _ => {}
         }
-        let Some(open) = &self.open else { return };
-        self.look_at_default = now + FOLLOW_DEFAULT;
-        if let Ok(device) = find(None, self.capture)
-            && let Ok(id) = device.id()
-            && id.to_string() != open.id
-        {
-            self.discard();
-            self.retry_at = Some(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_lies_about_its_rate_is_found_out_and_a_glitchy_one_is_not() {
+        let mut watch = RateWatch::default();
+        assert_eq!(watch.counted(44_090.0, 48_000), None);
+        assert!(watch.suspects());
+        assert_eq!(watch.counted(44_105.0, 48_000), None);
+        assert_eq!(watch.counted(44_099.0, 48_000), Some(44_100));
+        // Two hundred millionths off is what clocks are.
+        let mut watch = RateWatch::default();
+        for _ in 0..10 {
+            assert_eq!(watch.counted(48_009.6, 48_000), None);
         }
+        assert!(!watch.suspects());
+        // A busy machine loses a different share each time.
+        for share in [0.9, 0.95, 0.85, 0.93, 0.88] {
+            assert_eq!(watch.counted(48_000.0 * share, 48_000), None);
+        }
+        // Twice as fast as it says.
+        let mut watch = RateWatch::default();
+        assert_eq!((0..3).filter_map(|_| watch.counted(16_010.0, 8_000)).collect::<Vec<_>>(), [16_000]);
+    }
+
+    #[test]
+    fn the_first_list_is_no_news_and_a_change_is() {
+        let device = |id: &str, is_default| AudioDevice {
+            id: id.to_owned(),
+            name: id.to_uppercase(),
+            is_default,
+            is_monitor: false,
+        };
+        let one = AudioDevices { microphones: vec![device("a", true)], ..AudioDevices::default() };
+        let two = AudioDevices { microphones: vec![device("b", true), device("a", false)], ..AudioDevices::default() };
+        let mut watch = ListWatch::default();
+        assert!(!watch.is_news(&one) && !watch.is_news(&one));
+        assert!(watch.is_news(&two) && !watch.is_news(&two));
+        assert!(watch.is_news(&AudioDevices::default()), "everything unplugged");
     }
 }

@@ -3,7 +3,7 @@
 use super::codec::EncoderSettings;
 use super::gate::MuteGate;
 use super::stream::{PlayoutStream, StreamShared, lock};
-use super::{AudioError, MicrophoneSource, Processing, SpeakerSink};
+use super::{AudioDevices, AudioError, MicrophoneSource, Processing, Sound, SpeakerSink, VoiceChoice};
 use crate::rtp::frame::EncodedAudio;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -32,8 +32,10 @@ pub struct AudioConfig {
     pub sync_clicks: bool,
     /// Speaker SINK.
     pub speaker: SpeakerSink,
-    /// Echo, noise and gain stages.
-    pub processing: Processing,
+    /// Echo, noise and gain stages, or sound as it is.
+    pub voice: VoiceChoice,
+    /// Whether people are brought near to one loudness; `Auto` where they are heard, on a device.
+    pub levelling: Processing,
     /// Whether the gate starts closed.
     pub muted: bool,
     /// Opus settings. DTX applies only where processing is on: a detector of speech takes a steady tone for silence.
@@ -47,7 +49,8 @@ impl Default for AudioConfig {
             default_tone_hz: 300.0,
             sync_clicks: false,
             speaker: SpeakerSink::Null,
-            processing: Processing::Auto,
+            voice: VoiceChoice::default(),
+            levelling: Processing::Auto,
             muted: false,
             encoder: EncoderSettings::default(),
         }
@@ -76,6 +79,9 @@ pub enum AudioEvent {
     MicrophoneAudible,
     /// Somebody talks into the muted microphone: `mute.talking`. At most every 10 s.
     TalkingWhileMuted,
+    /// A device was plugged in or unplugged, or the system's default is another one: what there is now. Told while a device
+    /// is in use.
+    DevicesChanged(AudioDevices),
 }
 
 /// Levels of the own microphone, in dBFS, −120 when silent or off.
@@ -90,11 +96,14 @@ pub struct Levels {
 }
 
 /// What the user wants; the audio thread follows.
+#[derive(Default)]
 pub(crate) struct Wanted {
     pub(crate) microphone: Option<MicrophoneSource>,
     pub(crate) speaker: Option<SpeakerSink>,
     pub(crate) sink: Option<Option<EncodedAudioSink>>,
     pub(crate) encoder: Option<EncoderSettings>,
+    pub(crate) voice: Option<VoiceChoice>,
+    pub(crate) levelling: Option<Processing>,
     pub(crate) new_streams: Vec<Arc<StreamShared>>,
     pub(crate) sounds: VecDeque<Arc<[f32]>>,
 }
@@ -152,14 +161,7 @@ impl AudioEngine {
         let silent = || AtomicU32::new((-120.0f32).to_bits());
         let shared = Arc::new(EngineShared {
             gate: MuteGate::new(config.muted),
-            wanted: Mutex::new(Wanted {
-                microphone: None,
-                speaker: None,
-                sink: None,
-                encoder: None,
-                new_streams: Vec::new(),
-                sounds: VecDeque::new(),
-            }),
+            wanted: Mutex::new(Wanted::default()),
             dirty: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             captured: silent(),
@@ -218,6 +220,26 @@ impl AudioEngine {
     pub fn set_packet_loss(&self, fraction: f32) {
         let percent = if fraction.is_finite() { (fraction * 100.0).clamp(0.0, 60.0).ceil() as u8 } else { 0 };
         self.change_encoder(|e| e.packet_loss_percent = percent);
+    }
+
+    /// Changes what is done to captured sound, at once and without opening the device anew.
+    pub fn set_voice(&self, voice: VoiceChoice) {
+        self.want(|w| w.voice = Some(voice));
+    }
+
+    /// Says whether people are brought near to one loudness.
+    pub fn set_levelling(&self, levelling: Processing) {
+        self.want(|w| w.levelling = Some(levelling));
+    }
+
+    /// Plays a sound of the program.
+    pub fn play(&self, sound: Sound) {
+        self.play_sound(sound.samples());
+    }
+
+    /// What the path leaves for the picture, in bit/s: where that is little, sound is sent at a lower rate as well.
+    pub fn set_bandwidth(&self, picture_bps: u64) {
+        self.set_bitrate(super::codec::voice_bitrate_bps(picture_bps));
     }
 
     /// Target bitrate of Opus in bit/s.

@@ -274,7 +274,7 @@ impl JitterBuffer {
         self.delay_ms = Some(delay);
         // Stays readable through pauses.
         self.stats.playout_delay_ms = delay;
-        1.0 + f64::from((delay - target) * 5e-5).clamp(-8e-4, 8e-4)
+        1.0 + f64::from((delay - target) * 2e-4).clamp(-8e-4, 8e-4)
     }
 
     /// Jumps over what is hopelessly late: to the first packet whose delay is near the target.

@@ -3,6 +3,7 @@
 use super::codec::OpusPacketDecoder;
 use super::dsp::{rms, sine_dbfs};
 use super::jitter::JitterBuffer;
+use super::leveller::Leveller;
 use super::meter::ClickDetector;
 use super::stream::{StreamShared, lock};
 use super::{AudioError, BLOCK_SAMPLES, Block};
@@ -19,6 +20,8 @@ const RELEASE: f32 = 1.000_12;
 const ATTACK: f32 = 48.0;
 /// Level figures cover this many blocks: 100 ms.
 const LEVEL_BLOCKS: u32 = 10;
+/// The delay is noted for the report once in so many blocks: 5 s.
+const HISTORY_BLOCKS: u32 = 500;
 
 /// Soft limiter: turns down within a millisecond, comes back slowly, and rounds off what is left above the ceiling.
 /// Below the ceiling it changes nothing.
@@ -64,9 +67,12 @@ struct Playing {
     shared: Arc<StreamShared>,
     jitter: JitterBuffer,
     gain: f32,
+    leveller: Leveller,
     click: ClickDetector,
     power: f32,
     blocks: u32,
+    /// Blocks until the delay is noted for the report.
+    until_history: u32,
 }
 
 /// Playout of one call: the streams, the sounds, the limiter.
@@ -76,17 +82,33 @@ pub struct Mixer {
     sounds: VecDeque<(Arc<[f32]>, usize)>,
     limiter: Limiter,
     inbox: Vec<AudioPacket>,
+    levelling: bool,
 }
 
 impl Mixer {
     /// An empty mixer.
     pub fn new() -> Self {
+        Self::starting_at(Instant::now())
+    }
+
+    /// An empty mixer for a time of the caller's own; nothing comes before `origin`.
+    pub(crate) fn starting_at(origin: Instant) -> Self {
         Self {
-            origin: Instant::now(),
+            origin,
             streams: Vec::new(),
             sounds: VecDeque::new(),
             limiter: Limiter::default(),
             inbox: Vec::new(),
+            levelling: false,
+        }
+    }
+
+    /// Says whether people are brought near to one loudness.
+    pub fn set_levelling(&mut self, on: bool) {
+        if !std::mem::replace(&mut self.levelling, on) {
+            for stream in &mut self.streams {
+                stream.leveller = Leveller::default();
+            }
         }
     }
 
@@ -97,7 +119,16 @@ impl Mixer {
     pub(crate) fn add(&mut self, shared: Arc<StreamShared>) -> Result<(), AudioError> {
         let jitter = JitterBuffer::new(Box::new(OpusPacketDecoder::new()?));
         let gain = shared.gain();
-        self.streams.push(Playing { shared, jitter, gain, click: ClickDetector::default(), power: 0.0, blocks: 0 });
+        self.streams.push(Playing {
+            shared,
+            jitter,
+            gain,
+            leveller: Leveller::default(),
+            click: ClickDetector::default(),
+            power: 0.0,
+            blocks: 0,
+            until_history: HISTORY_BLOCKS,
+        });
         Ok(())
     }
 
@@ -143,7 +174,7 @@ impl Mixer {
             if stream.jitter.is_idle() {
                 stream.settle();
             } else {
-                stream.play_into(&mut mix, now, since, output_delay);
+                stream.play_into(&mut mix, now, since, output_delay, self.levelling);
             }
         }
         self.add_sounds(&mut mix);
@@ -182,7 +213,7 @@ impl Playing {
         }
     }
 
-    fn play_into(&mut self, mix: &mut Block, now: Instant, since: Duration, output_delay: Duration) {
+    fn play_into(&mut self, mix: &mut Block, now: Instant, since: Duration, output_delay: Duration, levelling: bool) {
         if self.blocks == u32::MAX {
             self.blocks = 0;
             self.power = 0.0;
@@ -199,6 +230,11 @@ impl Playing {
             let mut figures = lock(&self.shared.figures);
             figures.tone.push(&block);
             figures.jitter = self.jitter.stats();
+            self.until_history -= 1;
+            if self.until_history == 0 {
+                self.until_history = HISTORY_BLOCKS;
+                figures.note_delay();
+            }
             if let (Some(position), true) = (position, self.jitter.is_playing()) {
                 figures.anchor = Some((position, heard_at));
                 figures.first_played_at.get_or_insert(heard_at);
@@ -215,7 +251,8 @@ impl Playing {
             self.power = 0.0;
         }
         // The gain is ramped over the block, so that a slider never clicks.
-        let (from, to) = (self.gain, self.shared.gain());
+        let level = if levelling { self.leveller.factor(level) } else { 1.0 };
+        let (from, to) = (self.gain, self.shared.gain() * level);
         self.gain = to;
         let step = (to - from) / BLOCK_SAMPLES as f32;
         for (i, (out, s)) in mix.iter_mut().zip(&block).enumerate() {

@@ -7,6 +7,7 @@
 //! All of it runs on one thread of the engine. Device callbacks only move samples through wait-free rings.
 
 mod arrival;
+pub mod bench;
 pub mod codec;
 pub mod device;
 mod dsp;
@@ -15,6 +16,7 @@ mod error;
 pub mod gate;
 pub mod histogram;
 pub mod jitter;
+mod leveller;
 pub mod meter;
 pub mod mixer;
 mod pipeline;
@@ -22,6 +24,7 @@ mod ports;
 pub mod processing;
 pub mod resample;
 pub mod sink;
+pub mod sounds;
 pub mod source;
 pub mod stream;
 mod streams;
@@ -33,8 +36,9 @@ pub use engine::{AudioConfig, AudioEngine, AudioEvent, EncodedAudioSink, Levels}
 pub use error::AudioError;
 pub use gate::MuteGate;
 pub use pipeline::{CapturePipeline, CaptureStep};
-pub use processing::Processing;
+pub use processing::{Processing, Stages, VoiceChoice};
 pub use sink::SpeakerSink;
+pub use sounds::Sound;
 pub use source::MicrophoneSource;
 pub use stream::{PlayoutStats, PlayoutStream};
 

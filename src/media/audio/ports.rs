@@ -1,9 +1,12 @@
 //! The audio thread's ends of devices: rate conversion, blocks, and what to do when a ring runs empty or over.
 
 use super::device::{MicrophonePort, SpeakerPort};
+use super::mixer::Mixer;
 use super::processing::CaptureProcessor;
 use super::resample::RateConverter;
+use super::worker::mixed;
 use super::{BLOCK_SAMPLES, Block, SAMPLE_RATE_HZ};
+use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
 /// Captured but not handled samples beyond this are dropped: 100 ms of a machine that is too slow.
@@ -17,6 +20,8 @@ const CALM_BLOCKS: u32 = 200;
 pub(crate) struct DeviceMicrophone {
     pub(crate) port: MicrophonePort,
     pub(crate) converter: RateConverter,
+    /// What the converter was made for.
+    rate_hz: u32,
     pub(crate) raw: Vec<f32>,
     pub(crate) ready: Vec<f32>,
 }
@@ -28,12 +33,19 @@ impl DeviceMicrophone {
     /// A text when the device's rate cannot be converted.
     pub(crate) fn new(port: MicrophonePort) -> Result<Self, String> {
         let converter = RateConverter::new(port.rate_hz, SAMPLE_RATE_HZ)?;
-        Ok(Self { port, converter, raw: Vec::with_capacity(9_600), ready: Vec::new() })
+        let rate_hz = port.rate_hz;
+        Ok(Self { port, converter, rate_hz, raw: Vec::with_capacity(9_600), ready: Vec::new() })
     }
 
     /// Moves what the callback left by `now` into whole blocks, each with the samples dropped before it and the time of its
     /// first sample.
     pub(crate) fn take_blocks(&mut self, now: Instant, blocks: &mut Vec<(u32, Instant, Block)>) {
+        let rate_hz = self.port.pulse.rate_hz(self.port.rate_hz);
+        if rate_hz != self.rate_hz
+            && let Ok(converter) = RateConverter::new(rate_hz, SAMPLE_RATE_HZ)
+        {
+            (self.converter, self.rate_hz) = (converter, rate_hz);
+        }
         self.raw.clear();
         while let Ok(sample) = self.port.samples.pop() {
             self.raw.push(sample);
@@ -61,6 +73,8 @@ impl DeviceMicrophone {
 pub(crate) struct DeviceSpeaker {
     pub(crate) port: SpeakerPort,
     pub(crate) converter: RateConverter,
+    /// What the converter was made for.
+    pub(crate) rate_hz: u32,
     pub(crate) ready: Vec<f32>,
     /// Frames the callback had to fill with silence, as last seen.
     pub(crate) missing: u64,
@@ -78,11 +92,46 @@ impl DeviceSpeaker {
     /// A text when the device's rate cannot be converted.
     pub(crate) fn new(port: SpeakerPort) -> Result<Self, String> {
         let converter = RateConverter::new(SAMPLE_RATE_HZ, port.rate_hz)?;
-        Ok(Self { port, converter, ready: Vec::new(), missing: 0, silence: 0, extra: 0, calm_blocks: 0 })
+        let rate_hz = port.rate_hz;
+        Ok(Self { port, converter, rate_hz, ready: Vec::new(), missing: 0, silence: 0, extra: 0, calm_blocks: 0 })
+    }
+
+    /// Mixes as much as the next callback takes, and what may go by until we are woken again. With `idle` there is nothing to
+    /// mix; `began` says that there was nothing before.
+    pub(crate) fn feed(
+        &mut self,
+        mixer: &mut Mixer,
+        processor: &mut dyn CaptureProcessor,
+        level: &AtomicU32,
+        now: Instant,
+        idle: bool,
+        began: bool,
+    ) {
+        self.port.pulse.set_active(!idle);
+        self.account_for_silence(!idle && !began, processor);
+        let rate = u64::from(self.rate_hz);
+        let ahead = self.port.pulse.frames() + (rate / 100) as usize + self.extra;
+        // A burst of callbacks must not make us spin: at most 200 ms in one go.
+        for _ in 0..if idle { 0 } else { 20 } {
+            let fill = self.port.fill();
+            if fill >= ahead {
+                break;
+            }
+            let delay =
+                Duration::from_micros((fill as u64 + 2 * self.port.pulse.frames() as u64) * 1_000_000 / rate.max(1));
+            let block = mixed(mixer, processor, level, now, delay);
+            self.play(&block);
+        }
     }
 
     /// Hands a block to the callback.
     pub(crate) fn play(&mut self, block: &Block) {
+        let rate_hz = self.port.pulse.rate_hz(self.port.rate_hz);
+        if rate_hz != self.rate_hz
+            && let Ok(converter) = RateConverter::new(SAMPLE_RATE_HZ, rate_hz)
+        {
+            (self.converter, self.rate_hz) = (converter, rate_hz);
+        }
         self.ready.clear();
         self.converter.push(block, &mut self.ready);
         for sample in &self.ready {
@@ -92,14 +141,14 @@ impl DeviceSpeaker {
         self.calm_blocks += 1;
         if self.calm_blocks >= CALM_BLOCKS {
             self.calm_blocks = 0;
-            self.extra = self.extra.saturating_sub(self.port.rate_hz as usize / 1_000);
+            self.extra = self.extra.saturating_sub(self.rate_hz as usize / 1_000);
         }
     }
 
     /// Shows the echo canceller the silence that the device played because the ring was empty, between talk spurts or in
     /// an under-run: else what it is shown and what is heard drift apart, and it has to find the echo anew each time.
     pub(crate) fn account_for_silence(&mut self, under_run: bool, processor: &mut dyn CaptureProcessor) {
-        let rate = self.port.rate_hz.max(1) as usize;
+        let rate = self.rate_hz.max(1) as usize;
         let missing = self.port.pulse.missing();
         let new = missing.saturating_sub(self.missing) as usize;
         self.missing = missing;

@@ -15,6 +15,17 @@ pub enum Processing {
     Off,
 }
 
+impl Processing {
+    /// The word of the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::On => "on",
+            Self::Off => "off",
+        }
+    }
+}
+
 impl FromStr for Processing {
     type Err = String;
 
@@ -38,6 +49,8 @@ pub trait CaptureProcessor: Send {
     fn far_end(&mut self, block: &Block);
     /// Works on a captured block in place.
     fn near_end(&mut self, block: &mut Block);
+    /// Turns stages on and off; what the others have learned stays. Nothing to do where there are none.
+    fn set_stages(&mut self, _stages: Stages) {}
 }
 
 /// Leaves everything as it is.
@@ -58,11 +71,41 @@ pub struct Stages {
     pub noise: bool,
     /// Automatic gain.
     pub gain: bool,
+    /// High pass: takes away rumble and a constant offset.
+    pub high_pass: bool,
+}
+
+impl Stages {
+    /// Sound as it was captured.
+    pub const NONE: Self = Self { echo: false, noise: false, gain: false, high_pass: false };
 }
 
 impl Default for Stages {
     fn default() -> Self {
-        Self { echo: true, noise: true, gain: true }
+        Self { echo: true, noise: true, gain: true, high_pass: true }
+    }
+}
+
+/// What is done to captured sound. Can be changed at any time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct VoiceChoice {
+    /// Whether the stages run at all.
+    pub processing: Processing,
+    /// Which of them.
+    pub stages: Stages,
+    /// Music: no stage at all, both channels, a higher rate, no pauses in the transmission.
+    pub original_sound: bool,
+}
+
+impl VoiceChoice {
+    /// The stages that run for a source that is a device or not.
+    pub fn stages_for(&self, device: bool) -> Stages {
+        let on = match self.processing {
+            Processing::Auto => device,
+            Processing::On => true,
+            Processing::Off => false,
+        };
+        if on && !self.original_sound { self.stages } else { Stages::NONE }
     }
 }
 
@@ -74,10 +117,20 @@ pub struct VoiceProcessor {
 }
 
 impl VoiceProcessor {
-    /// With these stages; the high pass always runs.
+    /// With these stages.
     pub fn new(stages: Stages) -> Self {
-        let config = sonora::Config {
-            high_pass_filter: Some(sonora::config::HighPassFilter::default()),
+        let format = sonora::StreamConfig::new(SAMPLE_RATE_HZ, 1);
+        let inner = sonora::AudioProcessing::builder()
+            .config(Self::config(stages))
+            .capture_config(format)
+            .render_config(format)
+            .build();
+        Self { inner, scratch: [0.0; BLOCK_SAMPLES], failed: false }
+    }
+
+    fn config(stages: Stages) -> sonora::Config {
+        sonora::Config {
+            high_pass_filter: stages.high_pass.then(sonora::config::HighPassFilter::default),
             echo_canceller: stages.echo.then(sonora::config::EchoCanceller::default),
             noise_suppression: stages.noise.then(sonora::config::NoiseSuppression::default),
             gain_controller2: stages.gain.then(|| sonora::config::GainController2 {
@@ -90,11 +143,7 @@ impl VoiceProcessor {
                 ..Default::default()
             }),
             ..Default::default()
-        };
-        let format = sonora::StreamConfig::new(SAMPLE_RATE_HZ, 1);
-        let inner =
-            sonora::AudioProcessing::builder().config(config).capture_config(format).render_config(format).build();
-        Self { inner, scratch: [0.0; BLOCK_SAMPLES], failed: false }
+        }
     }
 
     /// A processor never stops a call: on an error the block stays as it was, and the log says so once.
@@ -120,6 +169,10 @@ impl CaptureProcessor for VoiceProcessor {
             Ok(()) => *block = out,
             Err(error) => self.report("near end", &error),
         }
+    }
+
+    fn set_stages(&mut self, stages: Stages) {
+        self.inner.apply_config(Self::config(stages));
     }
 }
 
@@ -169,7 +222,7 @@ mod tests {
     #[test]
     fn an_echo_of_the_far_end_is_removed() {
         for gain in [false, true] {
-            let erle_db = erle_db(Stages { echo: true, noise: true, gain }, 0.5);
+            let erle_db = erle_db(Stages { gain, ..Stages::default() }, 0.5);
             assert!(erle_db > 40.0, "gain {gain}: echo return loss enhancement {erle_db} dB");
         }
     }

@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 /// Packets that may wait for the audio thread; when full the oldest is dropped (it is the one that is too late).
 const INBOX_LIMIT: usize = 512;
 
+/// Delays kept for the report, one in five seconds: the last hour.
+const DELAYS: usize = 720;
+
 /// Figures of one stream. Durations count from the stream's beginning.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct PlayoutStats {
@@ -38,6 +41,8 @@ pub struct PlayoutStats {
     pub playout_delay_ms: f32,
     /// What the delay is steered to, in ms.
     pub target_delay_ms: f32,
+    /// The delay after each five seconds of sound, oldest first, of the last hour.
+    pub delays_ms: Vec<u16>,
     /// Level of the last 100 ms before the gain, in dBFS; `None` before the first packet.
     pub level_dbfs: Option<f32>,
     /// Strongest frequency of the last second, 100–2 500 Hz; `None` when silent.
@@ -57,6 +62,18 @@ pub(crate) struct StreamFigures {
     pub(crate) first_played_at: Option<Instant>,
     /// An RTP timestamp and when it is heard.
     pub(crate) anchor: Option<(u32, Instant)>,
+    /// The delay after each five seconds of sound, in ms.
+    delays_ms: VecDeque<u16>,
+}
+
+impl StreamFigures {
+    /// Keeps the delay of now for the report; the oldest goes when there are too many.
+    pub(crate) fn note_delay(&mut self) {
+        if self.delays_ms.len() >= DELAYS {
+            self.delays_ms.pop_front();
+        }
+        self.delays_ms.push_back(self.jitter.playout_delay_ms.round() as u16);
+    }
 }
 
 /// What handle and audio thread share.
@@ -191,9 +208,10 @@ impl PlayoutStream {
 
     /// All figures. Computes a spectrum: for once a second, not for every frame.
     pub fn stats(&self) -> PlayoutStats {
-        let (jitter, level_dbfs, tone, last_click_at, first_played_at) = {
-            let figures = lock(&self.shared.figures);
-            (figures.jitter, figures.level_dbfs, figures.tone.clone(), figures.last_click_at, figures.first_played_at)
+        let (jitter, level_dbfs, tone, last_click_at, first_played_at, delays_ms) = {
+            let f = lock(&self.shared.figures);
+            let delays_ms: Vec<u16> = f.delays_ms.iter().copied().collect();
+            (f.jitter, f.level_dbfs, f.tone.clone(), f.last_click_at, f.first_played_at, delays_ms)
         };
         let ms = |samples: u64| samples * 1_000 / u64::from(super::SAMPLE_RATE_HZ);
         PlayoutStats {
@@ -209,6 +227,7 @@ impl PlayoutStream {
             jitter_ms: jitter.jitter_ms,
             playout_delay_ms: jitter.playout_delay_ms,
             target_delay_ms: jitter.target_delay_ms,
+            delays_ms,
             level_dbfs,
             tone_hz: tone.tone_hz(),
             last_click_at,

@@ -1,6 +1,6 @@
 //! Building cpal streams: which device, which format, and the callbacks.
 
-use super::device::{MicrophonePort, Open, Port, Pulse, RING_FRAMES, SpeakerPort, is_monitor};
+use super::device::{MicrophonePort, Open, Port, Pulse, RING_FRAMES, RateWatch, SpeakerPort, is_monitor};
 use super::{AudioError, SAMPLE_RATE_HZ};
 use cpal::traits::{DeviceTrait, HostTrait, StreamTrait};
 use cpal::{BufferSize, Data, ErrorKind, FromSample, SampleFormat, StreamConfig};
@@ -85,6 +85,8 @@ fn choose_config(
     if !converts(chosen.sample_format()) {
         return Err(no_device(capture, format!("sample format {} is not supported", chosen.sample_format())));
     }
+    // The same time at any rate: at 8 kHz as many frames as at 48 kHz would be six times as long.
+    let frames = (frames * (chosen.sample_rate() / 1_000) / (SAMPLE_RATE_HZ / 1_000)).max(64);
     let config = StreamConfig { buffer_size: BufferSize::Fixed(frames), ..chosen.config() };
     Ok((config, chosen.sample_format()))
 }
@@ -143,8 +145,18 @@ pub(crate) fn open_microphone(id: Option<&str>, audio: &Thread, frames: u32) -> 
         .build_input_stream_raw(config, format, callback, on_error, Some(BUILD_TIMEOUT))
         .map_err(|e| device_error(true, &name, &e))?;
     stream.play().map_err(|e| device_error(true, &name, &e))?;
-    let open = Open { _stream: stream, pulse, name, id, calls: 0, since: Instant::now(), rate_hz, window: None };
-    Ok((open, Port::Microphone(MicrophonePort { samples, rate_hz })))
+    let open = Open {
+        _stream: stream,
+        pulse: Arc::clone(&pulse),
+        name,
+        id,
+        calls: 0,
+        since: Instant::now(),
+        rate_hz,
+        window: None,
+        rates: RateWatch::default(),
+    };
+    Ok((open, Port::Microphone(MicrophonePort { samples, rate_hz, pulse })))
 }
 
 /// Mixes the channels of each frame into the ring; what finds no room is dropped.
@@ -152,7 +164,13 @@ fn take<T: cpal::SizedSample>(data: &Data, channels: usize, ring: &mut rtrb::Pro
 where
     f32: FromSample<T>,
 {
-    let Some(samples) = data.as_slice::<T>() else { return 0 };
+    data.as_slice::<T>().map_or(0, |samples| take_frames(samples, channels, ring))
+}
+
+fn take_frames<T: cpal::SizedSample>(samples: &[T], channels: usize, ring: &mut rtrb::Producer<f32>) -> usize
+where
+    f32: FromSample<T>,
+{
     let mut frames = 0;
     for frame in samples.chunks_exact(channels) {
         let sum: f32 = frame.iter().map(|s| f32::from_sample_(*s)).sum();
@@ -205,17 +223,28 @@ pub(crate) fn open_speaker(id: Option<&str>, audio: &Thread, frames: u32) -> Res
         since: Instant::now(),
         rate_hz,
         window: None,
+        rates: RateWatch::default(),
     };
     Ok((open, Port::Speaker(SpeakerPort { samples, rate_hz, pulse })))
 }
 
-/// Fills all channels from the ring, silence where it is empty. Returns frames and those without sound.
+/// Channels that get the sound: a headset's both, of more only the two in front.
+const FRONT: usize = 2;
+
+/// Fills the channels from the ring, silence where it is empty. Returns frames and those without sound.
 fn give<T: cpal::SizedSample + FromSample<f32>>(
     data: &mut Data,
     channels: usize,
     ring: &mut rtrb::Consumer<f32>,
 ) -> (usize, u64) {
-    let Some(samples) = data.as_slice_mut::<T>() else { return (0, 0) };
+    data.as_slice_mut::<T>().map_or((0, 0), |samples| give_frames(samples, channels, ring))
+}
+
+fn give_frames<T: cpal::SizedSample + FromSample<f32>>(
+    samples: &mut [T],
+    channels: usize,
+    ring: &mut rtrb::Consumer<f32>,
+) -> (usize, u64) {
     let (mut frames, mut missing) = (0, 0);
     for frame in samples.chunks_exact_mut(channels) {
         let value = match ring.pop() {
@@ -225,7 +254,9 @@ fn give<T: cpal::SizedSample + FromSample<f32>>(
                 0.0
             }
         };
-        frame.fill(T::from_sample_(value));
+        for (channel, sample) in frame.iter_mut().enumerate() {
+            *sample = T::from_sample_(if channel < FRONT { value } else { 0.0 });
+        }
         frames += 1;
     }
     (frames, missing)
@@ -234,6 +265,33 @@ fn give<T: cpal::SizedSample + FromSample<f32>>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn any_number_of_channels_becomes_one_and_one_becomes_any() {
+        for channels in [1usize, 2, 6, 8] {
+            let (mut producer, mut consumer) = rtrb::RingBuffer::new(1_000);
+            let captured: Vec<i16> = (0..100 * channels).map(|i| (i / channels) as i16 * 100).collect();
+            assert_eq!(take_frames(&captured, channels, &mut producer), 100);
+            let got: Vec<f32> = std::iter::from_fn(|| consumer.pop().ok()).collect();
+            assert_eq!(got.len(), 100, "{channels}");
+            assert!(got.iter().enumerate().all(|(i, s)| (s - i as f32 * 100.0 / 32_768.0).abs() < 1e-4), "{channels}");
+
+            let (mut producer, mut consumer) = rtrb::RingBuffer::new(1_000);
+            for _ in 0..50 {
+                producer.push(0.5).unwrap();
+            }
+            let mut played = vec![7i16; 60 * channels];
+            assert_eq!(give_frames(&mut played, channels, &mut consumer), (60, 10));
+            let (sound, silence) = played.split_at(50 * channels);
+            assert!(silence.iter().all(|s| *s == 0), "{channels}");
+            for frame in sound.chunks_exact(channels) {
+                assert!(frame.iter().take(2).all(|s| *s > 16_000) && frame.iter().skip(2).all(|s| *s == 0));
+            }
+        }
+        // A frame that is not whole, and a ring that is full.
+        let (mut producer, _consumer) = rtrb::RingBuffer::new(4);
+        assert_eq!(take_frames(&[0.5f32; 15], 2, &mut producer), 7);
+    }
 
     #[test]
     fn a_busy_device_and_a_denied_one_are_told_apart_from_a_missing_one() {

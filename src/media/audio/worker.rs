@@ -114,7 +114,9 @@ pub(crate) struct Worker {
     speaker: Speaker,
     pipeline: CapturePipeline,
     processor: Box<dyn CaptureProcessor>,
-    processing: bool,
+    /// Stages that run; none of them for sound as it is.
+    stages: Stages,
+    from_device: bool,
     mixer: Mixer,
     sink: Option<EncodedAudioSink>,
     supervisor: Option<Supervisor>,
@@ -142,7 +144,8 @@ impl Worker {
             speaker: Speaker::Null(Pacer::new()),
             pipeline,
             processor: Box::new(PassThrough),
-            processing: false,
+            stages: Stages::NONE,
+            from_device: false,
             mixer: Mixer::new(),
             sink: None,
             supervisor: None,
@@ -183,24 +186,24 @@ impl Worker {
     }
 
     fn follow_wishes(&mut self) {
-        let Wanted { microphone, speaker, sink, encoder, new_streams, sounds } = {
-            let mut wanted = lock(&self.shared.wanted);
-            let empty = Wanted {
-                microphone: None,
-                speaker: None,
-                sink: None,
-                encoder: None,
-                new_streams: Vec::new(),
-                sounds: std::collections::VecDeque::new(),
-            };
-            std::mem::replace(&mut *wanted, empty)
-        };
+        let Wanted { microphone, speaker, sink, encoder, voice, levelling, new_streams, sounds } =
+            std::mem::take(&mut *lock(&self.shared.wanted));
         if let Some(sink) = sink {
             self.sink = sink;
         }
         if let Some(encoder) = encoder {
             self.encoder = encoder;
             self.configure_encoder();
+        }
+        if let Some(voice) = voice
+            && voice != self.config.voice
+        {
+            self.config.voice = voice;
+            self.choose_stages(false);
+        }
+        if let Some(levelling) = levelling {
+            self.config.levelling = levelling;
+            self.choose_levelling();
         }
         for stream in new_streams {
             if let Err(error) = self.mixer.add(stream) {
@@ -307,18 +310,41 @@ impl Worker {
     }
 
     fn prepare_processing(&mut self, device: bool) {
-        self.processing = match self.config.processing {
-            Processing::Auto => device,
-            Processing::On => true,
-            Processing::Off => false,
-        };
-        self.processor =
-            if self.processing { Box::new(VoiceProcessor::new(Stages::default())) } else { Box::new(PassThrough) };
+        self.from_device = device;
+        self.choose_stages(true);
+    }
+
+    /// Stages as the user wants them. What they have learned of the room is forgotten only where the source is `new`.
+    fn choose_stages(&mut self, new: bool) {
+        let stages = self.config.voice.stages_for(self.from_device);
+        let before = std::mem::replace(&mut self.stages, stages);
+        if stages == Stages::NONE {
+            self.processor = Box::new(PassThrough);
+        } else if new || before == Stages::NONE {
+            self.processor = Box::new(VoiceProcessor::new(stages));
+        } else {
+            self.processor.set_stages(stages);
+        }
         self.configure_encoder();
     }
 
     fn configure_encoder(&mut self) {
-        self.pipeline.configure(EncoderSettings { dtx: self.encoder.dtx && self.processing, ..self.encoder });
+        let settings = if self.config.voice.original_sound {
+            self.encoder.original_sound(false)
+        } else {
+            // A detector of speech takes a steady tone for silence: pauses only where speech is what comes.
+            EncoderSettings { dtx: self.encoder.dtx && self.stages != Stages::NONE, ..self.encoder }
+        };
+        self.pipeline.configure(settings);
+    }
+
+    /// People are levelled where they are heard: a file is what was sent.
+    fn choose_levelling(&mut self) {
+        self.mixer.set_levelling(match self.config.levelling {
+            Processing::Auto => matches!(self.speaker, Speaker::Device(_)),
+            Processing::On => true,
+            Processing::Off => false,
+        });
     }
 
     fn open_speaker(&mut self, sink: &SpeakerSink) {
@@ -354,6 +380,7 @@ impl Worker {
         {
             tracing::error!(%error, "sound file");
         }
+        self.choose_levelling();
     }
 
     /// Mixes what the speaker needs now.
@@ -369,23 +396,7 @@ impl Worker {
         let device_gone = matches!(self.speaker, Speaker::Device(None));
         match &mut self.speaker {
             Speaker::Device(Some(device)) => {
-                device.port.pulse.set_active(!idle);
-                device.account_for_silence(!idle && !began, self.processor.as_mut());
-                // Enough for the next callback and the time until we are woken again.
-                let rate = u64::from(device.port.rate_hz);
-                let ahead = device.port.pulse.frames() + (rate / 100) as usize + device.extra;
-                // A burst of callbacks must not make us spin: at most 200 ms in one go.
-                for _ in 0..if idle { 0 } else { 20 } {
-                    let fill = device.port.fill();
-                    if fill >= ahead {
-                        break;
-                    }
-                    let delay = Duration::from_micros(
-                        (fill as u64 + 2 * device.port.pulse.frames() as u64) * 1_000_000 / rate.max(1),
-                    );
-                    let block = mixed(&mut self.mixer, self.processor.as_mut(), &self.shared.playout, now, delay);
-                    device.play(&block);
-                }
+                device.feed(&mut self.mixer, self.processor.as_mut(), &self.shared.playout, now, idle, began);
             }
             Speaker::Null(pacer) => {
                 if began {
@@ -543,12 +554,12 @@ impl Worker {
     }
 }
 
-fn set_level(slot: &AtomicU32, dbfs: f32) {
+pub(crate) fn set_level(slot: &AtomicU32, dbfs: f32) {
     slot.store(dbfs.to_bits(), Ordering::Relaxed);
 }
 
 /// One mixed block, shown to the echo canceller.
-fn mixed(
+pub(crate) fn mixed(
     mixer: &mut Mixer,
     processor: &mut dyn CaptureProcessor,
     level: &AtomicU32,

@@ -280,6 +280,109 @@ fn a_thousand_packets_in_a_millisecond_are_bounded() {
     assert!(buffer.packets.is_empty());
 }
 
+/// One second of sound, then `trouble`, then two seconds of sound whose packets begin with these numbers. Gives the loudness of
+/// the last second, the largest step between two samples of it, and the figures.
+fn after(trouble: impl FnOnce(&mut JitterBuffer, Duration), sequence: u16, timestamp: u32) -> (f32, f32, JitterStats) {
+    let packets = tone_packets(440.0, 150);
+    let mut buffer = JitterBuffer::new(Box::new(OpusPacketDecoder::new().unwrap()));
+    let mut trouble = Some(trouble);
+    let mut last = Vec::new();
+    for tick in 0..300usize {
+        let now = Duration::from_millis(tick as u64 * 10);
+        if tick == 100
+            && let Some(trouble) = trouble.take()
+        {
+            trouble(&mut buffer, now);
+        }
+        if tick % 2 == 0 {
+            let i = tick / 2;
+            let (s, t) = if i < 50 {
+                (i as u16, i as u32 * 960)
+            } else {
+                (sequence.wrapping_add(i as u16 - 50), timestamp.wrapping_add((i as u32 - 50) * 960))
+            };
+            buffer.insert(s, t, packets[i].clone(), now);
+        }
+        let block = buffer.pull(now);
+        if tick >= 200 {
+            last.extend(block);
+        }
+    }
+    let step = last.windows(2).map(|w: &[f32]| (w[1] - w[0]).abs()).fold(0.0, f32::max);
+    (rms(&last), step, buffer.stats())
+}
+
+/// Whatever numbers a sender jumps to, a second later its sound is whole again.
+#[test]
+fn jumps_of_numbers_and_times_are_survived() {
+    let hours = 3_600 * 48_000u32;
+    for (what, sequence, timestamp) in [
+        ("nothing", 50, 50 * 960),
+        ("a sequence jump of 30 000", 30_050, 50 * 960),
+        ("a sequence jump of 30 000 back", 50u16.wrapping_sub(30_000), 50 * 960),
+        ("a jump of the time by five hours", 50, 50 * 960 + 5 * hours),
+        ("a jump of the time by five hours back", 50, (50u32 * 960).wrapping_sub(5 * hours)),
+        ("another source", 41_234, 3_111_222_333),
+        ("both at their wraps", 65_530, u32::MAX - 2_000),
+    ] {
+        let (level, step, s) = after(|_, _| {}, sequence, timestamp);
+        // A sine of −20 dBFS and 440 Hz has steps of 0.0058.
+        assert!((0.06..0.08).contains(&level), "{what}: {level} {s:?}");
+        assert!(step < 0.009, "{what}: a click of {step}");
+        assert!(s.concealed_samples <= 48 * 300, "{what}: {s:?}");
+    }
+}
+
+#[test]
+fn packets_without_content_and_floods_do_no_harm() {
+    let empty = |buffer: &mut JitterBuffer, now: Duration| {
+        for i in 0..20 {
+            buffer.insert(5_000 + i, 0, Bytes::new(), now);
+            buffer.insert(40_000, u32::from(i) * 77, Bytes::from_static(&[0xff]), now);
+        }
+    };
+    let (level, step, s) = after(empty, 50, 50 * 960);
+    assert!((0.06..0.08).contains(&level) && step < 0.009, "{level} {step} {s:?}");
+    // A thousand packets in one millisecond, from a sender that then goes on as before.
+    let tone = tone_packets(440.0, 1)[0].clone();
+    let flood = |buffer: &mut JitterBuffer, now: Duration| {
+        for i in 0..1_000u16 {
+            let at = now + Duration::from_micros(u64::from(i));
+            buffer.insert(i.wrapping_mul(61), u32::from(i) * 12_345, tone.clone(), at);
+        }
+        assert!(buffer.packets.len() <= PACKET_LIMIT && buffer.seen.len() <= SEEN_LIMIT);
+    };
+    let (level, step, s) = after(flood, 50, 50 * 960);
+    assert!((0.06..0.08).contains(&level) && step < 0.009, "{level} {step} {s:?}");
+}
+
+/// Jitter of both bounds that are asked for, and 5 % of packets overtaken: not more delay than the jitter needs and 20 ms.
+#[test]
+fn the_delay_is_what_jitter_needs_and_little_more() {
+    let packets = tone_packets(440.0, 1_500);
+    for (jitter_ms, reordered) in [(30.0, 0.0), (60.0, 0.0), (100.0, 0.0), (200.0, 0.0), (30.0, 0.05)] {
+        let mut rng = Rng(77);
+        let mut extra = Vec::new();
+        let r = run(&packets, 1.0, |i| {
+            let mut late = if i < 1_000 { rng.unit() * jitter_ms } else { 0.0 };
+            if i < 1_000 && rng.unit() < reordered {
+                late += 25.0;
+            }
+            if (500..1_000).contains(&i) {
+                extra.push(late as f32);
+            }
+            Some(20.0 + late)
+        });
+        extra.sort_by(f32::total_cmp);
+        // One packet in twenty that is overtaken is no jitter any more but worth waiting for: then nearly all count.
+        let p95 = extra[extra.len() * if reordered > 0.0 { 98 } else { 95 } / 100];
+        let under: Vec<f32> = r.seconds[12..19].iter().map(|s| s.1).collect();
+        let mean = under.iter().sum::<f32>() / under.len() as f32;
+        assert!(mean <= p95 + 20.0, "jitter {jitter_ms}: p95 {p95}, delay {under:?}");
+        assert!(r.seconds[29].1 <= 40.0, "back to base: {:?}", &r.seconds[19..]);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
     #[test]
