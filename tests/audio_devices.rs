@@ -354,6 +354,23 @@ fn child_waits_for_a_device_to_be_plugged_in() {
     let plugged = Command::new("pactl").args(["load-module", "module-null-sink", "sink_name=late"]).status().unwrap();
     assert!(plugged.success());
     wait_until("800 Hz through what was plugged in", || hears(&l.heard, 800.0));
+    // The list is told when something comes and when it goes.
+    let lists = |e: &AudioEvent, there: bool| matches!(e, AudioEvent::DevicesChanged(d) if d.speakers.iter().any(|s| s.id == "pulseaudio:late") == there);
+    wait_for(&mut l.speaker_events, "the new device in the list", |e| lists(e, true));
+    // Who follows the system's default is taken along.
+    let config = AudioConfig { speaker: SpeakerSink::Device(None), ..AudioConfig::default() };
+    let (follower, mut events) = AudioEngine::start(config).unwrap();
+    let opened = |e: &AudioEvent, name: &str| matches!(e, AudioEvent::SpeakerOpened(n) if n.contains(name));
+    wait_for(&mut events, "the default", |e| opened(e, "Virtual speaker"));
+    let pactl = |args: &[&str]| assert!(Command::new("pactl").args(args).status().unwrap().success());
+    pactl(&["set-default-sink", "late"]);
+    wait_for(&mut events, "the other default", |e| opened(e, "late"));
+    // Unplugged: lost at once, and back on what is the default then.
+    pactl(&["set-default-sink", "vspeaker"]);
+    wait_for(&mut events, "the first default again", |e| opened(e, "Virtual speaker"));
+    pactl(&["unload-module", "module-null-sink"]);
+    wait_for(&mut events, "the list without it", |e| lists(e, false));
+    drop(follower);
 }
 
 #[test]

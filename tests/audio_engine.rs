@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tertulia::media::audio::meter::ToneMeter;
 use tertulia::media::audio::{
-    AudioConfig, AudioEngine, AudioEvent, BLOCK_SAMPLES, EncodedAudioSink, MicrophoneSource, PlayoutStream, SpeakerSink,
+    AudioConfig, AudioEngine, AudioEvent, BLOCK_SAMPLES, EncodedAudioSink, MicrophoneSource, PlayoutStream, Processing,
+    SpeakerSink, Stages, VoiceChoice,
 };
 use tertulia::rtp::frame::{AudioPacket, EncodedAudio};
 
@@ -222,4 +223,46 @@ fn an_engine_with_nothing_to_do_sleeps() {
         assert!(wakes.load(Ordering::Relaxed) <= 10, "{wakes:?} wake-ups a second");
     }
     assert_eq!(stream.stats().packets, 0);
+}
+
+/// Stages change while the microphone goes on, and original sound is sent at a higher rate.
+#[test]
+fn stages_and_original_sound_change_while_the_microphone_goes_on() {
+    let config = AudioConfig {
+        microphone: MicrophoneSource::Tone(Some(700.0)),
+        voice: VoiceChoice { processing: Processing::On, ..VoiceChoice::default() },
+        ..AudioConfig::default()
+    };
+    let (engine, _events) = AudioEngine::start(config).unwrap();
+    let sent = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&sent);
+    engine.set_sink(Some(Arc::new(move |p: EncodedAudio| log.lock().unwrap().push(p.data.len()))));
+    let levels = |what: &str, wanted: &dyn Fn(f32) -> bool| {
+        wait_until(what, Duration::from_secs(30), || {
+            let levels = engine.levels();
+            // The meter before the processing shows the tone all the time.
+            levels.captured_dbfs > -21.0 && wanted(levels.processed_dbfs)
+        });
+    };
+    // A noise suppressor removes a steady tone.
+    levels("the tone suppressed", &|dbfs| dbfs < -30.0);
+    let voice = VoiceChoice { processing: Processing::On, ..VoiceChoice::default() };
+    let without_noise = Stages { noise: false, gain: false, ..Stages::default() };
+    engine.set_voice(VoiceChoice { stages: without_noise, ..voice });
+    levels("the tone without the suppressor", &|dbfs| dbfs > -22.0);
+    engine.set_voice(VoiceChoice { stages: Stages { gain: false, ..Stages::default() }, ..voice });
+    levels("the tone suppressed again", &|dbfs| dbfs < -30.0);
+    let mean = |what: &str| {
+        sent.lock().unwrap().clear();
+        wait_until(what, Duration::from_secs(15), || sent.lock().unwrap().len() >= 50);
+        let sizes = sent.lock().unwrap();
+        sizes.iter().rev().take(25).sum::<usize>() / 25
+    };
+    engine.set_voice(VoiceChoice { processing: Processing::Off, ..voice });
+    levels("the tone as it is", &|dbfs| dbfs > -21.0);
+    let speech = mean("speech");
+    engine.set_voice(VoiceChoice { original_sound: true, ..voice });
+    levels("the tone as it is, in original sound", &|dbfs| dbfs > -21.0);
+    let music = mean("music");
+    assert!(music > speech * 3 / 2, "{speech} bytes a packet for speech, {music} for original sound");
 }

@@ -270,3 +270,31 @@ fn lips_and_voice_belong_together() {
         participant.leave();
     }
 }
+
+/// A microphone that cannot be opened is not announced as one that can be heard; one that works is, again.
+#[test]
+fn a_microphone_that_fails_is_announced_as_inactive() {
+    let host = Host::start(ROOM, &[]);
+    let b = Participant::join("ben", B, &host.invitation(), &[]);
+    b.named("published");
+    let camera = ["--camera", "pattern:1:320x180@15", "--microphone", "device:nowhere"];
+    let mut a = Participant::join_with("anna", &host.invitation(), &camera, |_| {});
+    let stream = a.stream_id();
+    a.event("the failure", |e| e["event"] == "deviceError" && e["device"] == "microphone");
+    let silent = |b: &mut Participant| live(&b.report(), A).map(|s| s["audio"]["muted"].clone());
+    let mut b = b;
+    wait("an inactive microphone", SOON, || (silent(&mut b)? == true).then_some(()));
+    a.tell(&json!({"do": "microphone", "source": "tone"}));
+    b.event("the change", |e| {
+        e["event"] == "streamPropertyChanged"
+            && e["stream_id"] == stream.as_str()
+            && e["property"] == "audioActive"
+            && e["value"] == true
+    });
+    wait("an active microphone", SOON, || (silent(&mut b)? == false).then_some(()));
+    a.tell(&json!({"do": "processing", "noise": false, "original_sound": true}));
+    let now = a.named("processing");
+    assert_eq!((&now["noise"], &now["echo"], &now["original_sound"]), (&json!(false), &json!(true), &json!(true)));
+    a.leave();
+    b.leave();
+}

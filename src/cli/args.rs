@@ -348,7 +348,7 @@ pub struct DoctorArgs {
 /// Arguments of `bench`.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
-    /// Which: sfu, join, latency, network, audio, start, tiles.
+    /// Which: sfu, join, latency, network, audio, client, start, tiles.
     pub what: String,
     /// Write the figures there.
     #[arg(long, value_name = "PATH")]
