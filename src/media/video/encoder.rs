@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::codec::{CodecError, Content, EncoderSettings, VideoCodec, VideoEncoder, new_encoder};
 use super::frame::{FramePool, FrameSlot, VideoFrame};
 use super::ladder::Ladder;
+use super::overuse::Overuse;
 use super::scale::{Scaler, fit_within};
 use crate::rtp::frame::{EncodedFrame, VIDEO_CLOCK_HZ};
 
@@ -198,6 +199,7 @@ struct Worker {
     content: Content,
     sink: EncodedSink,
     ladder: Ladder,
+    overuse: Overuse,
     encoder: Option<Box<dyn VideoEncoder>>,
     scaler: Scaler,
     pool: FramePool,
@@ -225,6 +227,7 @@ impl Worker {
             content: config.content,
             sink,
             ladder: Ladder::new(config.content, config.bitrate_bps),
+            overuse: Overuse::default(),
             encoder: None,
             scaler: Scaler::new(),
             pool: FramePool::new(2),
@@ -307,7 +310,13 @@ impl Worker {
         match self.try_encode(frame, at) {
             Ok(()) => {
                 self.failures_in_a_row = 0;
-                let took = started.elapsed().as_secs_f32() * 1000.0;
+                let took = started.elapsed();
+                let interval = Duration::from_secs(1) / self.fps();
+                // Letters are not made smaller; there the frame rate gives way by itself.
+                if self.content == Content::Camera && self.overuse.picture(took, interval, Instant::now()) {
+                    tracing::info!(limit = ?self.overuse.limit(self.ladder.rung().limit), "the picture's size follows the machine");
+                }
+                let took = took.as_secs_f32() * 1000.0;
                 self.stats(|s| s.encode_ms = if s.encode_ms == 0.0 { took } else { s.encode_ms * 0.9 + took * 0.1 });
             }
             Err(error) => {
@@ -331,7 +340,8 @@ impl Worker {
         self.ladder.update(bitrate, Instant::now());
         let limit = self.ladder.rung().limit;
         let cap = unpack(self.shared.max_size.load(Ordering::Relaxed));
-        let size = fit_within((frame.width, frame.height), (limit.0.min(cap.0), limit.1.min(cap.1)));
+        let limit = self.overuse.limit((limit.0.min(cap.0), limit.1.min(cap.1)));
+        let size = fit_within((frame.width, frame.height), limit);
         let wanted = settings_for(size, self.fps(), bitrate, self.content);
         let codec = *self.shared.codec.lock().unwrap_or_else(PoisonError::into_inner);
 

@@ -13,6 +13,7 @@ pub mod file;
 pub mod frame;
 pub mod h264;
 pub mod ladder;
+pub mod overuse;
 pub mod pattern;
 pub mod scale;
 pub mod source;
