@@ -423,3 +423,117 @@ proptest! {
         }
     }
 }
+
+/// What is fed to a receiver that knows nothing of the sender, one packet a millisecond.
+fn feed(
+    receiver: &mut VideoReceiver,
+    origin: Instant,
+    packets: impl IntoIterator<Item = RtpPacket>,
+) -> Vec<EncodedFrame> {
+    let mut frames = Vec::new();
+    for (ms, packet) in packets.into_iter().enumerate() {
+        let now = origin + MS * ms as u32;
+        receiver.push(packet, now);
+        receiver.poll_feedback(now);
+        frames.extend(std::iter::from_fn(|| receiver.poll_frame()));
+    }
+    frames
+}
+
+fn packets_of(sender: &mut Sender, frames: usize, now: Instant) -> Vec<RtpPacket> {
+    (0..frames).flat_map(|_| sender.frame(now)).collect()
+}
+
+#[test]
+fn a_jump_of_the_sequence_begins_anew_with_a_key_frame() {
+    for jump in [30_000u16, 40_000] {
+        let origin = Instant::now();
+        let mut receiver = VideoReceiver::new(ReceiverConfig::standard(VideoCodec::Vp8));
+        let mut sender = Sender::new(VideoCodec::Vp8, Start::default(), 0);
+        let mut packets = packets_of(&mut sender, 20, origin);
+        let jumped = packets.len();
+        packets.extend(packets_of(&mut sender, 20, origin));
+        sender.key_frame_wanted = true;
+        packets.extend(packets_of(&mut sender, 20, origin));
+        packets[jumped..].iter_mut().for_each(|packet| packet.sequence = packet.sequence.wrapping_add(jump));
+        let frames = feed(&mut receiver, origin, packets);
+        // Those before the jump, and from the key frame on; what lies between refers to what may be missing.
+        assert_eq!(frames.len(), 40, "{jump}");
+        assert!(frames[20].key_frame);
+        assert!(receiver.stats().nacks < 50, "nobody asks for thirty thousand packets: {:?}", receiver.stats());
+    }
+}
+
+#[test]
+fn jumps_of_the_timestamp_by_hours_lose_no_frame() {
+    let origin = Instant::now();
+    let mut receiver = VideoReceiver::new(ReceiverConfig::standard(VideoCodec::Vp8));
+    let mut sender = Sender::new(VideoCodec::Vp8, Start::default(), 7);
+    let mut packets = packets_of(&mut sender, 60, origin);
+    for packet in &mut packets {
+        let frame = packet.timestamp / 3_000;
+        packet.timestamp = packet.timestamp.wrapping_add(frame / 20 * 3 * 3_600 * 90_000);
+    }
+    let frames = feed(&mut receiver, origin, packets);
+    assert_eq!((frames.len(), receiver.stats().frames_dropped), (60, 0));
+    assert!(receiver.stats().jitter_ms < 1_000.0, "{:?}", receiver.stats());
+}
+
+#[test]
+fn a_source_that_changes_with_every_frame_stays_bounded() {
+    let origin = Instant::now();
+    let mut receiver = VideoReceiver::new(ReceiverConfig::standard(VideoCodec::Vp8));
+    let mut sender = Sender::new(VideoCodec::Vp8, Start::default(), 0);
+    let mut packets = Vec::new();
+    for ssrc in 1..200u32 {
+        // Every other one begins with a key frame.
+        sender.key_frame_wanted = ssrc % 2 == 0;
+        packets.extend(sender.frame(origin).into_iter().map(|packet| RtpPacket { ssrc, ..packet }));
+    }
+    let frames = feed(&mut receiver, origin, packets);
+    assert!(frames.iter().all(|frame| frame.key_frame) && frames.len() == 99, "{}", frames.len());
+    assert!(receiver.slots.len() < 100);
+}
+
+#[test]
+fn a_thousand_packets_in_one_millisecond_and_empty_ones_are_taken() {
+    let origin = Instant::now();
+    let mut receiver = VideoReceiver::new(ReceiverConfig::standard(VideoCodec::Vp8));
+    let mut sender = Sender::new(VideoCodec::Vp8, Start::default(), 0);
+    let packets = packets_of(&mut sender, 330, origin);
+    assert!(packets.len() > 1_000);
+    let mut frames = 0;
+    for (number, packet) in packets.into_iter().enumerate() {
+        receiver.push(packet, origin + MS * (number / 1_000) as u32);
+        if number % 64 == 0 {
+            frames += std::iter::from_fn(|| receiver.poll_frame()).count();
+        }
+    }
+    frames += std::iter::from_fn(|| receiver.poll_frame()).count();
+    assert_eq!((frames, receiver.stats().nacks), (330, 0));
+    // Nothing but empty packets, at the same rate, for ten times the memory.
+    let last = receiver.tracker.highest().unwrap() as u16;
+    for number in 0..20_000u16 {
+        receiver.push(
+            RtpPacket {
+                payload_type: 96,
+                marker: number % 3 == 0,
+                sequence: last.wrapping_add(number + 1),
+                timestamp: u32::from(number / 7),
+                ssrc: 7,
+                payload: Bytes::new(),
+            },
+            origin + MS * (2 + u32::from(number) / 1_000),
+        );
+    }
+    assert!(receiver.poll_frame().is_none());
+    assert!(receiver.slots.len() <= 4_096, "{}", receiver.slots.len());
+    sender.key_frame_wanted = true;
+    let mut next = packets_of(&mut sender, 1, origin);
+    let first = next[0].sequence;
+    for packet in &mut next {
+        packet.sequence = last.wrapping_add(20_001).wrapping_add(packet.sequence.wrapping_sub(first));
+        receiver.push(packet.clone(), origin + MS * 40);
+    }
+    assert!(receiver.poll_frame().is_some_and(|frame| frame.key_frame), "it goes on");
+}

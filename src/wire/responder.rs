@@ -124,8 +124,11 @@ impl Responder {
     }
 
     fn answer(&mut self, nack: &TransportLayerNack, now: Instant) {
-        let pause = self.handle.rtt().unwrap_or_default().max(LEAST_PAUSE);
-        let bytes_per_s = self.handle.allowance().map_or(UNKNOWN_BPS, |path| path.target_bps * SHARE) / 8.0;
+        let path = self.handle.allowance();
+        let queue = path.map_or(Duration::ZERO, |path| path.queue);
+        // The queue may have grown since the round trip was measured, and the repeat stands in it.
+        let pause = self.handle.rtt().unwrap_or_default().max(LEAST_PAUSE) + queue;
+        let bytes_per_s = path.map_or(UNKNOWN_BPS, |path| path.target_bps * SHARE) / 8.0;
         let passed = self.budget_at.map_or(KEPT_S, |at| now.saturating_duration_since(at).as_secs_f64());
         self.budget = (self.budget + passed * bytes_per_s).min(KEPT_S * bytes_per_s);
         self.budget_at = Some(now);
@@ -140,8 +143,9 @@ impl Responder {
                 // Whoever asks for everything again gets what the path can take beside the picture.
                 break;
             }
-            // The last repeat was lost as well, or the answer to it: now two are sent.
-            let copies = if kept.repeated.is_some() && rtx { 2 } else { 1 };
+            // The last repeat was lost as well, or the answer to it: now two are sent. Not into a queue, where they would
+            // be what the next ones are lost by.
+            let copies = if kept.repeated.is_some() && rtx && queue < LONG_QUEUE { 2 } else { 1 };
             let first = kept.repeated.replace(now).is_none();
             if let (true, Some(redundancy)) = (first, &mut stream.redundancy) {
                 redundancy.asked();

@@ -122,6 +122,8 @@ pub(super) struct TrackIn {
     awaiting_key: bool,
     /// Smoothed time from a request to its repair.
     repair_us: f64,
+    /// About the shortest such time.
+    least_us: f64,
     picture_shift: u16,
     tl0_shift: u8,
     last_picture: u16,
@@ -150,6 +152,7 @@ impl TrackIn {
             source: None,
             awaiting_key: false,
             repair_us: FIRST_REPAIR_US,
+            least_us: FIRST_REPAIR_US,
             picture_shift: 0,
             tl0_shift: 0,
             last_picture: 0,
@@ -252,8 +255,14 @@ impl TrackIn {
             return Accepted::Nothing;
         }
         if let Some(found) = source.missing.remove(&input).filter(|missing| missing.tries > 0) {
-            let took = now_us.saturating_sub(found.first_asked_us) as f64;
-            // Asked for several times it is unknown which request was answered: it only tells that it may take longer.
+            let since = |asked_us: u64| now_us.saturating_sub(asked_us) as f64;
+            let (took, last) = (since(found.first_asked_us), since(found.asked_us));
+            if found.tries == 1 {
+                self.least_us = if took < self.least_us { took } else { self.least_us * 1.02 };
+            }
+            // Asked for several times it is unknown which request was answered: the last one, if that is possible at all,
+            // or losses alone would make every pause longer.
+            let took = if last >= self.least_us * 0.9 { last } else { took };
             if found.tries == 1 || took > self.repair_us {
                 self.repair_us += (took - self.repair_us) / 8.0;
             }

@@ -239,8 +239,8 @@ impl Congestion {
         }
         let before = self.rate.bps();
         let rtt = self.rtt.unwrap_or(Duration::from_millis(100));
-        let long_bps = self.throughput.long_bps();
-        let path = Path { rtt, queue: self.queue(), newest_sent: self.newest_sent, long_bps };
+        let (long_bps, short_bps) = (self.throughput.long_bps(), self.throughput.short_bps());
+        let path = Path { rtt, queue: self.queue(), newest_sent: self.newest_sent, long_bps, short_bps };
         self.rate.update(self.trendline.usage(), self.throughput.bps(), path, now);
         if self.rate.bps() < before {
             self.prober.fell(now);

@@ -39,6 +39,8 @@ pub struct Path {
     pub newest_sent: Duration,
     /// What arrived per second over the last two seconds.
     pub long_bps: Option<f64>,
+    /// And over the last fifth of one.
+    pub short_bps: Option<f64>,
 }
 
 /// What is known of the capacity: rates at which queues grew.
@@ -146,6 +148,11 @@ impl RateControl {
             self.note_decrease(now);
             return;
         };
+        // Behind a long queue packets arrive at the path's own rate; what came before tells about another one.
+        let arrived = match path.short_bps {
+            Some(short) if path.queue > LONG_QUEUE => arrived.min(short),
+            _ => arrived,
+        };
         let kbps = arrived / 1e3;
         match &mut self.capacity {
             Some(capacity) if (kbps - capacity.mean_kbps).abs() <= 3.0 * capacity.deviation_kbps() => {
@@ -196,7 +203,7 @@ mod tests {
     }
 
     fn path(queue_ms: u64, newest_ms: u64) -> Path {
-        Path { rtt: at(100), queue: at(queue_ms), newest_sent: at(newest_ms), long_bps: None }
+        Path { rtt: at(100), queue: at(queue_ms), newest_sent: at(newest_ms), long_bps: None, short_bps: None }
     }
 
     #[test]

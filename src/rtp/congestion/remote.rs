@@ -53,8 +53,8 @@ impl RemoteEstimate {
         self.throughput.add(at, bytes);
         let before = self.rate.bps();
         let newest_sent = at.saturating_sub(rtt + REACTION);
-        let long_bps = self.throughput.long_bps();
-        let path = Path { rtt, queue: self.trendline.queue(), newest_sent, long_bps };
+        let (long_bps, short_bps) = (self.throughput.long_bps(), self.throughput.short_bps());
+        let path = Path { rtt, queue: self.trendline.queue(), newest_sent, long_bps, short_bps };
         self.rate.update(self.trendline.usage(), self.throughput.bps(), path, at);
         self.limited |= self.rate.bps() < before;
     }

@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Length of the window, and of the long one.
+/// Length of the window, and of the short and the long one.
 const WINDOW: Duration = Duration::from_millis(500);
+const SHORT: Duration = Duration::from_millis(200);
 const LONG: Duration = Duration::from_millis(2_000);
 /// No figure before this much of it has passed.
 const LEAST: Duration = Duration::from_millis(150);
@@ -34,6 +35,11 @@ impl Throughput {
     /// Bits per second over the window, once there is enough of it.
     pub fn bps(&self) -> Option<f64> {
         self.over(WINDOW)
+    }
+
+    /// The same over the last fifth of a second: while a queue stands, that is what the path takes now.
+    pub fn short_bps(&self) -> Option<f64> {
+        self.over(SHORT)
     }
 
     /// The same over the last two seconds: what a moment in which nothing came does not hide.
