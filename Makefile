@@ -6,7 +6,7 @@ export CARGO_TERM_COLOR ?= never
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS = video_payload video_receiver audio_jitter congestion sdp frames
 
-.PHONY: fuzz demo test mute-proof run lint bench figures pictures deps deps-test browser-tests clean
+.PHONY: fuzz demo test mute-proof run lint bench network figures pictures deps deps-test browser-tests clean
 
 deps:
 	@sh packaging/deps.sh build
@@ -60,6 +60,11 @@ bench: deps
 	$(CARGO) build --release --locked
 	target/release/tertulia bench sfu
 	target/release/tertulia bench join
+
+# An independent witness for the network rows: real processes in network namespaces (root), over the switch of tests/netns.
+network: deps-test
+	$(CARGO) build --release --locked
+	TERTULIA_NETNS=required TERTULIA_BIN=$(CURDIR)/target/release/tertulia $(CARGO) test --locked --test network -- --ignored --nocapture
 
 figures: deps
 	$(CARGO) build --release --locked
