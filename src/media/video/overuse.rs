@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 /// Width and height in eighths, step by step.
 const EIGHTHS: [u32; 5] = [8, 6, 4, 3, 2];
 /// Above this share of a picture's time for [`LONG`] a step down is taken.
-const TOO_MUCH: f32 = 0.75;
-const LONG: Duration = Duration::from_secs(2);
+const TOO_MUCH: f32 = 0.9;
+const LONG: Duration = Duration::from_secs(4);
 /// A step up is taken when the larger picture is expected to take less than this share …
 const ENOUGH: f32 = 0.5;
 /// … for this long; for twice as long each time it turned out wrong, up to the other.
@@ -124,7 +124,7 @@ mod tests {
         // A whole picture takes longer than there is time: three quarters of it do not.
         assert_eq!(run(&mut overuse, start, 0, 20, |_| 35.0), 1);
         assert_eq!(overuse.limit((1_280, 720)), (960, 540));
-        assert_eq!(run(&mut overuse, start, 20_000, 20, |_| 100.0), 2);
+        assert_eq!(run(&mut overuse, start, 20_000, 20, |_| 140.0), 2);
         assert_eq!(overuse.limit((1_280, 720)), (480, 270));
         // The other work is done.
         assert_eq!(run(&mut overuse, start, 40_000, 60, |_| 10.0), 3);
@@ -135,7 +135,7 @@ mod tests {
     fn it_does_not_swing() {
         let (mut overuse, start) = (Overuse::default(), Instant::now());
         // Just too slow for the whole picture, every now and then fast for some seconds.
-        let changes = run(&mut overuse, start, 0, 240, |at| if at % 24_000 < 12_000 { 30.0 } else { 9.0 });
+        let changes = run(&mut overuse, start, 0, 240, |at| if at % 24_000 < 12_000 { 34.0 } else { 9.0 });
         assert!(changes <= 9, "{changes}");
     }
 }
