@@ -54,7 +54,7 @@ fn ten_thousand_transitions(seed: u64, mut processor: impl FnMut() -> Box<dyn Ca
     let mut pipeline = CapturePipeline::new(gate.clone(), Box::new(spy), 0xffff_0000);
     let mut stage = processor();
     let mut rng = Rng(seed);
-    let (mut sending, mut device) = (true, true);
+    let (mut sending, mut device, mut wide) = (true, true, false);
     let mut silent_packets = 0;
     for _ in 0..10_000 {
         match rng.below(12) {
@@ -66,6 +66,11 @@ fn ten_thousand_transitions(seed: u64, mut processor: impl FnMut() -> Box<dyn Ca
                 device = rng.below(2) == 0;
                 stage = processor();
             }
+            8 if rng.below(2) == 0 => {
+                // Original sound with both channels, and back.
+                wide = !wide;
+                pipeline.configure(EncoderSettings { stereo: wide, ..EncoderSettings::default() });
+            }
             8 => sending = false,
             9 | 10 => sending = true,
             // Unplugged, suspended, rejoined: time passes without samples.
@@ -75,9 +80,13 @@ fn ten_thousand_transitions(seed: u64, mut processor: impl FnMut() -> Box<dyn Ca
             // What is said while muted is loud, what is said unmuted is soft: a loud sample in the encoder is a leak.
             let muted = gate.is_muted();
             let loudness = if muted { 0.9 } else { 0.05 };
+            // With two channels it is all on the left: half of it in their mean, half in their difference.
+            let loudness = if wide { loudness / 2.0 } else { loudness };
             let block: [f32; BLOCK_SAMPLES] = std::array::from_fn(|i| loudness * (i as f32 * 0.13).sin());
+            let side = wide.then_some(&block);
             let before = seen.lock().unwrap().samples;
-            let step = pipeline.push(block, stage.as_mut(), device, sending, std::time::Instant::now());
+            let now = std::time::Instant::now();
+            let step = pipeline.push_wide(block, side, stage.as_mut(), device, sending, now);
             if muted {
                 assert_eq!(seen.lock().unwrap().samples, before, "the encoder got samples while muted");
                 if let Some(packet) = step.packet {

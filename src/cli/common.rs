@@ -69,8 +69,9 @@ pub(super) fn start_logging(verbose: u8, quiet: bool) {
         (false, 2) => "info,tertulia=trace",
         (false, _) => "debug,tertulia=trace",
     };
-    let fallback =
-        format!("{level},rtc=error,rtc_dtls=off,rtc_ice=error,rtc_sctp=off,webrtc=off,rtc_interceptor=error");
+    let fallback = format!(
+        "{level},rtc=error,rtc_dtls=off,rtc_ice=error,rtc_sctp=off,webrtc=off,rtc_interceptor=error,pulseaudio=off"
+    );
     let filter = EnvFilter::try_from_env("TERTULIA_LOG").unwrap_or_else(|_| EnvFilter::new(fallback));
     // A second call (tests in one process) keeps the first subscriber.
     drop(

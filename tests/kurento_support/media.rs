@@ -192,7 +192,8 @@ pub fn judge(packets: &[(RtpCodecKind, rtc::rtp::Packet)]) -> Judgement {
         opus.decode(&packet.payload, false, PACKET_SAMPLES, &mut samples).expect("decodable");
         judgement.sounds += 1;
         while samples.len() >= BLOCK_SAMPLES {
-            let block: Block = samples.drain(..BLOCK_SAMPLES).collect::<Vec<_>>().try_into().unwrap();
+            let block: Block =
+                samples.drain(..BLOCK_SAMPLES).map(|[mid, _]| mid).collect::<Vec<_>>().try_into().unwrap();
             meter.push(&block);
         }
     }

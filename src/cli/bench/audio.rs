@@ -73,16 +73,15 @@ async fn mouth_to_ear(global: &Common, started: Instant) -> Result<Value, Failur
     let mut rows = Vec::new();
     for (network, must_ms) in NETWORKS {
         common::remark(&format!("F9: {} ({} s)", if network.is_empty() { "LAN" } else { network }, LISTEN.as_secs()));
-        let Heard { delays, possible, own_ms, concealed_ms } = call(global, network, mouth_id, ear_id, started).await?;
+        let Heard { delays, possible, concealed_ms } = call(global, network, mouth_id, ear_id, started).await?;
         let (p50, p95) = (median(delays.clone()), share(delays.clone(), 0.95));
         rows.push(json!({
             "network": network,
             "chirps": possible,
             "heard": delays.len(),
-            "p50_ms": p50.zip(own_ms).map(|(ms, own)| ms - own),
-            "p95_ms": p95.zip(own_ms).map(|(ms, own)| ms - own),
+            "p50_ms": p50,
+            "p95_ms": p95,
             "must_ms": must_ms,
-            "devices_own_ms": own_ms,
             "concealed_ms": concealed_ms,
         }));
     }
@@ -95,8 +94,6 @@ struct Heard {
     delays: Vec<f32>,
     /// Chirps there could have been.
     possible: usize,
-    /// What of it is the delay of mouth and ear themselves.
-    own_ms: Option<f32>,
     concealed_ms: Option<u64>,
 }
 
@@ -133,7 +130,8 @@ async fn call(
     let beside = Ear::open(&format!("{mouth_id}.monitor")).map_err(Failure::failed)?;
     let ear = Ear::open(&format!("{ear_id}.monitor")).map_err(Failure::failed)?;
     tokio::time::sleep(LISTEN).await;
-    let (own, (delays, possible)) = tokio::task::block_in_place(|| (beside.delays_ms(&mouth).0, ear.delays_ms(&mouth)));
+    let (delays, possible) = tokio::task::block_in_place(|| ear.delays_ms(&beside));
+    drop(mouth);
     let mut concealed_ms = None;
     for call in &calls {
         let streams = call.report().await.map(|r| r.streams).unwrap_or_default();
@@ -142,7 +140,7 @@ async fn call(
     }
     drop(common::leave(&calls, LEAVE_TIMEOUT).await);
     demo.host.shutdown();
-    Ok(Heard { delays, possible, own_ms: median(own), concealed_ms })
+    Ok(Heard { delays, possible, concealed_ms })
 }
 
 fn share(mut values: Vec<f32>, share: f32) -> Option<f32> {

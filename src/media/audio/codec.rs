@@ -1,6 +1,6 @@
 //! Opus: encoder settings, encoder and decoder behind small traits so that tests can watch the samples.
 
-use super::{AudioError, PACKET_SAMPLES, SAMPLE_RATE_HZ};
+use super::{AudioError, Frame, PACKET_SAMPLES, SAMPLE_RATE_HZ, mid_side};
 use std::time::{Duration, Instant};
 
 /// Opus packet that decodes to 20 ms of silence (CELT, fullband, mono): keeps a muted stream's receiver from concealing
@@ -69,7 +69,7 @@ pub fn voice_bitrate_bps(picture_bps: u64) -> u32 {
 
 /// Turns 20 ms of samples into a packet.
 pub trait PacketEncoder: Send {
-    /// Encodes 960 samples into `packet` and returns its length in bytes; up to 2 means "not to be sent" (DTX).
+    /// Encodes 960 samples, or as many interleaved pairs with [`EncoderSettings::stereo`], into `packet` and returns its length in bytes; up to 2 means "not to be sent" (DTX).
     ///
     /// # Errors
     /// What the codec says.
@@ -197,16 +197,16 @@ pub(crate) fn packet_buffer() -> Vec<u8> {
     vec![0; MAX_PACKET]
 }
 
-/// Turns packets into samples at 48 kHz mono.
+/// Turns packets into frames at 48 kHz.
 pub trait PacketDecoder: Send {
     /// Decodes `packet` and appends its samples. With `fec`, decodes what `packet` says about its predecessor of
     /// `samples` samples instead. Returns how many samples were appended.
     ///
     /// # Errors
     /// What the codec says about a malformed packet; nothing was appended then.
-    fn decode(&mut self, packet: &[u8], fec: bool, samples: usize, out: &mut Vec<f32>) -> Result<usize, String>;
+    fn decode(&mut self, packet: &[u8], fec: bool, samples: usize, out: &mut Vec<Frame>) -> Result<usize, String>;
     /// Makes up `samples` samples (a multiple of 120) in place of what is missing. Fades out by itself.
-    fn conceal(&mut self, samples: usize, out: &mut Vec<f32>);
+    fn conceal(&mut self, samples: usize, out: &mut Vec<Frame>);
     /// Forgets the past.
     fn reset(&mut self);
     /// Duration of a packet in samples at 48 kHz, from its first byte(s); `None` when malformed.
@@ -215,7 +215,7 @@ pub trait PacketDecoder: Send {
     fn has_fec(&self, packet: &[u8]) -> bool;
 }
 
-/// Opus to mono.
+/// Opus, of one channel or two.
 pub struct OpusPacketDecoder {
     inner: opus::Decoder,
     scratch: Vec<f32>,
@@ -228,29 +228,29 @@ impl OpusPacketDecoder {
     /// [`AudioError::Codec`].
     pub fn new() -> Result<Self, AudioError> {
         let inner =
-            opus::Decoder::new(SAMPLE_RATE_HZ, opus::Channels::Mono).map_err(|e| AudioError::Codec(e.to_string()))?;
-        // The longest packet is 120 ms (RFC 6716).
-        Ok(Self { inner, scratch: vec![0.0; PACKET_SAMPLES * 6] })
+            opus::Decoder::new(SAMPLE_RATE_HZ, opus::Channels::Stereo).map_err(|e| AudioError::Codec(e.to_string()))?;
+        // The longest packet is 120 ms (RFC 6716); two channels.
+        Ok(Self { inner, scratch: vec![0.0; PACKET_SAMPLES * 6 * 2] })
     }
 }
 
 impl PacketDecoder for OpusPacketDecoder {
-    fn decode(&mut self, packet: &[u8], fec: bool, samples: usize, out: &mut Vec<f32>) -> Result<usize, String> {
+    fn decode(&mut self, packet: &[u8], fec: bool, samples: usize, out: &mut Vec<Frame>) -> Result<usize, String> {
         if packet.is_empty() {
             return Err("empty packet".to_owned());
         }
-        let room = if fec { samples.min(self.scratch.len()) } else { self.scratch.len() };
+        let room = if fec { (2 * samples).min(self.scratch.len()) } else { self.scratch.len() };
         let scratch = self.scratch.get_mut(..room).unwrap_or_default();
         let n = self.inner.decode_float(packet, scratch, fec).map_err(|e| e.to_string())?;
-        out.extend(scratch.iter().take(n).map(|s| if s.is_finite() { s.clamp(-2.0, 2.0) } else { 0.0 }));
+        out.extend(frames(scratch).take(n));
         Ok(n)
     }
 
-    fn conceal(&mut self, samples: usize, out: &mut Vec<f32>) {
-        let scratch = self.scratch.get_mut(..samples).unwrap_or_default();
+    fn conceal(&mut self, samples: usize, out: &mut Vec<Frame>) {
+        let scratch = self.scratch.get_mut(..2 * samples).unwrap_or_default();
         let n = self.inner.decode_float(&[], scratch, false).unwrap_or(0);
-        out.extend(scratch.iter().take(n).map(sane));
-        out.extend(std::iter::repeat_n(0.0, samples.saturating_sub(n)));
+        out.extend(frames(scratch).take(n));
+        out.extend(std::iter::repeat_n([0.0; 2], samples.saturating_sub(n)));
     }
 
     fn reset(&mut self) {
@@ -269,6 +269,14 @@ impl PacketDecoder for OpusPacketDecoder {
     fn has_fec(&self, packet: &[u8]) -> bool {
         has_lbrr(packet)
     }
+}
+
+/// Interleaved samples as frames.
+fn frames(samples: &[f32]) -> impl Iterator<Item = Frame> {
+    samples.chunks_exact(2).map(|pair| match pair {
+        [left, right] => mid_side(sane(left), sane(right)),
+        _ => [0.0; 2],
+    })
 }
 
 /// What a hostile packet makes the decoder say must stay a sound.
@@ -310,7 +318,7 @@ mod tests {
         let mut out = Vec::new();
         assert_eq!(decoder.duration(&SILENT_PACKET), Some(960));
         assert_eq!(decoder.decode(&SILENT_PACKET, false, 960, &mut out).unwrap(), 960);
-        assert!(rms(&out) < 1e-4);
+        assert!(rms(out.as_flattened()) < 1e-4);
     }
 
     #[test]
@@ -339,7 +347,8 @@ mod tests {
                 let n = encoder.encode(&samples, &mut packet).unwrap();
                 decoder.decode(&packet[..n], false, 960, &mut out).unwrap();
             }
-            crate::media::audio::dsp::power_at(&out[24_000..], 15_000.0, 48_000.0)
+            let mid: Vec<f32> = out.iter().map(|frame| frame[0]).collect();
+            crate::media::audio::dsp::power_at(&mid[24_000..], 15_000.0, 48_000.0)
         };
         let quiet = EncoderSettings { bitrate_bps: 16_000, dtx: false, ..EncoderSettings::default() };
         let music = through(EncoderSettings::default().original_sound(false));
@@ -364,6 +373,6 @@ mod tests {
             let _ = decoder.decode(&packet, false, 960, &mut out);
             let _ = decoder.decode(&packet, true, 960, &mut out);
         }
-        assert!(out.iter().all(|s| s.is_finite()));
+        assert!(out.as_flattened().iter().all(|s| s.is_finite()));
     }
 }

@@ -8,7 +8,7 @@
 use super::arrival::{Arrival, ArrivalTracker, ts_us};
 use super::codec::PacketDecoder;
 use super::stretch::{self, Urgency};
-use super::{BLOCK_SAMPLES, Block};
+use super::{BLOCK_SAMPLES, Block, Frame};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -80,9 +80,14 @@ pub struct JitterBuffer {
     next_sequence: Option<i64>,
     /// Timestamp right behind what is decoded.
     next_timestamp: i64,
-    pcm: VecDeque<f32>,
-    past: VecDeque<f32>,
-    scratch: Vec<f32>,
+    pcm: VecDeque<Frame>,
+    past: VecDeque<Frame>,
+    scratch: Vec<Frame>,
+    /// The mean of both channels where a period is looked for.
+    mids: Vec<f32>,
+    /// Whether the channels of the last block differ.
+    wide: bool,
+    side: Block,
     /// Between talk spurts: nothing is expected, and the next packet sets the delay anew.
     quiet: bool,
     quiet_pulls: u32,
@@ -111,8 +116,11 @@ impl JitterBuffer {
             next_sequence: None,
             next_timestamp: 0,
             pcm: VecDeque::new(),
-            past: VecDeque::from(vec![0.0; PAST_SAMPLES]),
+            past: VecDeque::from(vec![[0.0; 2]; PAST_SAMPLES]),
             scratch: Vec::new(),
+            mids: Vec::new(),
+            wide: false,
+            side: [0.0; BLOCK_SAMPLES],
             quiet: true,
             quiet_pulls: COMFORT_PULLS,
             digital_silence: true,
@@ -199,7 +207,12 @@ impl JitterBuffer {
         JitterStats { jitter_ms: self.arrivals.jitter_ms(), target_delay_ms: self.target_ms(), ..self.stats }
     }
 
-    /// Gives the next 10 ms, to be heard from `now` on (same origin as arrivals).
+    /// Half the difference between the channels of the block that [`Self::pull`] gave last; `None` where both are the same.
+    pub fn side(&self) -> Option<&Block> {
+        self.wide.then_some(&self.side)
+    }
+
+    /// Gives the next 10 ms, the mean of both channels, to be heard from `now` on (same origin as arrivals).
     pub fn pull(&mut self, now: Duration) -> Block {
         let now_us = now.as_micros() as i64;
         self.pulls_since_stretch = self.pulls_since_stretch.saturating_add(1);
@@ -241,12 +254,15 @@ impl JitterBuffer {
                 _ => (Urgency::OnlyQuiet, 5),
             };
             if self.pulls_since_stretch >= pause && self.fill_ahead(stretch::ACCELERATE_NEEDS) {
-                let front = self.pcm.make_contiguous();
-                if let Some((begin, replaced)) = stretch::accelerate(front, urgency) {
-                    let removed = replaced - begin.len();
-                    self.pcm.drain(..replaced);
-                    for sample in begin.iter().rev() {
-                        self.pcm.push_front(*sample);
+                self.mids.clear();
+                self.mids.extend(self.pcm.iter().take(stretch::ACCELERATE_NEEDS).map(|[mid, _]| mid));
+                if let Some(removed) = stretch::accelerate(&self.mids, urgency) {
+                    let (now, later) = (self.pcm.iter().copied(), self.pcm.iter().skip(removed).copied());
+                    self.scratch.clear();
+                    self.scratch.extend(stretch::crossfade(now, later, removed));
+                    self.pcm.drain(..2 * removed);
+                    for frame in self.scratch.iter().rev() {
+                        self.pcm.push_front(*frame);
                     }
                     self.stats.accelerated_samples += removed as u64;
                     self.pulls_since_stretch = 0;
@@ -260,14 +276,20 @@ impl JitterBuffer {
                 _ => (Urgency::OnlyQuiet, 5),
             };
             if self.pulls_since_stretch >= pause && self.pcm.len() >= stretch::DECELERATE_NEEDS {
-                let past = self.past.make_contiguous();
-                if let Some(inserted) = stretch::decelerate(past, self.pcm.make_contiguous(), urgency) {
-                    for sample in inserted.iter().rev() {
-                        self.pcm.push_front(*sample);
+                self.mids.clear();
+                self.mids.extend(self.past.iter().map(|[mid, _]| mid));
+                self.mids.extend(self.pcm.iter().take(stretch::DECELERATE_NEEDS).map(|[mid, _]| mid));
+                let (past, future) = self.mids.split_at(self.past.len());
+                if let Some(added) = stretch::decelerate(past, future, urgency) {
+                    let again = self.past.iter().skip(self.past.len().saturating_sub(added)).copied();
+                    self.scratch.clear();
+                    self.scratch.extend(stretch::crossfade(self.pcm.iter().copied(), again, added));
+                    for frame in self.scratch.iter().rev() {
+                        self.pcm.push_front(*frame);
                     }
-                    self.stats.decelerated_samples += inserted.len() as u64;
+                    self.stats.decelerated_samples += added as u64;
                     self.pulls_since_stretch = 0;
-                    delay += inserted.len() as f32 / 48.0;
+                    delay += added as f32 / 48.0;
                 }
             }
         }
@@ -291,13 +313,13 @@ impl JitterBuffer {
         self.next_timestamp = timestamp;
         self.expanded = 0;
         // Keeps 5 ms of what was there, faded out under the first 5 ms of what follows.
-        let tail: Vec<f32> = self.pcm.iter().take(240).copied().collect();
+        let tail: Vec<Frame> = self.pcm.iter().take(240).copied().collect();
         self.pcm.clear();
         self.fill(BLOCK_SAMPLES + SPARE, now_us);
         let n = tail.len().max(1) as f32;
         for (i, (new, old)) in self.pcm.iter_mut().zip(&tail).enumerate() {
             let w = i as f32 / n;
-            *new = *new * w + old * (1.0 - w);
+            *new = [new[0] * w + old[0] * (1.0 - w), new[1] * w + old[1] * (1.0 - w)];
         }
         true
     }
@@ -324,7 +346,7 @@ impl JitterBuffer {
             }
             self.advance(now_us);
         }
-        self.pcm.resize(samples.max(self.pcm.len()), 0.0);
+        self.pcm.resize(samples.max(self.pcm.len()), [0.0; 2]);
     }
 
     /// Adds the next piece of sound, wherever it comes from.
@@ -442,7 +464,7 @@ impl JitterBuffer {
         }
         self.quiet_pulls = self.quiet_pulls.saturating_add(1);
         if self.digital_silence || self.quiet_pulls > COMFORT_PULLS || self.next_sequence.is_none() {
-            self.pcm.extend(std::iter::repeat_n(0.0, BLOCK_SAMPLES));
+            self.pcm.extend(std::iter::repeat_n([0.0; 2], BLOCK_SAMPLES));
         } else {
             self.conceal(BLOCK_SAMPLES);
         }
@@ -498,32 +520,44 @@ impl JitterBuffer {
     /// Plays one block at `rate`, by cubic interpolation between samples when the rate is not 1.
     fn emit(&mut self, rate: f64) -> Block {
         let mut block = [0.0; BLOCK_SAMPLES];
-        if self.quiet || ((rate - 1.0).abs() < 1e-4 && self.fraction == 0.0) {
+        self.wide = false;
+        let straight = self.quiet || ((rate - 1.0).abs() < 1e-4 && self.fraction == 0.0);
+        if straight {
             self.fraction = 0.0;
-            for sample in &mut block {
-                let value = self.pcm.pop_front().unwrap_or(0.0);
-                *sample = value;
-                self.past.push_back(value);
-            }
-        } else {
-            let at = |pcm: &VecDeque<f32>, i: usize| pcm.get(i).copied().unwrap_or(0.0);
-            for sample in &mut block {
+        }
+        let at = |pcm: &VecDeque<Frame>, i: usize| pcm.get(i).copied().unwrap_or_default();
+        for (mid, side) in block.iter_mut().zip(&mut self.side) {
+            if straight {
+                let frame = self.pcm.pop_front().unwrap_or_default();
+                [*mid, *side] = frame;
+                self.past.push_back(frame);
+            } else {
+                let around = [
+                    self.past.back().copied().unwrap_or_default(),
+                    at(&self.pcm, 0),
+                    at(&self.pcm, 1),
+                    at(&self.pcm, 2),
+                ];
                 let t = self.fraction as f32;
-                let (p0, p1, p2, p3) =
-                    (self.past.back().copied().unwrap_or(0.0), at(&self.pcm, 0), at(&self.pcm, 1), at(&self.pcm, 2));
-                *sample = p1
-                    + 0.5 * t * (p2 - p0 + t * (2.0 * p0 - 5.0 * p1 + 4.0 * p2 - p3 + t * (3.0 * (p1 - p2) + p3 - p0)));
+                *mid = cubic(around.map(|[mid, _]| mid), t);
+                *side = cubic(around.map(|[_, side]| side), t);
                 self.fraction += rate;
                 while self.fraction >= 1.0 {
                     self.fraction -= 1.0;
-                    self.past.push_back(self.pcm.pop_front().unwrap_or(0.0));
+                    self.past.push_back(self.pcm.pop_front().unwrap_or_default());
                 }
             }
+            self.wide |= *side != 0.0;
         }
         let surplus = self.past.len().saturating_sub(PAST_SAMPLES);
         self.past.drain(..surplus);
         block
     }
+}
+
+/// Between the second and the third of four samples.
+fn cubic([p0, p1, p2, p3]: [f32; 4], t: f32) -> f32 {
+    p1 + 0.5 * t * (p2 - p0 + t * (2.0 * p0 - 5.0 * p1 + 4.0 * p2 - p3 + t * (3.0 * (p1 - p2) + p3 - p0)))
 }
 
 #[cfg(test)]

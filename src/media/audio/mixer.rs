@@ -6,7 +6,7 @@ use super::jitter::JitterBuffer;
 use super::leveller::Leveller;
 use super::meter::ClickDetector;
 use super::stream::{StreamShared, lock};
-use super::{AudioError, BLOCK_SAMPLES, Block};
+use super::{AudioError, BLOCK_SAMPLES, Block, left_right, mid_side};
 use crate::rtp::frame::AudioPacket;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -39,16 +39,30 @@ impl Default for Limiter {
 impl Limiter {
     /// Limits a block in place; nothing leaves above 1.0.
     pub fn process(&mut self, block: &mut Block) {
-        let peak = block.iter().fold(0.0f32, |p, s| p.max(s.abs()));
+        self.process_wide(block, None);
+    }
+
+    /// As [`Self::process`], with half the difference of two channels: both are turned down alike.
+    pub fn process_wide(&mut self, block: &mut Block, side: Option<&mut Block>) {
+        let mut none = [0.0; BLOCK_SAMPLES];
+        let wide = side.is_some();
+        let side = side.unwrap_or(&mut none);
+        // The louder one of left and right is |mid| + |side|.
+        let peak = block.iter().zip(side.iter()).fold(0.0f32, |p, (m, s)| p.max(m.abs() + s.abs()));
         let wanted = if peak > CEILING { CEILING / peak } else { 1.0 };
         if self.gain >= 1.0 && wanted >= 1.0 {
             return;
         }
         let step = (wanted - self.gain) / ATTACK;
-        for sample in block.iter_mut() {
+        for (mid, side) in block.iter_mut().zip(side.iter_mut()) {
             self.gain =
                 if wanted < self.gain { (self.gain + step).max(wanted) } else { (self.gain * RELEASE).min(wanted) };
-            *sample = round_off(*sample * self.gain);
+            if wide {
+                let [left, right] = left_right([*mid * self.gain, *side * self.gain]);
+                [*mid, *side] = mid_side(round_off(left), round_off(right));
+            } else {
+                *mid = round_off(*mid * self.gain);
+            }
         }
     }
 }
@@ -83,6 +97,9 @@ pub struct Mixer {
     limiter: Limiter,
     inbox: Vec<AudioPacket>,
     levelling: bool,
+    /// Half the difference of the channels of the last block, and whether there is any.
+    side: Block,
+    wide: bool,
 }
 
 impl Mixer {
@@ -100,6 +117,8 @@ impl Mixer {
             limiter: Limiter::default(),
             inbox: Vec::new(),
             levelling: false,
+            side: [0.0; BLOCK_SAMPLES],
+            wide: false,
         }
     }
 
@@ -169,17 +188,25 @@ impl Mixer {
     pub fn mix(&mut self, now: Instant, output_delay: Duration) -> Block {
         self.collect();
         let mut mix = [0.0; BLOCK_SAMPLES];
+        if std::mem::take(&mut self.wide) {
+            self.side = [0.0; BLOCK_SAMPLES];
+        }
         let since = now.saturating_duration_since(self.origin);
         for stream in &mut self.streams {
             if stream.jitter.is_idle() {
                 stream.settle();
             } else {
-                stream.play_into(&mut mix, now, since, output_delay, self.levelling);
+                self.wide |= stream.play_into(&mut mix, &mut self.side, now, since, output_delay, self.levelling);
             }
         }
         self.add_sounds(&mut mix);
-        self.limiter.process(&mut mix);
+        self.limiter.process_wide(&mut mix, self.wide.then_some(&mut self.side));
         mix
+    }
+
+    /// Half the difference between left and right of the block that [`Self::mix`] gave last; `None` where both are the same.
+    pub fn side(&self) -> Option<&Block> {
+        self.wide.then_some(&self.side)
     }
 
     fn add_sounds(&mut self, mix: &mut Block) {
@@ -213,7 +240,16 @@ impl Playing {
         }
     }
 
-    fn play_into(&mut self, mix: &mut Block, now: Instant, since: Duration, output_delay: Duration, levelling: bool) {
+    /// Whether the channels of the stream differ: then half their difference went into `side`.
+    fn play_into(
+        &mut self,
+        mix: &mut Block,
+        side: &mut Block,
+        now: Instant,
+        since: Duration,
+        output_delay: Duration,
+        levelling: bool,
+    ) -> bool {
         if self.blocks == u32::MAX {
             self.blocks = 0;
             self.power = 0.0;
@@ -258,6 +294,11 @@ impl Playing {
         for (i, (out, s)) in mix.iter_mut().zip(&block).enumerate() {
             *out += s * (from + step * (i + 1) as f32);
         }
+        let Some(difference) = self.jitter.side() else { return false };
+        for (i, (out, s)) in side.iter_mut().zip(difference).enumerate() {
+            *out += s * (from + step * (i + 1) as f32);
+        }
+        true
     }
 }
 
@@ -288,6 +329,69 @@ mod tests {
             limiter.process(&mut block);
         }
         assert_eq!(block, soft);
+    }
+
+    /// Left and right of music arrive apart, through stretching and the limiter as well, and one volume holds for both.
+    #[test]
+    fn two_channels_stay_apart() {
+        use crate::media::audio::codec::{EncoderSettings, OpusPacketEncoder, PacketEncoder};
+        use crate::media::audio::dsp::power_at;
+        let origin = Instant::now();
+        let mut mixer = Mixer::starting_at(origin);
+        let shared = Arc::new(StreamShared::new(Arc::new(|| {})));
+        let stream = crate::media::audio::PlayoutStream::new(Arc::clone(&shared));
+        mixer.add(shared).unwrap();
+        let settings = EncoderSettings::default().original_sound(true);
+        assert!(settings.stereo && !settings.dtx && settings.bitrate_bps > 128_000);
+        let mut encoder = OpusPacketEncoder::new(settings).unwrap();
+        let (mut packet, mut left, mut right) = (vec![0; 1_500], Vec::new(), Vec::new());
+        for number in 0..400u32 {
+            let samples: Vec<f32> = (0..960u32)
+                .flat_map(|i| {
+                    let t = (number * 960 + i) as f32 / 48_000.0;
+                    [440.0f32, 1_000.0].map(|hz| 0.3 * (std::f32::consts::TAU * hz * t).sin())
+                })
+                .collect();
+            let n = encoder.encode(&samples, &mut packet).unwrap();
+            // After two seconds every packet is 60 ms later: the sound is stretched.
+            let late = if number < 100 { 0 } else { 60 };
+            let at = origin + Duration::from_millis(u64::from(number) * 20 + late);
+            let data = bytes::Bytes::copy_from_slice(&packet[..n]);
+            stream.push(AudioPacket { sequence: number as u16, rtp_timestamp: number * 960, data, at });
+            if number == 300 {
+                stream.set_gain(0.5);
+            }
+            for half in 0..2u64 {
+                let now = at + Duration::from_millis(10 * half);
+                let mid = mixer.mix(now, Duration::ZERO);
+                let side = mixer.side().copied().unwrap_or([0.0; BLOCK_SAMPLES]);
+                for (m, s) in mid.iter().zip(&side) {
+                    let [l, r] = left_right([*m, *s]);
+                    left.push(l);
+                    right.push(r);
+                }
+            }
+        }
+        // A sine of 0.3 has a power of 0.045.
+        for (second, expected) in [(1, 0.045), (5, 0.045), (7, 0.045 / 4.0)] {
+            // Short pieces: while the delay is steered the pitch is off by less than a hertz.
+            let part = second * 48_000..second * 48_000 + 4_800;
+            let power = |samples: &[f32], hz| power_at(&samples[part.clone()], hz, 48_000.0);
+            let of = [power(&left, 440.0), power(&left, 1_000.0), power(&right, 440.0), power(&right, 1_000.0)];
+            assert!(of[0] > expected * 0.7 && of[3] > expected * 0.7, "{second}: {of:?}");
+            assert!(of[1] < expected * 0.01 && of[2] < expected * 0.01, "{second}: {of:?}");
+        }
+        let stats = stream.stats();
+        assert!(stats.decelerated_ms > 20 || stats.concealed_ms > 20, "{stats:?}");
+        // Nothing is louder than full scale on either side.
+        let mut limiter = Limiter::default();
+        for _ in 0..20 {
+            let mut mid: Block = std::array::from_fn(|i| (i as f32 * 0.05).sin());
+            let mut side: Block = std::array::from_fn(|i| 0.9 * (i as f32 * 0.05).sin());
+            limiter.process_wide(&mut mid, Some(&mut side));
+            let loudest = mid.iter().zip(&side).fold(0.0f32, |p, (m, s)| p.max(m.abs() + s.abs()));
+            assert!(loudest <= 1.0001, "{loudest}");
+        }
     }
 
     #[test]

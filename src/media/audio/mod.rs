@@ -22,6 +22,7 @@ pub mod mixer;
 mod pipeline;
 mod ports;
 pub mod processing;
+mod rates;
 pub mod resample;
 pub mod sink;
 pub mod sounds;
@@ -51,3 +52,16 @@ pub const PACKET_SAMPLES: usize = 960;
 
 /// One block of 10 ms, mono, nominally within −1.0 to 1.0.
 pub type Block = [f32; BLOCK_SAMPLES];
+/// One moment of sound with two channels: their mean, which is what is heard in mono, and half their difference, which is 0
+/// where both are the same.
+pub type Frame = [f32; 2];
+
+/// Left and right.
+pub(crate) fn left_right([mid, side]: Frame) -> [f32; 2] {
+    [mid + side, mid - side]
+}
+
+/// The frame of left and right.
+pub(crate) fn mid_side(left: f32, right: f32) -> Frame {
+    [(left + right) / 2.0, (left - right) / 2.0]
+}

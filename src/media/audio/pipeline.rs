@@ -4,7 +4,7 @@ use super::codec::{EncoderSettings, PacketEncoder, SILENT_PACKET, packet_buffer}
 use super::dsp::{dbov_level, rms, sine_dbfs};
 use super::gate::MuteGate;
 use super::processing::CaptureProcessor;
-use super::{BLOCK_SAMPLES, Block, PACKET_SAMPLES, SAMPLE_RATE_HZ};
+use super::{BLOCK_SAMPLES, Block, PACKET_SAMPLES, SAMPLE_RATE_HZ, left_right};
 use crate::rtp::frame::EncodedAudio;
 use bytes::Bytes;
 use std::time::{Duration, Instant};
@@ -57,7 +57,9 @@ impl VoiceDetector {
 pub struct CapturePipeline {
     gate: MuteGate,
     encoder: Box<dyn PacketEncoder>,
+    /// Samples of the packet that is being filled, interleaved where there are two channels.
     pending: Vec<f32>,
+    channels: usize,
     packet: Vec<u8>,
     rtp_timestamp: u32,
     was_open: bool,
@@ -79,7 +81,8 @@ impl CapturePipeline {
         Self {
             gate,
             encoder,
-            pending: Vec::with_capacity(PACKET_SAMPLES),
+            pending: Vec::with_capacity(2 * PACKET_SAMPLES),
+            channels: 1,
             packet: packet_buffer(),
             rtp_timestamp,
             was_open: false,
@@ -99,6 +102,10 @@ impl CapturePipeline {
     /// Applies encoder settings.
     pub fn configure(&mut self, settings: EncoderSettings) {
         self.encoder.configure(settings);
+        let channels = if settings.stereo { 2 } else { 1 };
+        if std::mem::replace(&mut self.channels, channels) != channels {
+            self.pending.clear();
+        }
     }
 
     /// Lets time pass without samples (no source, or the machine slept).
@@ -118,11 +125,24 @@ impl CapturePipeline {
         self.voice.floor = 1.0;
     }
 
-    /// Takes 10 ms. `from_device` turns on the detectors; `sending` says whether there is a sink at all; `captured` is when the
-    /// first sample was.
+    /// As [`Self::push_wide`], of one channel.
     pub fn push(
         &mut self,
+        block: Block,
+        processor: &mut dyn CaptureProcessor,
+        from_device: bool,
+        sending: bool,
+        captured: Instant,
+    ) -> CaptureStep {
+        self.push_wide(block, None, processor, from_device, sending, captured)
+    }
+
+    /// Takes 10 ms: the mean of the channels, and half their difference, which no stage of the processing sees. `from_device` turns on the detectors; `sending` says whether there is a sink at all; `captured` is when the
+    /// first sample was.
+    pub fn push_wide(
+        &mut self,
         mut block: Block,
+        side: Option<&Block>,
         processor: &mut dyn CaptureProcessor,
         from_device: bool,
         sending: bool,
@@ -167,14 +187,19 @@ impl CapturePipeline {
             self.guard -= 1;
             return step;
         }
-        for sample in &block {
+        let side = side.unwrap_or(&[0.0; BLOCK_SAMPLES]);
+        for (mid, side) in block.iter().zip(side) {
             let gain = (self.fade as f32 / FADE_SAMPLES as f32).min(1.0);
             self.fade = (self.fade + 1).min(FADE_SAMPLES);
-            self.pending.push(sample * gain);
+            if self.channels == 2 {
+                self.pending.extend(left_right([mid * gain, side * gain]));
+            } else {
+                self.pending.push(mid * gain);
+            }
         }
         self.pending_voice |= voice;
-        if self.pending.len() >= PACKET_SAMPLES {
-            let before = (self.pending.len() - BLOCK_SAMPLES) as u32;
+        if self.pending.len() >= PACKET_SAMPLES * self.channels {
+            let before = (self.pending.len() / self.channels - BLOCK_SAMPLES) as u32;
             let began = Duration::from_micros(u64::from(before) * 1_000_000 / u64::from(SAMPLE_RATE_HZ));
             step.packet = self.encode(at.wrapping_sub(before), captured.checked_sub(began).unwrap_or(captured));
         }

@@ -4,6 +4,7 @@ use super::device::{MicrophonePort, SpeakerPort};
 use super::mixer::Mixer;
 use super::processing::CaptureProcessor;
 use super::resample::RateConverter;
+use super::streams::{pop_frame, push_frame};
 use super::worker::mixed;
 use super::{BLOCK_SAMPLES, Block, SAMPLE_RATE_HZ};
 use std::sync::atomic::AtomicU32;
@@ -24,6 +25,40 @@ pub(crate) struct DeviceMicrophone {
     rate_hz: u32,
     pub(crate) raw: Vec<f32>,
     pub(crate) ready: Vec<f32>,
+    /// The same for half the difference of two channels, while that is wanted.
+    side: Option<Side>,
+}
+
+/// What is on its way of the second channel.
+struct Side {
+    converter: RateConverter,
+    raw: Vec<f32>,
+    ready: Vec<f32>,
+}
+
+impl Side {
+    fn new(from_hz: u32, to_hz: u32) -> Option<Self> {
+        Some(Self { converter: RateConverter::new(from_hz, to_hz).ok()?, raw: Vec::new(), ready: Vec::new() })
+    }
+}
+
+/// 10 ms from a source.
+pub(crate) struct Captured {
+    /// Samples that were dropped before it.
+    pub(crate) skipped: u32,
+    /// When its first sample was.
+    pub(crate) at: Instant,
+    /// The mean of its channels.
+    pub(crate) mid: Block,
+    /// Half their difference, where there are two and both are wanted.
+    pub(crate) side: Option<Block>,
+}
+
+impl Captured {
+    /// Of one channel.
+    pub(crate) fn mono(skipped: u32, at: Instant, mid: Block) -> Self {
+        Self { skipped, at, mid, side: None }
+    }
 }
 
 impl DeviceMicrophone {
@@ -34,38 +69,68 @@ impl DeviceMicrophone {
     pub(crate) fn new(port: MicrophonePort) -> Result<Self, String> {
         let converter = RateConverter::new(port.rate_hz, SAMPLE_RATE_HZ)?;
         let rate_hz = port.rate_hz;
-        Ok(Self { port, converter, rate_hz, raw: Vec::with_capacity(9_600), ready: Vec::new() })
+        Ok(Self { port, converter, rate_hz, raw: Vec::with_capacity(9_600), ready: Vec::new(), side: None })
     }
 
-    /// Moves what the callback left by `now` into whole blocks, each with the samples dropped before it and the time of its
-    /// first sample.
-    pub(crate) fn take_blocks(&mut self, now: Instant, blocks: &mut Vec<(u32, Instant, Block)>) {
+    /// Says whether the second channel is wanted.
+    pub(crate) fn set_wide(&mut self, wide: bool) {
+        if wide != self.side.is_some() {
+            // Both begin with the same sample.
+            self.ready.clear();
+            self.side = if wide { Side::new(self.rate_hz, SAMPLE_RATE_HZ) } else { None };
+            if let Ok(converter) = RateConverter::new(self.rate_hz, SAMPLE_RATE_HZ) {
+                self.converter = converter;
+            }
+        }
+    }
+
+    /// Moves what the callback left by `now` into whole blocks.
+    pub(crate) fn take_blocks(&mut self, now: Instant, blocks: &mut Vec<Captured>) {
         let rate_hz = self.port.pulse.rate_hz(self.port.rate_hz);
         if rate_hz != self.rate_hz
             && let Ok(converter) = RateConverter::new(rate_hz, SAMPLE_RATE_HZ)
         {
             (self.converter, self.rate_hz) = (converter, rate_hz);
+            self.ready.clear();
+            self.side = self.side.take().and_then(|_| Side::new(rate_hz, SAMPLE_RATE_HZ));
         }
         self.raw.clear();
-        while let Ok(sample) = self.port.samples.pop() {
-            self.raw.push(sample);
+        while let Some([mid, side]) = pop_frame(&mut self.port.samples) {
+            self.raw.push(mid);
+            if let Some(wide) = &mut self.side {
+                wide.raw.push(side);
+            }
         }
         self.converter.push(&self.raw, &mut self.ready);
+        if let Some(side) = &mut self.side {
+            side.converter.push(&side.raw, &mut side.ready);
+            side.raw.clear();
+        }
         let mut dropped = self.ready.len().saturating_sub(BACKLOG_SAMPLES);
         dropped -= dropped % BLOCK_SAMPLES;
-        self.ready.drain(..dropped);
+        self.drain(dropped);
         let whole = self.ready.len() - self.ready.len() % BLOCK_SAMPLES;
         let mut skipped = dropped as u32;
         let mut waiting = self.ready.len();
-        for chunk in self.ready.get(..whole).unwrap_or_default().chunks_exact(BLOCK_SAMPLES) {
-            let mut block = [0.0; BLOCK_SAMPLES];
-            block.copy_from_slice(chunk);
+        for (number, chunk) in self.ready.get(..whole).unwrap_or_default().chunks_exact(BLOCK_SAMPLES).enumerate() {
+            let copied = |chunk: &[f32]| <Block>::try_from(chunk).ok();
             // The last sample of all has just come.
             let ago = Duration::from_micros(waiting as u64 * 1_000_000 / u64::from(SAMPLE_RATE_HZ));
             waiting = waiting.saturating_sub(BLOCK_SAMPLES);
-            blocks.push((std::mem::take(&mut skipped), now.checked_sub(ago).unwrap_or(now), block));
+            let from = number * BLOCK_SAMPLES;
+            let side = self.side.as_ref().and_then(|s| copied(s.ready.get(from..from + BLOCK_SAMPLES)?));
+            let Some(mid) = copied(chunk) else { continue };
+            let at = now.checked_sub(ago).unwrap_or(now);
+            blocks.push(Captured { skipped: std::mem::take(&mut skipped), at, mid, side });
         }
-        self.ready.drain(..whole);
+        self.drain(whole);
+    }
+
+    fn drain(&mut self, samples: usize) {
+        self.ready.drain(..samples);
+        if let Some(side) = &mut self.side {
+            side.ready.drain(..samples.min(side.ready.len()));
+        }
     }
 }
 
@@ -76,6 +141,8 @@ pub(crate) struct DeviceSpeaker {
     /// What the converter was made for.
     pub(crate) rate_hz: u32,
     pub(crate) ready: Vec<f32>,
+    /// The same for half the difference of left and right.
+    side: Side,
     /// Frames the callback had to fill with silence, as last seen.
     pub(crate) missing: u64,
     /// Silence played that the echo canceller has not been shown yet, in samples.
@@ -93,7 +160,8 @@ impl DeviceSpeaker {
     pub(crate) fn new(port: SpeakerPort) -> Result<Self, String> {
         let converter = RateConverter::new(SAMPLE_RATE_HZ, port.rate_hz)?;
         let rate_hz = port.rate_hz;
-        Ok(Self { port, converter, rate_hz, ready: Vec::new(), missing: 0, silence: 0, extra: 0, calm_blocks: 0 })
+        let side = Side::new(SAMPLE_RATE_HZ, rate_hz).ok_or_else(|| "sample rate".to_owned())?;
+        Ok(Self { port, converter, rate_hz, ready: Vec::new(), side, missing: 0, silence: 0, extra: 0, calm_blocks: 0 })
     }
 
     /// Mixes as much as the next callback takes, and what may go by until we are woken again. With `idle` there is nothing to
@@ -120,23 +188,27 @@ impl DeviceSpeaker {
             let delay =
                 Duration::from_micros((fill as u64 + 2 * self.port.pulse.frames() as u64) * 1_000_000 / rate.max(1));
             let block = mixed(mixer, processor, level, now, delay);
-            self.play(&block);
+            self.play(&block, mixer.side());
         }
     }
 
-    /// Hands a block to the callback.
-    pub(crate) fn play(&mut self, block: &Block) {
+    /// Hands a block to the callback, with half the difference of its channels where there are two.
+    pub(crate) fn play(&mut self, block: &Block, side: Option<&Block>) {
         let rate_hz = self.port.pulse.rate_hz(self.port.rate_hz);
         if rate_hz != self.rate_hz
-            && let Ok(converter) = RateConverter::new(SAMPLE_RATE_HZ, rate_hz)
+            && let (Ok(converter), Some(side)) =
+                (RateConverter::new(SAMPLE_RATE_HZ, rate_hz), Side::new(SAMPLE_RATE_HZ, rate_hz))
         {
-            (self.converter, self.rate_hz) = (converter, rate_hz);
+            (self.converter, self.side, self.rate_hz) = (converter, side, rate_hz);
         }
         self.ready.clear();
+        self.side.ready.clear();
         self.converter.push(block, &mut self.ready);
-        for sample in &self.ready {
+        // Both go the same way, so that both are equally late.
+        self.side.converter.push(side.unwrap_or(&[0.0; BLOCK_SAMPLES]), &mut self.side.ready);
+        for (mid, side) in self.ready.iter().zip(&self.side.ready) {
             // The ring has more than twice the room of what is ever kept in it.
-            let _ = self.port.samples.push(*sample);
+            push_frame(&mut self.port.samples, [*mid, *side]);
         }
         self.calm_blocks += 1;
         if self.calm_blocks >= CALM_BLOCKS {

@@ -105,10 +105,12 @@ impl ToneGenerator {
     }
 }
 
-/// A WAV file in memory, mono at 48 kHz, played in a loop.
+/// A WAV file in memory, at 48 kHz, played in a loop.
 #[derive(Debug, Clone)]
 pub struct WavLoop {
     samples: Arc<[f32]>,
+    /// Half the difference of two channels.
+    side: Option<Arc<[f32]>>,
     position: usize,
 }
 
@@ -136,16 +138,25 @@ impl WavLoop {
         if mono.is_empty() || spec.sample_rate == 0 {
             return Err(fail("no samples".to_owned()));
         }
+        let side = match channels {
+            2 => {
+                let half = |frame: &[f32]| frame.iter().copied().reduce(|left, right| (left - right) / 2.0);
+                let side: Vec<f32> = interleaved.chunks_exact(2).filter_map(half).collect();
+                let side = side.iter().any(|s| *s != 0.0).then_some(side);
+                side.map(|side| resample_whole(&side, spec.sample_rate, SAMPLE_RATE_HZ)).transpose().map_err(fail)?
+            }
+            _ => None,
+        };
         let samples = resample_whole(&mono, spec.sample_rate, SAMPLE_RATE_HZ).map_err(fail)?;
         if samples.is_empty() {
             return Err(fail("no samples".to_owned()));
         }
-        Ok(Self { samples: samples.into(), position: 0 })
+        Ok(Self { samples: samples.into(), side: side.map(Arc::from), position: 0 })
     }
 
     /// Silence without end, in place of a file that cannot be read.
     pub fn silence() -> Self {
-        Self { samples: vec![0.0; BLOCK_SAMPLES].into(), position: 0 }
+        Self { samples: vec![0.0; BLOCK_SAMPLES].into(), side: None, position: 0 }
     }
 
     /// Length of one round, in samples at 48 kHz.
@@ -158,17 +169,26 @@ impl WavLoop {
         self.samples.is_empty()
     }
 
-    /// Next 10 ms.
+    /// Next 10 ms, the mean of the channels.
     pub fn next_block(&mut self) -> Block {
+        self.next_wide().0
+    }
+
+    /// Next 10 ms: the mean of the channels, and half their difference where they are two that differ.
+    pub fn next_wide(&mut self) -> (Block, Option<Block>) {
         let mut block = [0.0; BLOCK_SAMPLES];
-        for sample in &mut block {
+        let mut side = self.side.is_some().then_some([0.0; BLOCK_SAMPLES]);
+        for (i, sample) in block.iter_mut().enumerate() {
             *sample = self.samples.get(self.position).copied().unwrap_or(0.0);
+            if let (Some(side), Some(from)) = (side.as_mut().and_then(|s| s.get_mut(i)), &self.side) {
+                *side = from.get(self.position).copied().unwrap_or(0.0);
+            }
             self.position += 1;
             if self.position >= self.samples.len() {
                 self.position = 0;
             }
         }
-        block
+        (block, side)
     }
 }
 
@@ -230,6 +250,17 @@ mod tests {
         }
         let hz = meter.tone_hz().unwrap();
         assert!((hz - 440.0).abs() < 2.0, "{hz}");
+        assert!(wav.next_wide().1.is_none(), "both channels are the same");
+        // Sound on the left alone: as much of it in the difference as in the mean.
+        let mut writer = hound::WavWriter::create(&path, hound::WavSpec { sample_rate: 48_000, ..spec }).unwrap();
+        for i in 0..4_800 {
+            writer.write_sample(i * 100).unwrap();
+            writer.write_sample(0).unwrap();
+        }
+        writer.finalize().unwrap();
+        let (mid, side) = WavLoop::open(&path).unwrap().next_wide();
+        assert_eq!(Some(mid), side);
+        assert!(mid[100] > 0.0);
         assert!(matches!(WavLoop::open(&dir.path().join("none.wav")), Err(AudioError::File { .. })));
     }
 }

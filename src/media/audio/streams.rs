@@ -1,7 +1,8 @@
 //! Building cpal streams: which device, which format, and the callbacks.
 
-use super::device::{MicrophonePort, Open, Port, Pulse, RING_FRAMES, RateWatch, SpeakerPort, is_monitor};
-use super::{AudioError, SAMPLE_RATE_HZ};
+use super::device::{MicrophonePort, Open, Port, Pulse, RING_FRAMES, SpeakerPort, is_monitor};
+use super::rates::RateWatch;
+use super::{AudioError, Frame, SAMPLE_RATE_HZ, left_right, mid_side};
 use cpal::traits::{DeviceTrait, HostTrait, StreamTrait};
 use cpal::{BufferSize, Data, ErrorKind, FromSample, SampleFormat, StreamConfig};
 use std::sync::Arc;
@@ -120,7 +121,7 @@ pub(crate) fn open_microphone(id: Option<&str>, audio: &Thread, frames: u32) -> 
     let (config, format) = choose_config(&device, true, frames)?;
     let channels = usize::from(config.channels.max(1));
     let rate_hz = config.sample_rate;
-    let (mut producer, samples) = rtrb::RingBuffer::new(RING_FRAMES);
+    let (mut producer, samples) = rtrb::RingBuffer::new(2 * RING_FRAMES);
     let pulse = Arc::new(Pulse::default());
     let (beat, failed, wake) = (Arc::clone(&pulse), Arc::clone(&pulse), audio.clone());
     let callback = move |data: &Data, _: &cpal::InputCallbackInfo| {
@@ -159,12 +160,25 @@ pub(crate) fn open_microphone(id: Option<&str>, audio: &Thread, frames: u32) -> 
     Ok((open, Port::Microphone(MicrophonePort { samples, rate_hz, pulse })))
 }
 
-/// Mixes the channels of each frame into the ring; what finds no room is dropped.
+/// Puts frames of the channels into the ring; what finds no room is dropped.
 fn take<T: cpal::SizedSample>(data: &Data, channels: usize, ring: &mut rtrb::Producer<f32>) -> usize
 where
     f32: FromSample<T>,
 {
     data.as_slice::<T>().map_or(0, |samples| take_frames(samples, channels, ring))
+}
+
+/// Whole frames only: half of one would exchange the channels for good.
+pub(crate) fn push_frame(ring: &mut rtrb::Producer<f32>, [mid, side]: Frame) {
+    if ring.slots() >= 2 {
+        let _ = ring.push(mid);
+        let _ = ring.push(side);
+    }
+}
+
+/// The next whole frame.
+pub(crate) fn pop_frame(ring: &mut rtrb::Consumer<f32>) -> Option<Frame> {
+    (ring.slots() >= 2).then(|| [ring.pop().unwrap_or(0.0), ring.pop().unwrap_or(0.0)])
 }
 
 fn take_frames<T: cpal::SizedSample>(samples: &[T], channels: usize, ring: &mut rtrb::Producer<f32>) -> usize
@@ -173,8 +187,14 @@ where
 {
     let mut frames = 0;
     for frame in samples.chunks_exact(channels) {
-        let sum: f32 = frame.iter().map(|s| f32::from_sample_(*s)).sum();
-        let _ = ring.push(sum / channels as f32);
+        push_frame(
+            ring,
+            match frame {
+                [left, right] => mid_side(f32::from_sample_(*left), f32::from_sample_(*right)),
+                // More than two are an array of microphones, or empty sockets beside one that is used.
+                _ => [frame.iter().map(|s| f32::from_sample_(*s)).sum::<f32>() / channels as f32, 0.0],
+            },
+        );
         frames += 1;
     }
     frames
@@ -186,7 +206,7 @@ pub(crate) fn open_speaker(id: Option<&str>, audio: &Thread, frames: u32) -> Res
     let (config, format) = choose_config(&device, false, frames)?;
     let channels = usize::from(config.channels.max(1));
     let rate_hz = config.sample_rate;
-    let (samples, mut consumer) = rtrb::RingBuffer::new(RING_FRAMES);
+    let (samples, mut consumer) = rtrb::RingBuffer::new(2 * RING_FRAMES);
     let pulse = Arc::new(Pulse::default());
     let (beat, failed, wake) = (Arc::clone(&pulse), Arc::clone(&pulse), audio.clone());
     let callback = move |data: &mut Data, _: &cpal::OutputCallbackInfo| {
@@ -228,10 +248,7 @@ pub(crate) fn open_speaker(id: Option<&str>, audio: &Thread, frames: u32) -> Res
     Ok((open, Port::Speaker(SpeakerPort { samples, rate_hz, pulse })))
 }
 
-/// Channels that get the sound: a headset's both, of more only the two in front.
-const FRONT: usize = 2;
-
-/// Fills the channels from the ring, silence where it is empty. Returns frames and those without sound.
+/// Fills the channels from the ring, of more than two only those in front, silence where it is empty. Returns frames and those without sound.
 fn give<T: cpal::SizedSample + FromSample<f32>>(
     data: &mut Data,
     channels: usize,
@@ -247,15 +264,14 @@ fn give_frames<T: cpal::SizedSample + FromSample<f32>>(
 ) -> (usize, u64) {
     let (mut frames, mut missing) = (0, 0);
     for frame in samples.chunks_exact_mut(channels) {
-        let value = match ring.pop() {
-            Ok(value) => value,
-            Err(_) => {
-                missing += 1;
-                0.0
-            }
-        };
+        let value = pop_frame(ring).unwrap_or_else(|| {
+            missing += 1;
+            [0.0; 2]
+        });
+        // One channel gets both.
+        let both = if channels == 1 { [value[0]; 2] } else { left_right(value) };
         for (channel, sample) in frame.iter_mut().enumerate() {
-            *sample = T::from_sample_(if channel < FRONT { value } else { 0.0 });
+            *sample = T::from_sample_(both.get(channel).copied().unwrap_or(0.0));
         }
         frames += 1;
     }
@@ -272,13 +288,15 @@ mod tests {
             let (mut producer, mut consumer) = rtrb::RingBuffer::new(1_000);
             let captured: Vec<i16> = (0..100 * channels).map(|i| (i / channels) as i16 * 100).collect();
             assert_eq!(take_frames(&captured, channels, &mut producer), 100);
-            let got: Vec<f32> = std::iter::from_fn(|| consumer.pop().ok()).collect();
+            let frames: Vec<Frame> = std::iter::from_fn(|| pop_frame(&mut consumer)).collect();
+            assert!(frames.iter().all(|frame| frame[1] == 0.0), "{channels}");
+            let got: Vec<f32> = frames.iter().map(|frame| frame[0]).collect();
             assert_eq!(got.len(), 100, "{channels}");
             assert!(got.iter().enumerate().all(|(i, s)| (s - i as f32 * 100.0 / 32_768.0).abs() < 1e-4), "{channels}");
 
             let (mut producer, mut consumer) = rtrb::RingBuffer::new(1_000);
             for _ in 0..50 {
-                producer.push(0.5).unwrap();
+                push_frame(&mut producer, [0.5, 0.0]);
             }
             let mut played = vec![7i16; 60 * channels];
             assert_eq!(give_frames(&mut played, channels, &mut consumer), (60, 10));
@@ -288,6 +306,12 @@ mod tests {
                 assert!(frame.iter().take(2).all(|s| *s > 16_000) && frame.iter().skip(2).all(|s| *s == 0));
             }
         }
+        // Left stays left and right right.
+        let (mut producer, mut consumer) = rtrb::RingBuffer::new(8);
+        take_frames(&[0.5f32, -0.25, 0.125, 0.0], 2, &mut producer);
+        let mut played = [0.0f32; 4];
+        give_frames(&mut played, 2, &mut consumer);
+        assert_eq!(played, [0.5, -0.25, 0.125, 0.0]);
         // A frame that is not whole, and a ring that is full.
         let (mut producer, _consumer) = rtrb::RingBuffer::new(4);
         assert_eq!(take_frames(&[0.5f32; 15], 2, &mut producer), 7);

@@ -1,5 +1,6 @@
 //! Time-scale modification: takes out or puts in one period of the sound, where it is least heard.
 
+use super::Frame;
 use super::dsp::{rms, similarity};
 
 /// Samples needed in front for [`accelerate`]: 30 ms.
@@ -53,31 +54,19 @@ fn acceptable(similarity: f32, quiet: bool, urgency: Urgency) -> bool {
     }
 }
 
-/// Shortens the beginning of `samples` by one period of 2.5–15 ms: returns the new beginning and how many samples of the
-/// old one it replaces. `None` when there is no good place.
-pub fn accelerate(samples: &[f32], urgency: Urgency) -> Option<(Vec<f32>, usize)> {
+/// Length of a period of 2.5–15 ms that can be taken out at the beginning of `samples`: two of them become one by
+/// [`crossfade`]. `None` when there is no good place.
+pub fn accelerate(samples: &[f32], urgency: Urgency) -> Option<usize> {
     let part = samples.get(..ACCELERATE_NEEDS)?;
     let max_lag = ACCELERATE_NEEDS / 2;
     let quiet = rms(part) < QUIET_RMS;
     let (lag, alike) = if quiet { (max_lag, 1.0) } else { best_lag(part, 0, false, max_lag, max_lag)? };
-    if !acceptable(alike, quiet, urgency) {
-        return None;
-    }
-    let (now, later) = (part.get(..lag)?, part.get(lag..2 * lag)?);
-    let faded = now
-        .iter()
-        .zip(later)
-        .enumerate()
-        .map(|(i, (a, b))| {
-            let w = i as f32 / lag as f32;
-            a * (1.0 - w) + b * w
-        })
-        .collect();
-    Some((faded, 2 * lag))
+    acceptable(alike, quiet, urgency).then_some(lag)
 }
 
-/// Makes one period of 2.5–10 ms to be played between `past` and `samples`. `None` when there is no good place.
-pub fn decelerate(past: &[f32], samples: &[f32], urgency: Urgency) -> Option<Vec<f32>> {
+/// Length of a period of 2.5–10 ms that can be put in between `past` and `samples`: the beginning of `samples` crossfaded to the
+/// end of `past`. `None` when there is no good place.
+pub fn decelerate(past: &[f32], samples: &[f32], urgency: Urgency) -> Option<usize> {
     let future = samples.get(..DECELERATE_NEEDS)?;
     let past = past.get(past.len().checked_sub(DECELERATE_PAST)?..)?;
     let mut joined = past.to_vec();
@@ -88,21 +77,19 @@ pub fn decelerate(past: &[f32], samples: &[f32], urgency: Urgency) -> Option<Vec
     } else {
         best_lag(&joined, past.len(), true, DECELERATE_PAST, DECELERATE_NEEDS)?
     };
-    if !acceptable(alike, quiet, urgency) {
-        return None;
-    }
-    let again = past.get(past.len() - lag..)?;
-    Some(
-        future
-            .iter()
-            .zip(again)
-            .enumerate()
-            .map(|(i, (a, b))| {
-                let w = i as f32 / lag as f32;
-                a * (1.0 - w) + b * w
-            })
-            .collect(),
-    )
+    acceptable(alike, quiet, urgency).then_some(lag)
+}
+
+/// From `from` to `to`, both channels, over `lag` frames.
+pub fn crossfade(
+    from: impl Iterator<Item = Frame>,
+    to: impl Iterator<Item = Frame>,
+    lag: usize,
+) -> impl Iterator<Item = Frame> {
+    from.zip(to).take(lag).enumerate().map(move |(i, (a, b))| {
+        let w = i as f32 / lag.max(1) as f32;
+        [a[0] * (1.0 - w) + b[0] * w, a[1] * (1.0 - w) + b[1] * w]
+    })
 }
 
 #[cfg(test)]
@@ -125,15 +112,23 @@ mod tests {
             let original = tone(hz, 4_800);
             let smooth = roughness(&original) * 1.15;
 
-            let (begin, replaced) = accelerate(&original, Urgency::Normal).unwrap();
-            assert!(replaced - begin.len() >= 120, "{hz}");
-            let mut shorter = begin;
-            shorter.extend_from_slice(&original[replaced..]);
+            let frames = |samples: &[f32]| samples.iter().map(|s| [*s, -*s]).collect::<Vec<Frame>>();
+            let (wide, faded) = (frames(&original), |f: Vec<Frame>| {
+                assert!(f.iter().all(|f| f[0] == -f[1]), "both channels alike");
+                f.iter().map(|f| f[0]).collect::<Vec<f32>>()
+            });
+            let lag = accelerate(&original, Urgency::Normal).unwrap();
+            assert!(lag >= 120, "{hz}");
+            let (now, later) = (wide.iter().copied(), wide[lag..].iter().copied());
+            let mut shorter = faded(crossfade(now, later, lag).collect());
+            shorter.extend_from_slice(&original[2 * lag..]);
             assert!(roughness(&shorter) < smooth, "{hz}: {} {}", roughness(&shorter), smooth);
 
             let (past, future) = original.split_at(960);
-            let inserted = decelerate(past, future, Urgency::Normal).unwrap();
-            assert!((120..=480).contains(&inserted.len()));
+            let lag = decelerate(past, future, Urgency::Normal).unwrap();
+            assert!((120..=480).contains(&lag));
+            let (after, again) = (wide[960..].iter().copied(), wide[960 - lag..].iter().copied());
+            let inserted = faded(crossfade(after, again, lag).collect());
             let longer: Vec<f32> = past.iter().chain(&inserted).chain(future).copied().collect();
             assert!(roughness(&longer) < smooth, "{hz}: {} {}", roughness(&longer), smooth);
         }

@@ -6,7 +6,7 @@ use super::dsp::{rms, sine_dbfs};
 use super::engine::{AudioConfig, AudioEvent, EncodedAudioSink, EngineShared, Wanted};
 use super::mixer::Mixer;
 use super::pipeline::CapturePipeline;
-use super::ports::{DeviceMicrophone, DeviceSpeaker};
+use super::ports::{Captured, DeviceMicrophone, DeviceSpeaker};
 use super::processing::{CaptureProcessor, PassThrough, Processing, Stages, VoiceProcessor};
 use super::sink::WavSink;
 use super::source::{ToneGenerator, WavLoop};
@@ -82,12 +82,12 @@ impl Silence {
     }
 
     /// Blocks of zeros up to now.
-    fn fill(&mut self, now: Instant, blocks: &mut Vec<(u32, Instant, Block)>) {
+    fn fill(&mut self, now: Instant, blocks: &mut Vec<Captured>) {
         if !std::mem::replace(&mut self.standing_in, true) {
             self.pacer.next = now;
         }
         while let Some(skipped) = self.pacer.due(now) {
-            blocks.push((skipped, self.pacer.next - BLOCK, [0.0; BLOCK_SAMPLES]));
+            blocks.push(Captured::mono(skipped, self.pacer.next - BLOCK, [0.0; BLOCK_SAMPLES]));
         }
     }
 }
@@ -330,7 +330,7 @@ impl Worker {
 
     fn configure_encoder(&mut self) {
         let settings = if self.config.voice.original_sound {
-            self.encoder.original_sound(false)
+            self.encoder.original_sound(true)
         } else {
             // A detector of speech takes a steady tone for silence: pauses only where speech is what comes.
             EncoderSettings { dtx: self.encoder.dtx && self.stages != Stages::NONE, ..self.encoder }
@@ -447,7 +447,7 @@ impl Worker {
     /// Takes what the microphone has.
     fn capture(&mut self) {
         let now = Instant::now();
-        let mut blocks: Vec<(u32, Instant, Block)> = Vec::new();
+        let mut blocks: Vec<Captured> = Vec::new();
         let mut from_device = false;
         // Without a sink nobody waits for packets.
         let published = self.sink.is_some();
@@ -461,17 +461,19 @@ impl Worker {
                     let late = now.saturating_duration_since(pacer.next) + BLOCK;
                     let unix = SystemTime::now().checked_sub(late).unwrap_or(UNIX_EPOCH);
                     let unix_ms = unix.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-                    blocks.push((skipped, pacer.next - BLOCK, tone.next_block(unix_ms)));
+                    blocks.push(Captured::mono(skipped, pacer.next - BLOCK, tone.next_block(unix_ms)));
                 }
             }
             Microphone::File(wav, pacer) => {
                 self.silence.standing_in = false;
                 while let Some(skipped) = pacer.due(now) {
-                    blocks.push((skipped, pacer.next - BLOCK, wav.next_block()));
+                    let (mid, side) = wav.next_wide();
+                    blocks.push(Captured { skipped, at: pacer.next - BLOCK, mid, side });
                 }
             }
             Microphone::Device(Some(device)) => {
                 from_device = true;
+                device.set_wide(self.config.voice.original_sound);
                 device.take_blocks(now, &mut blocks);
                 if self.silence.heard(now, blocks.len()) {
                     // What waited in the ring is older than silence already sent, and may be older than an end of a mute.
@@ -490,17 +492,18 @@ impl Worker {
         let muted = self.shared.gate.is_muted();
         if std::mem::replace(&mut self.was_muted, muted) && !muted {
             let stale = blocks.len() - 1;
-            let skipped: u32 = blocks.drain(..stale).map(|(skipped, ..)| skipped + BLOCK_SAMPLES as u32).sum();
+            let skipped: u32 = blocks.drain(..stale).map(|block| block.skipped + BLOCK_SAMPLES as u32).sum();
             if skipped > 0 {
                 self.pipeline.skip(skipped);
             }
         }
-        for (skipped, captured, block) in blocks {
-            self.handle(block, skipped, from_device, captured);
+        for block in blocks {
+            self.handle(&block, from_device);
         }
     }
 
-    fn handle(&mut self, block: Block, skipped: u32, from_device: bool, captured: Instant) {
+    fn handle(&mut self, block: &Captured, from_device: bool) {
+        let skipped = block.skipped;
         let now = Instant::now();
         // Time without a source, or a device that was away: the RTP clock goes on.
         let gap = now.saturating_duration_since(self.captured_until);
@@ -514,7 +517,8 @@ impl Worker {
         // Silence that stands in says nothing about the room: echo canceller and gain keep what they know of it.
         let processor: &mut dyn CaptureProcessor =
             if self.silence.standing_in { &mut PassThrough } else { self.processor.as_mut() };
-        let step = self.pipeline.push(block, processor, from_device, self.sink.is_some(), captured);
+        let (side, sending) = (block.side.as_ref(), self.sink.is_some());
+        let step = self.pipeline.push_wide(block.mid, side, processor, from_device, sending, block.at);
         set_level(&self.shared.captured, step.captured_dbfs);
         set_level(&self.shared.processed, step.processed_dbfs);
         if step.talking_while_muted {

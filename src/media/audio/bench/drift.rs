@@ -11,6 +11,7 @@ use crate::media::audio::ports::{DeviceMicrophone, DeviceSpeaker};
 use crate::media::audio::processing::PassThrough;
 use crate::media::audio::source::ToneGenerator;
 use crate::media::audio::stream::{PlayoutStream, StreamShared, lock};
+use crate::media::audio::streams::{pop_frame, push_frame};
 use crate::media::audio::{AudioError, BLOCK_SAMPLES, SAMPLE_RATE_HZ};
 use crate::rtp::frame::AudioPacket;
 use std::sync::Arc;
@@ -47,11 +48,11 @@ fn time_of(frames: u64, ppm: f64) -> Duration {
 pub fn drift(microphone_ppm: f64, speaker_ppm: f64, length: Duration) -> Result<DriftFigures, AudioError> {
     let text = |detail: String| AudioError::NoSpeaker { detail };
     let origin = Instant::now();
-    let (mut captured, samples) = rtrb::RingBuffer::new(RING_FRAMES);
+    let (mut captured, samples) = rtrb::RingBuffer::new(2 * RING_FRAMES);
     let pulse = Arc::new(Pulse::default());
     let port = MicrophonePort { samples, rate_hz: SAMPLE_RATE_HZ, pulse: Arc::clone(&pulse) };
     let mut microphone = DeviceMicrophone::new(port).map_err(text)?;
-    let (samples, mut played) = rtrb::RingBuffer::new(RING_FRAMES);
+    let (samples, mut played) = rtrb::RingBuffer::new(2 * RING_FRAMES);
     let pulse = Arc::new(Pulse::default());
     let port = SpeakerPort { samples, rate_hz: SAMPLE_RATE_HZ, pulse: Arc::clone(&pulse) };
     let mut speaker = DeviceSpeaker::new(port).map_err(text)?;
@@ -85,14 +86,14 @@ pub fn drift(microphone_ppm: f64, speaker_ppm: f64, length: Duration) -> Result<
         }
         if capture_at <= play_at {
             for sample in tone.next_block(0) {
-                let _ = captured.push(sample);
+                push_frame(&mut captured, [sample, 0.0]);
             }
             in_frames += BLOCK_SAMPLES as u64;
         } else {
             // What the callback of a loudspeaker does.
             let mut silent = 0;
             for _ in 0..BLOCK_SAMPLES {
-                silent += u64::from(played.pop().is_err());
+                silent += u64::from(pop_frame(&mut played).is_none());
             }
             out_frames += BLOCK_SAMPLES as u64;
             pulse.beat(BLOCK_SAMPLES);
@@ -110,11 +111,11 @@ pub fn drift(microphone_ppm: f64, speaker_ppm: f64, length: Duration) -> Result<
         let began = !idle && !std::mem::replace(&mut mixing, !idle);
         speaker.feed(&mut mixer, &mut PassThrough, &level, now, idle, began);
         microphone.take_blocks(now, &mut blocks);
-        for (skipped, at, block) in blocks.drain(..) {
-            if skipped > 0 {
-                pipeline.skip(skipped);
+        for block in blocks.drain(..) {
+            if block.skipped > 0 {
+                pipeline.skip(block.skipped);
             }
-            if let Some(packet) = pipeline.push(block, &mut PassThrough, false, true, at).packet {
+            if let Some(packet) = pipeline.push(block.mid, &mut PassThrough, false, true, block.at).packet {
                 sequence = sequence.wrapping_add(1);
                 let (rtp_timestamp, data) = (packet.rtp_timestamp, packet.data);
                 waiting.push_back(AudioPacket { sequence, rtp_timestamp, data, at: now + NETWORK });

@@ -1,7 +1,7 @@
 //! Delay through real (or virtual) sound devices (F9): a mouth that plays chirps into what our microphone hears, and an ear that
 //! records what our loudspeaker plays.
 //!
-//! Both have delays of their own. They are found by letting the ear listen to the mouth's device, and are taken off.
+//! A second ear listens at the mouth: what lies between the two is the figure, and what a recording itself takes cancels.
 
 use crate::media::audio::device::CALLBACK_FRAMES;
 use crate::media::audio::stream::lock;
@@ -25,9 +25,11 @@ const DECIMATION: usize = 4;
 /// Longest delay that is looked for.
 const LONGEST: Duration = Duration::from_millis(700);
 /// Likeness to the chirp from which it counts as heard.
-const ALIKE: f32 = 0.35;
+const ALIKE: f32 = 0.4;
 /// How long a sound server may take to set up a stream.
 const BUILD_TIMEOUT: Duration = Duration::from_secs(3);
+/// Callbacks within this many samples tell the time of a sample: half a second.
+const NEAR: usize = 24_000;
 /// Longest recording, in samples: a minute.
 const RECORDING: usize = 48_000 * 60;
 
@@ -39,25 +41,66 @@ fn chirp(i: usize) -> f32 {
     LOUDNESS * fade * (TAU * (SWEEP_HZ.0 * t + 0.5 * slope * t * t)).sin()
 }
 
-/// Sample number and time of a stream: the earliest callback says best when a sample was.
-#[derive(Debug, Clone, Copy, Default)]
-struct Clock {
-    frames: u64,
-    /// When frame 0 was, by the earliest callback.
-    zero: Option<Instant>,
+/// What was recorded, and when each callback brought how much of it.
+#[derive(Debug, Clone, Default)]
+struct Recording {
+    samples: Vec<f32>,
+    /// Samples there were after a callback, and when it came.
+    callbacks: Vec<(usize, Instant)>,
 }
 
-impl Clock {
-    /// A callback of `frames` frames now; what it is about begins (`true`) or ends now.
-    fn beat(&mut self, frames: usize, begins: bool) {
-        let before = self.frames;
-        self.frames += frames as u64;
-        let about = if begins { before } else { self.frames };
-        let zero = Instant::now().checked_sub(Duration::from_secs_f64(about as f64 / f64::from(SAMPLE_RATE_HZ)));
-        self.zero = match (self.zero, zero) {
-            (Some(old), Some(new)) => Some(old.min(new)),
-            (old, new) => old.or(new),
+impl Recording {
+    fn take(&mut self, frames: impl Iterator<Item = f32>, now: Instant) {
+        let room = RECORDING.saturating_sub(self.samples.len());
+        self.samples.extend(frames.take(room));
+        self.callbacks.push((self.samples.len(), now));
+    }
+
+    /// When a sample was, but for a constant delay: the callbacks near to it that came earliest know best. On a busy machine
+    /// others come late, and what was lost before shifts all that follows.
+    fn time_of(&self, sample: usize) -> Option<Instant> {
+        let seconds = |samples: usize| Duration::from_secs_f64(samples as f64 / f64::from(SAMPLE_RATE_HZ));
+        self.callbacks
+            .iter()
+            .filter(|(end, _)| end.abs_diff(sample) < NEAR)
+            .filter_map(|(end, at)| match end.checked_sub(sample) {
+                Some(after) => at.checked_sub(seconds(after)),
+                None => at.checked_add(seconds(sample - end)),
+            })
+            .min()
+    }
+
+    /// Where chirps begin.
+    fn chirps(&self) -> Vec<usize> {
+        let coarse = |samples: &mut dyn Iterator<Item = f32>| -> Vec<f32> {
+            let all: Vec<f32> = samples.collect();
+            all.chunks_exact(DECIMATION).map(|c| c.iter().sum::<f32>() / DECIMATION as f32).collect()
         };
+        let wanted = coarse(&mut (0..CHIRP).map(chirp));
+        let heard = coarse(&mut self.samples.iter().copied());
+        let power = |s: &[f32]| s.iter().map(|x| x * x).sum::<f32>();
+        let wanted_power = power(&wanted);
+        let mut found: Vec<(usize, f32)> = Vec::new();
+        for (at, piece) in heard.windows(wanted.len()).enumerate() {
+            let product: f32 = piece.iter().zip(&wanted).map(|(a, b)| a * b).sum();
+            // The power of the piece only where it could matter: most of a recording is silent.
+            if product <= 0.0 || product * product < ALIKE * ALIKE * wanted_power * 1e-5 {
+                continue;
+            }
+            let alike = product / (power(piece) * wanted_power).sqrt().max(1e-9);
+            if alike < ALIKE {
+                continue;
+            }
+            match found.last_mut() {
+                Some((last, best)) if at - *last < PERIOD / DECIMATION / 2 => {
+                    if alike > *best {
+                        (*last, *best) = (at, alike);
+                    }
+                }
+                _ => found.push((at, alike)),
+            }
+        }
+        found.into_iter().map(|(at, _)| at * DECIMATION).collect()
     }
 }
 
@@ -68,7 +111,6 @@ fn config(channels: u16) -> StreamConfig {
 /// Plays chirps.
 pub struct Mouth {
     _stream: cpal::Stream,
-    clock: Arc<Mutex<Clock>>,
 }
 
 impl Mouth {
@@ -78,8 +120,6 @@ impl Mouth {
     /// The device is not there or refuses.
     pub fn open(id: &str) -> Result<Self, AudioError> {
         let device = find(Some(id), false)?;
-        let clock = Arc::new(Mutex::new(Clock::default()));
-        let beat = Arc::clone(&clock);
         let mut at = 0usize;
         let stream = device
             .build_output_stream::<f32, _, _>(
@@ -90,21 +130,20 @@ impl Mouth {
                         frame.fill(if place < CHIRP { chirp(place) } else { 0.0 });
                         at += 1;
                     }
-                    lock(&beat).beat(samples.len() / 2, true);
                 },
                 |error| tracing::warn!(%error, "mouth"),
                 Some(BUILD_TIMEOUT),
             )
             .and_then(|stream| stream.play().map(|()| stream))
             .map_err(|e| device_error(false, id, &e))?;
-        Ok(Self { _stream: stream, clock })
+        Ok(Self { _stream: stream })
     }
 }
 
 /// Records.
 pub struct Ear {
     _stream: cpal::Stream,
-    heard: Arc<Mutex<(Clock, Vec<f32>)>>,
+    heard: Arc<Mutex<Recording>>,
 }
 
 impl Ear {
@@ -114,16 +153,14 @@ impl Ear {
     /// The device is not there or refuses.
     pub fn open(id: &str) -> Result<Self, AudioError> {
         let device = find(Some(id), true)?;
-        let heard = Arc::new(Mutex::new((Clock::default(), Vec::with_capacity(RECORDING))));
+        let heard = Arc::new(Mutex::new(Recording::default()));
         let record = Arc::clone(&heard);
         let stream = device
             .build_input_stream::<f32, _, _>(
                 config(2),
                 move |samples, _| {
-                    let mut heard = lock(&record);
-                    heard.0.beat(samples.len() / 2, false);
-                    let room = RECORDING.saturating_sub(heard.1.len());
-                    heard.1.extend(samples.chunks_exact(2).take(room).map(|frame| frame.iter().sum::<f32>() / 2.0));
+                    let mono = samples.chunks_exact(2).map(|frame| frame.iter().sum::<f32>() / 2.0);
+                    lock(&record).take(mono, Instant::now());
                 },
                 |error| tracing::warn!(%error, "ear"),
                 Some(BUILD_TIMEOUT),
@@ -133,74 +170,67 @@ impl Ear {
         Ok(Self { _stream: stream, heard })
     }
 
-    /// Delays of the chirps of `mouth` that were heard so far, in ms, and how many there could have been.
-    pub fn delays_ms(&self, mouth: &Mouth) -> (Vec<f32>, usize) {
-        let (ear, heard) = lock(&self.heard).clone();
-        let mouth = *lock(&mouth.clock);
-        let (Some(spoken), Some(zero)) = (mouth.zero, ear.zero) else { return (Vec::new(), 0) };
-        delays(&heard, mouth.frames, spoken, zero)
+    /// How much later than `first` this one heard each chirp, in ms, and how many chirps the first one heard.
+    pub fn delays_ms(&self, first: &Self) -> (Vec<f32>, usize) {
+        let (first, this) = (lock(&first.heard).clone(), lock(&self.heard).clone());
+        delays(&first, &this)
     }
 }
 
-/// Every chirp of a mouth whose frame 0 was `spoken`, in what an ear has `heard` since `zero`.
-fn delays(heard: &[f32], frames: u64, spoken: Instant, zero: Instant) -> (Vec<f32>, usize) {
-    let coarse = |samples: &mut dyn Iterator<Item = f32>| -> Vec<f32> {
-        let all: Vec<f32> = samples.collect();
-        all.chunks_exact(DECIMATION).map(|c| c.iter().sum::<f32>() / DECIMATION as f32).collect()
-    };
-    let wanted = coarse(&mut (0..CHIRP).map(chirp));
-    let heard = coarse(&mut heard.iter().copied());
-    let rate = SAMPLE_RATE_HZ as f32 / DECIMATION as f32;
-    let longest = (LONGEST.as_secs_f32() * rate) as usize;
-    let norm = |s: &[f32]| s.iter().map(|x| x * x).sum::<f32>().sqrt();
-    let wanted_norm = norm(&wanted);
-    let (mut found, mut possible) = (Vec::new(), 0);
-    for number in 0..frames / PERIOD as u64 {
-        let at = spoken + Duration::from_secs_f64((number * PERIOD as u64) as f64 / f64::from(SAMPLE_RATE_HZ));
-        // Where it would be heard without any delay.
-        let Some(since) = at.checked_duration_since(zero) else { continue };
-        let first = (since.as_secs_f32() * rate) as usize;
-        let Some(part) = heard.get(first..first + longest + wanted.len()) else { continue };
-        possible += 1;
-        let best = (0..longest)
-            .filter_map(|lag| {
-                let piece = part.get(lag..lag + wanted.len())?;
-                let product: f32 = piece.iter().zip(&wanted).map(|(a, b)| a * b).sum();
-                Some((lag, product / (norm(piece) * wanted_norm).max(1e-9)))
-            })
-            .max_by(|a, b| a.1.total_cmp(&b.1));
-        if let Some((lag, alike)) = best
-            && alike > ALIKE
-        {
-            let exact = first as f32 + lag as f32 - since.as_secs_f32() * rate;
-            found.push(exact * 1_000.0 / rate);
-        }
-    }
-    (found, possible)
+fn delays(first: &Recording, second: &Recording) -> (Vec<f32>, usize) {
+    let times = |r: &Recording| r.chirps().into_iter().filter_map(|at| r.time_of(at)).collect::<Vec<Instant>>();
+    let (first, second) = (times(first), times(second));
+    let found = first
+        .iter()
+        .filter_map(|spoken| {
+            let after = |heard: &Instant| heard.checked_duration_since(*spoken).filter(|late| *late < LONGEST);
+            second.iter().find_map(after).map(|late| late.as_secs_f32() * 1_000.0)
+        })
+        .collect();
+    (found, first.len())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// A recording in callbacks of 10 ms, of which some come late and one second is lost.
+    fn recording(begun: Instant, chirps: &[f64], loudness: f32) -> Recording {
+        let mut r = Recording::default();
+        let mut seed = 1u32;
+        for callback in 0..800u64 {
+            if (300..400).contains(&callback) {
+                continue;
+            }
+            let from = callback * 480;
+            let block: Vec<f32> = (from..from + 480)
+                .map(|i| {
+                    seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    let noise = 0.01 * ((seed >> 8) as f32 / 8_388_608.0 - 1.0);
+                    let chirp = chirps.iter().filter_map(|at| (i as usize).checked_sub((at * 48_000.0) as usize));
+                    noise + chirp.filter(|i| *i < CHIRP).map(|i| loudness * chirp_at(i)).sum::<f32>()
+                })
+                .collect();
+            let late = if callback % 7 == 0 { 0 } else { callback % 5 * 3 };
+            r.take(block.into_iter(), begun + Duration::from_millis(callback * 10 + 10 + late));
+        }
+        r
+    }
+
+    fn chirp_at(i: usize) -> f32 {
+        chirp(i)
+    }
+
     #[test]
     fn a_chirp_is_found_where_it_is() {
-        let spoken = Instant::now();
-        let zero = spoken.checked_sub(Duration::from_millis(500)).unwrap_or(spoken);
-        let mut heard = vec![0.0f32; PERIOD * 6];
-        let mut seed = 1u32;
-        for s in &mut heard {
-            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            *s = 0.01 * ((seed >> 8) as f32 / 8_388_608.0 - 1.0);
-        }
-        // Heard 83 ms after it was spoken, at a third of its loudness; the third one was lost.
-        for number in [0usize, 1, 3, 4] {
-            for i in 0..CHIRP {
-                heard[number * PERIOD + 24_000 + 48 * 83 + i] += chirp(i) / 3.0;
-            }
-        }
-        let (found, possible) = delays(&heard, 5 * PERIOD as u64, spoken, zero);
-        assert_eq!((found.len(), possible), (4, 5), "{found:?}");
-        assert!(found.iter().all(|ms| (ms - 83.0).abs() < 0.5), "{found:?}");
+        let begun = Instant::now();
+        let first = recording(begun, &[0.5, 1.5, 2.5, 4.5, 5.5, 6.5], 1.0);
+        // Begun a little later; the chirp at 5.5 never came.
+        let later = 0.083 - 0.004;
+        let heard: Vec<f64> = [0.5, 1.5, 2.5, 4.5, 6.5].iter().map(|at| at + later).collect();
+        let second = recording(begun + Duration::from_millis(4), &heard, 0.3);
+        let (found, possible) = delays(&first, &second);
+        assert_eq!((found.len(), possible), (5, 6), "{found:?}");
+        assert!(found.iter().all(|ms| (ms - 83.0).abs() < 1.0), "{found:?}");
     }
 }
