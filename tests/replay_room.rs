@@ -155,7 +155,7 @@ impl Replay {
                         MediaOp::Publish { stream, .. } => &stream.connection_id,
                         MediaOp::Subscribe { receiver, .. } | MediaOp::PrepareSubscribe { receiver, .. } => receiver,
                         MediaOp::SetAnswer { .. } => "",
-                        MediaOp::Candidate { .. } | MediaOp::CloseLeg { .. } => continue,
+                        MediaOp::Candidate { .. } | MediaOp::Draw { .. } | MediaOp::CloseLeg { .. } => continue,
                     };
                     let conn = self.people.get(con).cloned().unwrap_or_default();
                     self.held.push((conn, op, request));

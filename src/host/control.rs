@@ -234,6 +234,7 @@ impl Control {
             | MediaOp::PrepareSubscribe { leg, .. }
             | MediaOp::SetAnswer { leg, .. }
             | MediaOp::Candidate { leg, .. }
+            | MediaOp::Draw { leg, .. }
             | MediaOp::CloseLeg { leg } => *leg,
         };
         if matches!(request, MediaOp::CloseLeg { .. }) {
@@ -249,7 +250,7 @@ impl Control {
             tx
         });
         if let Err(mpsc::error::TrySendError::Full((op, request))) = queue.try_send((op, request))
-            && !matches!(request, MediaOp::Candidate { .. })
+            && !matches!(request, MediaOp::Candidate { .. } | MediaOp::Draw { .. })
         {
             let result = Err(MediaError::Full);
             self.server.handle(ServerInput::Media { op, result }, self.clock.now());
@@ -279,6 +280,12 @@ async fn serve_leg(leg: LegId, mut queue: mpsc::Receiver<(OpId, MediaOp)>, sfu: 
                 }
                 continue;
             }
+            MediaOp::Draw { size, .. } => {
+                if let Err(error) = sfu.draw(id, size).await {
+                    tracing::debug!(leg = leg.0, %error, "tile");
+                }
+                continue;
+            }
             MediaOp::Publish { stream, previous, offer, .. } => match forced(stream.codec) {
                 Err(error) => Err(error),
                 Ok(_) if previous.is_some() => answer(sfu.reconnect_publisher(id, &stream.stream_id, &offer).await),
@@ -290,13 +297,16 @@ async fn serve_leg(leg: LegId, mut queue: mpsc::Receiver<(OpId, MediaOp)>, sfu: 
                         video: stream.has_video,
                         loopback: stream.loopback,
                         forced_video,
+                        size: stream.size,
                     };
                     answer(sfu.publish(id, spec, &offer).await)
                 }
             },
-            MediaOp::Subscribe { stream, offer, .. } => answer(sfu.subscribe(id, &stream.stream_id, &offer).await),
-            MediaOp::PrepareSubscribe { stream, .. } => sfu
-                .prepare_subscribe(id, &stream.stream_id)
+            MediaOp::Subscribe { stream, receiver, offer, .. } => {
+                answer(sfu.subscribe_as(id, &stream.stream_id, Some(&receiver), &offer).await)
+            }
+            MediaOp::PrepareSubscribe { stream, receiver, .. } => sfu
+                .prepare_subscribe_as(id, &stream.stream_id, Some(&receiver))
                 .await
                 .map(|n| MediaDone::Offer(Sdp::from(n.sdp)))
                 .map_err(media_error),

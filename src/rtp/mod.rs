@@ -16,4 +16,5 @@ pub mod redundancy;
 pub mod rtx;
 pub mod sdp;
 pub mod seq;
+pub mod simulcast;
 pub mod vp8;

@@ -39,6 +39,11 @@ impl VideoPacketizer {
         Self { codec, ssrc, payload_type, sequence: start.sequence, picture_id: start.picture_id & 0x7fff }
     }
 
+    /// The SSRC it writes.
+    pub fn ssrc(&self) -> u32 {
+        self.ssrc
+    }
+
     /// Changes the payload type, as after a renegotiation.
     pub fn set_payload_type(&mut self, payload_type: u8) {
         self.payload_type = payload_type;

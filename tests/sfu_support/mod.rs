@@ -340,6 +340,7 @@ pub fn spec(stream: &str) -> PublishSpec {
         video: true,
         loopback: false,
         forced_video: None,
+        size: None,
     }
 }
 

@@ -14,6 +14,7 @@ const ABS_SEND_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-se
 const AUDIO_LEVEL: &str = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
 const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
 const ORIENTATION: &str = "urn:3gpp:video-orientation";
+const RID: &str = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id";
 const TRANSPORT_CC: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
 
 /// Codec of a track.
@@ -51,8 +52,20 @@ pub(super) struct Extensions {
     pub(super) audio_level: Option<u8>,
     pub(super) mid: Option<u8>,
     pub(super) orientation: Option<u8>,
+    pub(super) rid: Option<u8>,
     pub(super) transport_cc: Option<u8>,
 }
+
+/// One layer of a picture that is published in several.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LayerPlan {
+    pub(super) rid: String,
+    pub(super) ssrc: u32,
+    pub(super) rtx_ssrc: Option<u32>,
+}
+
+/// More layers than this are not taken.
+const LAYERS: usize = 3;
 
 /// Negotiated feedback.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -77,6 +90,8 @@ pub(super) struct TrackPlan {
     /// Our sources, when we send on it.
     pub(super) ssrc: u32,
     pub(super) rtx_ssrc: u32,
+    /// The layers of a picture that we receive, the lowest first; none where it comes as one.
+    pub(super) layers: Vec<LayerPlan>,
 }
 
 /// One m-line of the description to write.
@@ -129,14 +144,14 @@ pub(super) fn remote(summary: &Summary, answer_to_ours: bool) -> Result<(Remote,
     Ok((remote, candidates))
 }
 
-fn feedback(codec: &CodecSummary, receives: bool) -> FeedbackKinds {
+/// `transport_cc`: transport-wide numbers may be used, see [`extensions`].
+fn feedback(codec: &CodecSummary, transport_cc: bool) -> FeedbackKinds {
     FeedbackKinds {
         nack: codec.has_feedback("nack", ""),
         pli: codec.has_feedback("nack", "pli"),
         fir: codec.has_feedback("ccm", "fir"),
         remb: codec.has_feedback("goog-remb", ""),
-        // Transport-wide numbers are written by whoever sends; towards subscribers nobody would read the feedback.
-        transport_cc: receives && codec.has_feedback("transport-cc", ""),
+        transport_cc: transport_cc && codec.has_feedback("transport-cc", ""),
     }
 }
 
@@ -148,8 +163,33 @@ fn extensions(media: &MediaSummary, audio: bool, transport_cc: bool) -> Extensio
         audio_level: id(AUDIO_LEVEL).filter(|_| audio),
         mid: id(MID),
         orientation: id(ORIENTATION).filter(|_| !audio),
+        rid: None,
         transport_cc: id(TRANSPORT_CC).filter(|_| transport_cc),
     }
+}
+
+/// Whether packets towards a subscriber carry transport-wide numbers: pictures whose repeats are packets of their own. A
+/// repeat on the same source has to stay the same bytes, also where it would need another number.
+fn numbered(codec: Codec, rtx: Option<u8>) -> bool {
+    !codec.is_audio() && rtx.is_some()
+}
+
+/// The layers that an m-line offers. They must be named by source as well: the groups of repairs, or without repairs the
+/// sources, stand in the order of the rids, the lowest layer first. Anything else is taken as one picture.
+fn layers(media: &MediaSummary, codec: Codec) -> Vec<LayerPlan> {
+    let count = media.rids.len();
+    if codec != Codec::Video(VideoCodec::Vp8) || !(2..=LAYERS).contains(&count) {
+        return Vec::new();
+    }
+    let sources: Vec<(u32, Option<u32>)> = match media.fid_groups.is_empty() {
+        false => media.fid_groups.iter().map(|group| (group.primary, Some(group.rtx))).collect(),
+        true => media.ssrcs.iter().map(|ssrc| (*ssrc, None)).collect(),
+    };
+    if sources.len() != count {
+        return Vec::new();
+    }
+    let named = media.rids.iter().zip(sources);
+    named.map(|(rid, (ssrc, rtx_ssrc))| LayerPlan { rid: rid.clone(), ssrc, rtx_ssrc }).collect()
 }
 
 /// The RTX payload type that repairs `payload_type`.
@@ -310,18 +350,22 @@ impl Plan {
             Codec::Video(codec) => codec.name(),
         };
         let found = find_codec(media, codec).ok_or(SfuError::NoCommonCodec { wanted })?;
-        let feedback = feedback(found, receives);
-        let rtx = rtx_of(media, found.payload_type).filter(|_| feedback.nack);
+        let rtx = rtx_of(media, found.payload_type).filter(|_| found.has_feedback("nack", ""));
+        let feedback = feedback(found, receives || numbered(codec, rtx));
+        let layers = if receives && !sends { layers(media, codec) } else { Vec::new() };
+        let mut extensions = extensions(media, codec.is_audio(), feedback.transport_cc);
+        extensions.rid = media.extension_id(RID).filter(|id| (1..=14).contains(id) && !layers.is_empty());
         self.tracks.push(TrackPlan {
             codec,
             mid: media.mid.clone(),
             payload_type: found.payload_type,
             rtx,
             fmtp: found.fmtp.clone(),
-            extensions: extensions(media, codec.is_audio(), feedback.transport_cc),
+            extensions,
             feedback,
             ssrc: if sends { ssrc() } else { 0 },
             rtx_ssrc: if sends { ssrc() } else { 0 },
+            layers,
         });
         Ok(self.tracks.len() - 1)
     }
@@ -350,11 +394,13 @@ impl Plan {
                     audio_level: audio.then_some(1),
                     mid: Some(4),
                     orientation: (!audio).then_some(13),
-                    transport_cc: None,
+                    rid: None,
+                    transport_cc: (!audio).then_some(3),
                 },
-                feedback: FeedbackKinds { nack: true, pli: !audio, fir: !audio, remb: !audio, transport_cc: false },
+                feedback: FeedbackKinds { nack: true, pli: !audio, fir: !audio, remb: !audio, transport_cc: !audio },
                 ssrc: ssrc(),
                 rtx_ssrc: ssrc(),
+                layers: Vec::new(),
             });
             plan.lines.push(Line {
                 kind: if audio { "audio" } else { "video" },
@@ -381,9 +427,9 @@ impl Plan {
                 continue;
             };
             track.payload_type = found.payload_type;
-            track.feedback = feedback(found, false);
-            track.rtx = rtx_of(media, found.payload_type).filter(|_| track.feedback.nack);
-            track.extensions = extensions(media, track.codec.is_audio(), false);
+            track.rtx = rtx_of(media, found.payload_type).filter(|_| found.has_feedback("nack", ""));
+            track.feedback = feedback(found, numbered(track.codec, track.rtx));
+            track.extensions = extensions(media, track.codec.is_audio(), track.feedback.transport_cc);
             kept.push(track);
         }
         self.tracks = kept;
@@ -406,125 +452,4 @@ impl Plan {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PUBLISH: &str = include_str!("../../../tests/fixtures/sdp/chromium-publish-offer.sdp");
-    const SUBSCRIBE: &str = include_str!("../../../tests/fixtures/sdp/chromium-subscribe-offer.sdp");
-
-    fn numbers() -> impl FnMut() -> u32 {
-        let mut next = 1_000;
-        move || {
-            next += 1;
-            next
-        }
-    }
-
-    fn write(plan: &Plan) -> String {
-        plan.to_sdp(&LocalTransport {
-            ufrag: "ufragufrag",
-            pwd: "passwordpasswordpassword",
-            fingerprint: "AB:CD",
-            setup: "active",
-            candidates: &[std::net::SocketAddr::from(([10, 0, 0, 1], 4443))],
-            session_id: 7,
-            stream: "str_CAM_x",
-        })
-    }
-
-    #[test]
-    fn a_browser_publishes_vp8_and_opus() {
-        let offer = Summary::parse(PUBLISH);
-        let wanted = Wanted { audio: true, video: Some(VideoChoice::Offered(None)) };
-        let plan = Plan::answer(&offer, &wanted, true, false, &mut numbers()).unwrap();
-        let text = write(&plan);
-        let answer = Summary::parse(&text);
-        assert_eq!(answer.bundle, ["0", "1"]);
-        let [audio, video] = answer.media.as_slice() else { panic!("two m-lines") };
-        assert_eq!(audio.direction, Direction::RecvOnly);
-        assert_eq!(audio.codecs.len(), 1);
-        assert_eq!(audio.codecs[0].payload_type, 111);
-        let types: Vec<u8> = video.codecs.iter().map(|codec| codec.payload_type).collect();
-        assert_eq!(types, [96, 97]);
-        assert!(video.codecs[0].has_feedback("transport-cc", ""));
-        assert!(video.codecs[0].has_feedback("nack", "pli"));
-        assert_eq!(video.extension_id(TRANSPORT_CC), Some(3));
-        assert_eq!(video.extension_id(ORIENTATION), Some(13));
-        assert!(video.ssrcs.is_empty());
-        assert_eq!(video.setup.as_deref(), Some("active"));
-        assert_eq!(video.candidates.len(), 1);
-        let (remote, _) = remote(&offer, false).unwrap();
-        assert!(remote.we_are_client);
-        assert_eq!(remote.ufrag, "tMYl");
-    }
-
-    #[test]
-    fn h264_is_forced_to_the_profile_everybody_has() {
-        let offer = Summary::parse(PUBLISH);
-        let wanted = Wanted { audio: true, video: Some(VideoChoice::Offered(Some(VideoCodec::H264))) };
-        let plan = Plan::answer(&offer, &wanted, true, false, &mut numbers()).unwrap();
-        let (track, codec) = plan.video().unwrap();
-        assert_eq!((codec, track.payload_type, track.rtx), (VideoCodec::H264, 108, Some(109)));
-        let only = include_str!("../../../tests/fixtures/sdp/webrtc-crate-publish-offer.sdp");
-        let error = Plan::answer(&Summary::parse(only), &wanted, true, false, &mut numbers());
-        assert!(matches!(error, Err(SfuError::NoCommonCodec { wanted: "H264" })));
-    }
-
-    #[test]
-    fn a_browser_subscribes() {
-        let offer = Summary::parse(SUBSCRIBE);
-        let wanted = Wanted { audio: true, video: Some(VideoChoice::Exactly(VideoCodec::Vp8)) };
-        let plan = Plan::answer(&offer, &wanted, false, true, &mut numbers()).unwrap();
-        let answer = Summary::parse(&write(&plan));
-        let [audio, video] = answer.media.as_slice() else { panic!("two m-lines") };
-        assert_eq!((audio.direction, video.direction), (Direction::SendOnly, Direction::SendOnly));
-        assert_eq!(video.ssrcs.len(), 2);
-        assert_eq!(video.fid_groups.len(), 1);
-        assert!(video.msid.is_some());
-        assert_eq!(video.extension_id(TRANSPORT_CC), None);
-        assert!(!video.codecs[0].has_feedback("transport-cc", ""));
-    }
-
-    #[test]
-    fn what_the_publisher_lacks_is_refused_line_by_line() {
-        let offer = Summary::parse(SUBSCRIBE);
-        let wanted = Wanted { audio: true, video: None };
-        let plan = Plan::answer(&offer, &wanted, false, true, &mut numbers()).unwrap();
-        let answer = Summary::parse(&write(&plan));
-        assert_eq!(answer.media.len(), 2);
-        assert_eq!(answer.media[1].port, 0);
-        assert_eq!(answer.bundle, ["0"]);
-    }
-
-    #[test]
-    fn our_offer_can_be_answered() {
-        let mut plan = Plan::offer(true, Some(VideoCodec::H264), &mut numbers());
-        let text = write(&plan);
-        let offer = Summary::parse(&text);
-        assert_eq!(offer.media.len(), 2);
-        let answer = Plan::answer(
-            &offer,
-            &Wanted { audio: true, video: Some(VideoChoice::Exactly(VideoCodec::H264)) },
-            true,
-            false,
-            &mut numbers(),
-        )
-        .unwrap();
-        plan.answered(&Summary::parse(&write(&answer))).unwrap();
-        assert_eq!(plan.tracks.len(), 2);
-        let recorded = include_str!("../../../tests/fixtures/sdp/chromium-subscribe-answer.sdp");
-        let _ = remote(&Summary::parse(recorded), true);
-    }
-
-    #[test]
-    fn every_recorded_description_is_survived_cut_anywhere() {
-        for text in [PUBLISH, SUBSCRIBE] {
-            for length in (0..text.len()).step_by(7) {
-                let offer = Summary::parse(&text[..length]);
-                let wanted = Wanted { audio: true, video: Some(VideoChoice::Offered(None)) };
-                let _ = Plan::answer(&offer, &wanted, true, true, &mut numbers());
-                let _ = remote(&offer, false);
-            }
-        }
-    }
-}
+mod tests;

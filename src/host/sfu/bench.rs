@@ -250,6 +250,7 @@ fn publish(
         video: true,
         loopback: false,
         forced_video: None,
+        size: None,
     };
     let answer = runtime.block_on(sfu.publish(LegId(leg), spec, &sdp))?;
     publisher.answered(&answer.sdp)?;

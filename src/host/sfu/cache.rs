@@ -1,5 +1,7 @@
 //! The packets of one track as they were forwarded, for retransmission without asking the publisher.
 
+use super::packet::Vp8Descriptor;
+
 /// Video packets kept: 3 s at 1.5 Mbit/s, at most about 0.75 MB.
 pub(super) const VIDEO_PACKETS: usize = 640;
 /// Audio packets kept: 2.5 s of 20 ms.
@@ -18,6 +20,8 @@ pub(super) struct Stored {
     pub(super) abs_send_time: u32,
     pub(super) audio_level: Option<u8>,
     pub(super) orientation: Option<u8>,
+    /// What of the payload may be rewritten for a leg.
+    pub(super) vp8: Option<Vp8Descriptor>,
     pub(super) payload: Vec<u8>,
 }
 

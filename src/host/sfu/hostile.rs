@@ -163,8 +163,9 @@ fn a_repair_comes_on_its_own_source_or_as_the_very_same_bytes() {
             feedback: FeedbackKinds::default(),
             ssrc: if rtx.is_some() { 500 } else { 700 },
             rtx_ssrc: 600,
+            layers: Vec::new(),
         };
-        let mut track = TrackOut::new(plan, 10, 1_000);
+        let mut track = TrackOut::new(plan, 1_000);
         let mut cache = Cache::new(16);
         let mut sent = Vec::new();
         for sequence in 70_000..70_003 {
@@ -174,10 +175,10 @@ fn a_repair_comes_on_its_own_source_or_as_the_very_same_bytes() {
             slot.abs_send_time = 0x123456;
             slot.payload.extend([sequence as u8; 50]);
             let stored = cache.get(sequence).unwrap();
-            sent.push(track.forward(stored, a.srtp_out().unwrap(), 0).unwrap());
+            sent.push(track.forward(0, stored, a.srtp_out().unwrap(), 0).unwrap());
         }
-        let number = (70_001u64 as u16).wrapping_add(10);
-        let repair = track.repair(number, 70_002, &cache, a.srtp_out().unwrap(), 1_000_000).unwrap();
+        let number = 70_001u64 as u16;
+        let repair = track.repair(number, |_| Some(&cache), a.srtp_out().unwrap(), 1_000_000).unwrap();
         for data in [&sent[0], &sent[2]] {
             let plain = b.decrypt_rtp(data, address(1000), now).unwrap();
             let view = RtpView::parse(&plain).unwrap();
@@ -195,11 +196,11 @@ fn a_repair_comes_on_its_own_source_or_as_the_very_same_bytes() {
                 assert_eq!(view.payload[2..], [70_001u64 as u8; 50]);
             }
         }
-        let missed = track.repair(number.wrapping_add(40), 70_002, &cache, a.srtp_out().unwrap(), 1_000_000);
+        let missed = track.repair(number.wrapping_add(40), |_| Some(&cache), a.srtp_out().unwrap(), 1_000_000);
         assert!(missed.is_none(), "never sent, never repaired");
         // A flood of requests runs into the budget.
         let answered = (0..2_000)
-            .filter(|_| track.repair(number, 70_002, &cache, a.srtp_out().unwrap(), 1_000_000).is_some())
+            .filter(|_| track.repair(number, |_| Some(&cache), a.srtp_out().unwrap(), 1_000_000).is_some())
             .count();
         assert!(answered <= 300, "{answered}");
     }

@@ -322,6 +322,7 @@ impl TrackIn {
         slot.audio_level = byte(self.plan.extensions.audio_level);
         slot.orientation = byte(self.plan.extensions.orientation);
         slot.payload.extend_from_slice(payload);
+        slot.vp8 = None;
         if let Some(descriptor) = descriptor {
             if self.rebase_picture {
                 self.rebase_picture = false;
@@ -332,27 +333,15 @@ impl TrackIn {
                     self.tl0_shift = self.last_tl0.wrapping_add(1).wrapping_sub(tl0);
                 }
             }
-            if let Some((at, long, picture)) = descriptor.picture_id {
-                let mask = if long { 0x7fff } else { 0x7f };
-                let picture = picture.wrapping_add(self.picture_shift) & mask;
+            descriptor.renumber(&mut slot.payload, self.picture_shift, self.tl0_shift);
+            let renumbered = Vp8Descriptor::parse(&slot.payload);
+            if let Some((_, _, picture)) = renumbered.and_then(|now| now.picture_id) {
                 self.last_picture = picture;
-                let [high, low] = picture.to_be_bytes();
-                match slot.payload.get_mut(at..) {
-                    Some([first, second, ..]) if long => {
-                        *first = 0x80 | high;
-                        *second = low;
-                    }
-                    Some([first, ..]) if !long => *first = low,
-                    _ => {}
-                }
             }
-            if let Some((at, tl0)) = descriptor.tl0 {
-                let tl0 = tl0.wrapping_add(self.tl0_shift);
+            if let Some((_, tl0)) = renumbered.and_then(|now| now.tl0) {
                 self.last_tl0 = tl0;
-                if let Some(byte) = slot.payload.get_mut(at) {
-                    *byte = tl0;
-                }
             }
+            slot.vp8 = renumbered;
         }
         Some(Accepted::Forward(number))
     }
@@ -436,6 +425,7 @@ mod tests {
             feedback: FeedbackKinds { nack: true, ..FeedbackKinds::default() },
             ssrc: 0,
             rtx_ssrc: 0,
+            layers: Vec::new(),
         }
     }
 

@@ -7,6 +7,7 @@
 //! subscriber; nothing is decoded. Every queue is bounded; what happens when one is full is written
 //! where it is declared.
 
+mod allocate;
 mod answer;
 pub mod bench;
 mod cache;
@@ -16,13 +17,16 @@ mod error;
 #[cfg(test)]
 mod hostile;
 mod inbound;
+mod layer;
 mod outbound;
 mod packet;
 mod publication;
+mod receiver;
 mod rtcp;
 mod sequence;
 mod simulated;
 mod stats;
+mod switch;
 mod transport;
 mod twcc;
 mod worker;
@@ -128,6 +132,8 @@ pub struct PublishSpec {
     pub loopback: bool,
     /// The session's forced video codec; `None`: the offer's order decides.
     pub forced_video: Option<VideoCodec>,
+    /// Width and height of the picture, where the publisher tells them.
+    pub size: Option<(u32, u32)>,
 }
 
 /// An ICE candidate as it is trickled.
@@ -212,12 +218,14 @@ pub(crate) enum Command {
     Subscribe {
         leg: LegId,
         stream_id: String,
+        receiver: Option<String>,
         offer: String,
         reply: oneshot::Sender<Result<Negotiated, SfuError>>,
     },
     PrepareSubscribe {
         leg: LegId,
         stream_id: String,
+        receiver: Option<String>,
         reply: oneshot::Sender<Result<Negotiated, SfuError>>,
     },
     SetAnswer {
@@ -232,6 +240,11 @@ pub(crate) enum Command {
     },
     Close {
         leg: LegId,
+        reply: oneshot::Sender<Result<(), SfuError>>,
+    },
+    Draw {
+        leg: LegId,
+        size: (u32, u32),
         reply: oneshot::Sender<Result<(), SfuError>>,
     },
     SetImpairment {
@@ -329,8 +342,23 @@ impl Sfu {
     /// # Errors
     /// Bad SDP, [`SfuError::UnknownStream`], the publisher's codec missing in the offer, a limit.
     pub async fn subscribe(&self, leg: LegId, stream_id: &str, offer: &str) -> Result<Negotiated, SfuError> {
-        let (stream_id, offer) = (stream_id.to_owned(), offer.to_owned());
-        self.request(|reply| Command::Subscribe { leg, stream_id, offer, reply }).await
+        self.subscribe_as(leg, stream_id, None, offer).await
+    }
+
+    /// As [`Sfu::subscribe`], for somebody who has other legs too: what `receiver` can take is estimated and divided over
+    /// all of them.
+    ///
+    /// # Errors
+    /// As [`Sfu::subscribe`].
+    pub async fn subscribe_as(
+        &self,
+        leg: LegId,
+        stream_id: &str,
+        receiver: Option<&str>,
+        offer: &str,
+    ) -> Result<Negotiated, SfuError> {
+        let (stream_id, offer, receiver) = (stream_id.to_owned(), offer.to_owned(), receiver.map(str::to_owned));
+        self.request(|reply| Command::Subscribe { leg, stream_id, receiver, offer, reply }).await
     }
 
     /// Makes an offer to a subscriber; [`Sfu::set_answer`] completes it.
@@ -338,8 +366,30 @@ impl Sfu {
     /// # Errors
     /// [`SfuError::UnknownStream`], a limit.
     pub async fn prepare_subscribe(&self, leg: LegId, stream_id: &str) -> Result<Negotiated, SfuError> {
-        let stream_id = stream_id.to_owned();
-        self.request(|reply| Command::PrepareSubscribe { leg, stream_id, reply }).await
+        self.prepare_subscribe_as(leg, stream_id, None).await
+    }
+
+    /// As [`Sfu::prepare_subscribe`], for somebody who has other legs too.
+    ///
+    /// # Errors
+    /// As [`Sfu::prepare_subscribe`].
+    pub async fn prepare_subscribe_as(
+        &self,
+        leg: LegId,
+        stream_id: &str,
+        receiver: Option<&str>,
+    ) -> Result<Negotiated, SfuError> {
+        let (stream_id, receiver) = (stream_id.to_owned(), receiver.map(str::to_owned));
+        self.request(|reply| Command::PrepareSubscribe { leg, stream_id, receiver, reply }).await
+    }
+
+    /// How large a subscriber draws the picture, in pixels: it gets a layer that fills this. Zero for a hidden one, which
+    /// gets no pictures until it is drawn again.
+    ///
+    /// # Errors
+    /// [`SfuError::UnknownLeg`].
+    pub async fn draw(&self, leg: LegId, size: (u32, u32)) -> Result<(), SfuError> {
+        self.request(|reply| Command::Draw { leg, size, reply }).await
     }
 
     /// The subscriber's answer to [`Sfu::prepare_subscribe`].

@@ -8,13 +8,19 @@ use crate::rtp::redundancy::{COPY_AGE, COPY_BEHIND, Redundancy};
 
 use super::answer::TrackPlan;
 use super::cache::{Cache, Stored};
+use super::switch::{Place, Placed, Switcher};
 
-/// Retransmissions one leg may be sent in a second, more are not answered.
-const REPAIRS_PER_SECOND: f64 = 600.0;
+/// Retransmissions one leg may be sent in a second, more are not answered; and the least where the path takes little.
+pub(super) const REPAIRS_PER_SECOND: f64 = 600.0;
+pub(super) const LEAST_REPAIRS_PER_SECOND: f64 = 40.0;
 /// A round-trip time that is longer than the shortest one by this, in µs, is a queue that grows.
 const QUEUE_US: f64 = 100_000.0;
 /// A leg that saw no key frame for this long gets whatever there is.
 const KEY_FRAME_PATIENCE_US: u64 = 3_000_000;
+
+/// Packets of which padding is made, and how many of them at most.
+const PADDING_CHOICE: u64 = 16;
+const PADDING_PACKETS: u64 = 512;
 
 static ZEROS: [u8; 64] = [0; 64];
 
@@ -22,16 +28,19 @@ static ZEROS: [u8; 64] = [0; 64];
 #[derive(Debug)]
 pub(super) struct TrackOut {
     pub(super) plan: TrackPlan,
-    sequence_shift: u16,
+    pub(super) switch: Switcher,
     timestamp_shift: u32,
     rtx_sequence: u16,
+    /// Next transport-wide number, where that is negotiated.
+    transport_number: u16,
+    /// What has been written with such a number, until the worker takes it: number and bytes.
+    pub(super) departed: Option<(u16, usize)>,
     /// Lengths for the cipher; the bytes come from `scratch`.
     header: Header,
     scratch: Vec<u8>,
-    started: bool,
     waiting_since_us: Option<u64>,
-    /// First number forwarded: what lies before was never sent.
-    first: u64,
+    /// Retransmissions in a second: what the path takes of them.
+    pub(super) repairs_per_s: f64,
     repair_budget: f64,
     repair_at_us: u64,
     /// Sound only: whether it goes out twice.
@@ -51,17 +60,18 @@ pub(super) struct TrackOut {
 }
 
 impl TrackOut {
-    pub(super) fn new(plan: TrackPlan, sequence_shift: u16, timestamp_shift: u32) -> Self {
+    pub(super) fn new(plan: TrackPlan, timestamp_shift: u32) -> Self {
         Self {
             plan,
-            sequence_shift,
+            switch: Switcher::new(),
             timestamp_shift,
-            rtx_sequence: sequence_shift >> 2,
+            rtx_sequence: timestamp_shift as u16 >> 2,
+            transport_number: 0,
+            departed: None,
             header: Header { version: 2, extension_profile: EXTENSION_PROFILE_ONE_BYTE, ..Header::default() },
             scratch: Vec::with_capacity(1_500),
-            started: false,
             waiting_since_us: None,
-            first: 0,
+            repairs_per_s: REPAIRS_PER_SECOND,
             repair_budget: REPAIRS_PER_SECOND / 2.0,
             repair_at_us: 0,
             redundancy: Redundancy::default(),
@@ -79,31 +89,40 @@ impl TrackOut {
         }
     }
 
-    /// Timestamp of this leg for one of the publication.
+    /// Timestamp of this leg for one of the layer that is passed on.
     pub(super) fn timestamp(&self, publication: u32) -> u32 {
-        publication.wrapping_add(self.timestamp_shift)
+        self.switch.timestamp(publication).wrapping_add(self.timestamp_shift)
     }
 
     /// Something was forwarded on this track.
     pub(super) fn started(&self) -> bool {
-        self.started
+        self.switch.begun()
     }
 
-    /// Forwards a packet; `None` if it is not for this leg (yet) or cannot be encrypted.
-    pub(super) fn forward(&mut self, stored: &Stored, context: &mut Context, now_us: u64) -> Option<BytesMut> {
-        if !self.started {
+    /// Forwards a packet of a layer; `None` if it is not for this leg (yet) or cannot be encrypted.
+    pub(super) fn forward(
+        &mut self,
+        layer: usize,
+        stored: &Stored,
+        context: &mut Context,
+        now_us: u64,
+    ) -> Option<BytesMut> {
+        let audio = self.plan.codec.is_audio();
+        let mut forced = audio;
+        if !audio && !self.started() && self.switch.target() == Some(layer) {
             let since = *self.waiting_since_us.get_or_insert(now_us);
-            let patient = now_us.saturating_sub(since) < KEY_FRAME_PATIENCE_US;
-            if !self.plan.codec.is_audio() && !stored.starts_key_frame && patient {
-                return None;
-            }
-            self.started = true;
-            self.first = stored.sequence;
+            forced = now_us.saturating_sub(since) >= KEY_FRAME_PATIENCE_US;
         }
-        if stored.sequence < self.first {
-            return None;
-        }
-        let data = self.encrypt(stored, context, None)?;
+        let place = Place {
+            layer,
+            number: stored.sequence,
+            timestamp: stored.timestamp,
+            key: stored.starts_key_frame,
+            picture: stored.vp8.and_then(|vp8| Some(vp8.picture_id?.2)),
+            tl0: stored.vp8.and_then(|vp8| Some(vp8.tl0?.1)),
+        };
+        let placed = self.switch.take(&place, forced, now_us)?;
+        let data = self.encrypt(stored, placed, context, None)?;
         self.packets += 1;
         self.octets += stored.payload.len() as u64;
         Some(data)
@@ -112,7 +131,7 @@ impl TrackOut {
     /// The copy of an earlier packet of sound that is to follow `stored`, where the leg loses so much that asking alone does
     /// not repair it in time.
     pub(super) fn copy(&mut self, stored: &Stored, cache: &Cache, context: &mut Context) -> Option<BytesMut> {
-        if !self.plan.codec.is_audio() || !self.started || stored.sequence <= self.copied {
+        if !self.plan.codec.is_audio() || !self.started() || stored.sequence <= self.copied {
             return None;
         }
         self.copied = stored.sequence;
@@ -122,9 +141,10 @@ impl TrackOut {
         if !self.redundancy.wants_copies(rtt, congested) {
             return None;
         }
-        let earlier = stored.sequence.checked_sub(COPY_BEHIND).filter(|number| *number >= self.first)?;
+        let (_, earlier) = self.switch.origin(stored.sequence.checked_sub(COPY_BEHIND)?)?;
         let earlier = cache.get(earlier).filter(|e| stored.timestamp.wrapping_sub(e.timestamp) <= COPY_AGE)?;
-        let data = self.encrypt(earlier, context, None)?;
+        let placed = self.switch.again(earlier.sequence, earlier.timestamp)?;
+        let data = self.encrypt(earlier, placed, context, None)?;
         self.copies += 1;
         Some(data)
     }
@@ -135,54 +155,91 @@ impl TrackOut {
         self.rtt_us = Some(self.rtt_us.map_or(rtt_us, |old| old + (rtt_us - old) / 8.0));
     }
 
-    /// Answers a request for `number` from the cache.
-    pub(super) fn repair(
+    /// Answers a request for `number` from the caches of the layers.
+    pub(super) fn repair<'a>(
         &mut self,
         number: u16,
-        highest: u64,
-        cache: &Cache,
+        caches: impl Fn(usize) -> Option<&'a Cache>,
         context: &mut Context,
         now_us: u64,
     ) -> Option<BytesMut> {
         let elapsed = now_us.saturating_sub(self.repair_at_us) as f64 / 1_000_000.0;
         self.repair_at_us = now_us;
-        self.repair_budget = (self.repair_budget + elapsed * REPAIRS_PER_SECOND).min(REPAIRS_PER_SECOND / 2.0);
+        self.repair_budget = (self.repair_budget + elapsed * self.repairs_per_s).min(self.repairs_per_s / 2.0);
         if self.repair_budget < 1.0 {
             return None;
         }
-        let wanted = number.wrapping_sub(self.sequence_shift);
-        // The nearest publication number at or below the highest one.
-        let back = (highest as u16).wrapping_sub(wanted);
-        let stored = highest
-            .checked_sub(u64::from(back))
-            .filter(|sequence| *sequence >= self.first && self.started)
-            .and_then(|sequence| cache.get(sequence));
-        let Some(stored) = stored else {
+        let data = self.again(number, caches, context);
+        if data.is_some() {
+            self.repair_budget -= 1.0;
+            self.repaired += 1;
+        } else {
             self.missed += 1;
-            return None;
-        };
+        }
+        data
+    }
+
+    /// A packet that was sent before, once more.
+    fn again<'a>(
+        &mut self,
+        number: u16,
+        caches: impl Fn(usize) -> Option<&'a Cache>,
+        context: &mut Context,
+    ) -> Option<BytesMut> {
+        let highest = self.switch.highest()?;
+        // The nearest number at or below the highest one.
+        let back = (highest as u16).wrapping_sub(number);
+        let number = highest.checked_sub(u64::from(back))?;
+        let (layer, origin) = self.switch.origin(number)?;
+        let stored = caches(layer)?.get(origin)?;
         // Numbers are asked for in rising order, again and again: each counts once as lost.
-        if stored.sequence > self.asked {
-            self.asked = stored.sequence;
+        if number > self.asked {
+            self.asked = number;
             self.redundancy.asked();
         }
+        let placed = self.switch.again(number, stored.timestamp)?;
         let rtx = self.plan.rtx.map(|payload_type| {
             self.rtx_sequence = self.rtx_sequence.wrapping_add(1);
             (payload_type, self.rtx_sequence)
         });
-        let data = self.encrypt(stored, context, rtx)?;
-        self.repair_budget -= 1.0;
-        self.repaired += 1;
-        Some(data)
+        self.encrypt(stored, placed, context, rtx)
     }
 
-    fn encrypt(&mut self, stored: &Stored, context: &mut Context, rtx: Option<(u8, u16)>) -> Option<BytesMut> {
-        let number = (stored.sequence as u16).wrapping_add(self.sequence_shift);
+    /// Repeats of the newest packets, newest first, until `bytes` are full: they measure what the path takes. Only where
+    /// repeats are packets of their own.
+    pub(super) fn pad<'a>(
+        &mut self,
+        mut bytes: usize,
+        caches: impl Fn(usize) -> Option<&'a Cache>,
+        context: &mut Context,
+        mut out: impl FnMut(BytesMut, Option<(u16, usize)>),
+    ) {
+        let Some(highest) = self.switch.highest().filter(|_| self.plan.rtx.is_some()) else { return };
+        for step in 0..PADDING_PACKETS {
+            if bytes == 0 {
+                return;
+            }
+            // A handful of packets again and again: little is kept of a low layer.
+            let number = highest.saturating_sub(step % PADDING_CHOICE) as u16;
+            let Some(data) = self.again(number, &caches, context) else { continue };
+            bytes = bytes.saturating_sub(data.len());
+            out(data, self.departed.take());
+        }
+    }
+
+    fn encrypt(
+        &mut self,
+        stored: &Stored,
+        placed: Placed,
+        context: &mut Context,
+        rtx: Option<(u8, u16)>,
+    ) -> Option<BytesMut> {
+        let number = placed.number as u16;
         let (payload_type, sequence, ssrc) = match rtx {
             Some((payload_type, sequence)) => (payload_type, sequence, self.plan.rtx_ssrc),
             None => (self.plan.payload_type, number, self.plan.ssrc),
         };
-        let timestamp = self.timestamp(stored.timestamp);
+        let timestamp = placed.timestamp.wrapping_add(self.timestamp_shift);
         let ids = self.plan.extensions;
         let out = &mut self.scratch;
         out.clear();
@@ -203,6 +260,12 @@ impl TrackOut {
         if let (Some(id), Some(orientation)) = (ids.orientation, stored.orientation) {
             out.extend([id << 4, orientation]);
         }
+        // Where repeats are packets of their own only: the others have to stay the same bytes.
+        let transport = ids.transport_cc.filter(|_| self.plan.rtx.is_some());
+        if let Some(id) = transport {
+            out.push(id << 4 | 1);
+            out.extend(self.transport_number.to_be_bytes());
+        }
         let mid = self.plan.mid.as_bytes();
         if let (Some(id), 1..=16) = (ids.mid, mid.len()) {
             out.push(id << 4 | (mid.len() - 1) as u8);
@@ -222,7 +285,11 @@ impl TrackOut {
         if rtx.is_some() {
             out.extend(number.to_be_bytes());
         }
+        let payload = out.len();
         out.extend_from_slice(&stored.payload);
+        if let Some(vp8) = &stored.vp8 {
+            vp8.renumber(out.get_mut(payload..)?, placed.picture_shift, placed.tl0_shift);
+        }
         // The cipher reads number, source and length of the header only.
         let header = &mut self.header;
         header.sequence_number = sequence;
@@ -233,6 +300,11 @@ impl TrackOut {
             header.extensions.clear();
             header.extensions.push(Extension { id: 1, payload: Bytes::from_static(ZEROS.get(..length)?) });
         }
-        context.encrypt_rtp_with_header(out, header).ok()
+        let data = context.encrypt_rtp_with_header(out, header).ok()?;
+        if transport.is_some() {
+            self.departed = Some((self.transport_number, data.len()));
+            self.transport_number = self.transport_number.wrapping_add(1);
+        }
+        Some(data)
     }
 }

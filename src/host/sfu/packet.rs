@@ -194,6 +194,27 @@ impl Vp8Descriptor {
         found.length = at;
         Some(found)
     }
+
+    /// Adds to picture id and TL0PICIDX of the payload that it was parsed from.
+    pub(super) fn renumber(&self, payload: &mut [u8], picture_shift: u16, tl0_shift: u8) {
+        if let Some((at, long, picture)) = self.picture_id.filter(|_| picture_shift != 0) {
+            let picture = picture.wrapping_add(picture_shift);
+            let [high, low] = picture.to_be_bytes();
+            match payload.get_mut(at..) {
+                Some([first, second, ..]) if long => {
+                    *first = 0x80 | high;
+                    *second = low;
+                }
+                Some([first, ..]) if !long => *first = low & 0x7f,
+                _ => {}
+            }
+        }
+        if let Some((at, tl0)) = self.tl0
+            && let Some(byte) = payload.get_mut(at)
+        {
+            *byte = tl0.wrapping_add(tl0_shift);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,17 +1,14 @@
 //! A publication: its tracks, its subscribers, and what is asked of its publisher on their behalf.
 
 use super::LegId;
-use super::answer::{Codec, Plan, TrackPlan};
+use super::answer::{Codec, Plan};
 use super::demux::LegKey;
 use super::inbound::{Accepted, TrackIn};
+use super::layer::Layer;
 use super::packet::RtpView;
 use super::rtcp::Writer;
 use super::twcc::TwccRecorder;
 
-/// Pause between key frame requests, however many subscribers ask.
-const KEY_FRAME_INTERVAL_US: u64 = 400_000;
-/// Requests for one key frame before it is left to the next subscriber who asks.
-const KEY_FRAME_TRIES: u32 = 8;
 /// Pause between transport-wide feedback packets.
 const TRANSPORT_CC_INTERVAL_US: u64 = 50_000;
 /// Pause between receiver reports.
@@ -20,12 +17,16 @@ const REPORT_INTERVAL_US: u64 = 500_000;
 const ESTIMATE_AGE_US: u64 = 5_000_000;
 /// No subscriber can press a publisher below this.
 const LOWEST_BITRATE_BPS: u64 = 300_000;
-/// A viewer who comes this soon after a key frame gets it, and all since, from the cache: no new one is asked for.
-const REPLAY_AGE_US: u64 = 500_000;
-/// As long as it is not more than this: a burst on top of what the leg has to take anyway.
-const REPLAY_BYTES: usize = 128 * 1_024;
 /// What is written when nobody limits any more.
-const UNLIMITED_BPS: u64 = 20_000_000;
+pub(super) const UNLIMITED_BPS: u64 = 20_000_000;
+/// What a picture is taken for whose publisher does not tell its size.
+const DEFAULT_SIZE: (u32, u32) = (1280, 720);
+/// "Nothing" in a REMB. It could say 0 as well, but there are readers (that of `rtc`) that take a mantissa of 0 for one of 1.
+const NOTHING_BPS: u64 = 1;
+/// A change of what is wanted waits this long for others.
+const WISH_DELAY_US: u64 = 20_000;
+/// How the loudness follows a packet of 20 ms: over about half a second.
+const LOUDNESS_SHARE: f32 = 0.04;
 
 /// Which of the two tracks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,25 +45,25 @@ pub(super) struct Publication {
     pub(super) publisher_id: LegId,
     pub(super) subscribers: Vec<LegKey>,
     pub(super) audio: Option<TrackIn>,
-    pub(super) video: Option<TrackIn>,
+    /// The picture's layers, the lowest first; one for a publisher without layers, none without a picture.
+    pub(super) layers: Vec<Layer>,
     /// Our own SSRC in RTCP towards the publisher.
     pub(super) own_ssrc: u32,
     pub(super) announced: bool,
-    pub(super) highest_audio: u64,
-    pub(super) highest_video: u64,
-    key_wanted: bool,
-    key_asked_us: u64,
-    key_tries: u32,
-    fir_number: u8,
     pub(super) plis_sent: u64,
     twcc: TwccRecorder,
     twcc_next_us: Option<u64>,
     report_next_us: u64,
+    reported_us: u64,
     nack_next_us: Option<u64>,
-    /// Middle 32 bits of the publisher's last sender report and its arrival, per track.
+    /// Middle 32 bits of the publisher's last sender report about its sound, and its arrival.
     clock_audio: Option<(u32, u64)>,
-    clock_video: Option<(u32, u64)>,
-    key_frame: Option<KeyFrame>,
+    /// Size of the whole picture.
+    pub(super) size: (u32, u32),
+    /// How loud it is, 0 to 127, smoothed.
+    pub(super) loudness: f32,
+    /// Nobody in its session is louder.
+    pub(super) speaks: bool,
     estimates: Vec<(LegKey, u64, u64)>,
     limited: bool,
     rate_bytes: u64,
@@ -71,18 +72,12 @@ pub(super) struct Publication {
     numbers: Vec<u16>,
 }
 
-/// Where the last key frame starts in the cache.
-#[derive(Debug, Clone, Copy)]
-struct KeyFrame {
-    number: u64,
-    timestamp: u32,
-    at_us: u64,
-}
-
 /// What feeding a packet came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fed {
     pub(super) kind: TrackKind,
+    /// Layer of the picture; 0 for sound.
+    pub(super) layer: usize,
     /// Number in the track's cache.
     pub(super) number: u64,
 }
@@ -96,23 +91,19 @@ impl Publication {
             publisher_id: LegId(0),
             subscribers: Vec::new(),
             audio: None,
-            video: None,
+            layers: Vec::new(),
             own_ssrc: random() | 1,
             announced: false,
-            highest_audio: 0,
-            highest_video: 0,
-            key_wanted: false,
-            key_asked_us: 0,
-            key_tries: 0,
-            fir_number: 0,
             plis_sent: 0,
             twcc: TwccRecorder::default(),
             twcc_next_us: None,
             report_next_us: 0,
+            reported_us: 0,
             nack_next_us: None,
             clock_audio: None,
-            clock_video: None,
-            key_frame: None,
+            size: DEFAULT_SIZE,
+            loudness: 0.0,
+            speaks: false,
             estimates: Vec::new(),
             limited: false,
             rate_bytes: 0,
@@ -130,55 +121,66 @@ impl Publication {
         self.twcc = TwccRecorder::default();
         self.twcc_next_us = None;
         self.clock_audio = None;
-        self.clock_video = None;
-        self.key_frame = None;
-        let mut place = |slot: &mut Option<TrackIn>, plan: Option<&TrackPlan>| match (slot, plan) {
+        match (&mut self.audio, plan.audio()) {
             (Some(track), Some(plan)) => track.replace(plan.clone()),
             (slot, Some(plan)) => *slot = Some(TrackIn::new(plan.clone(), random() as u16)),
             (slot, None) => *slot = None,
-        };
-        place(&mut self.audio, plan.audio());
-        place(&mut self.video, plan.video().map(|(plan, _)| plan));
+        }
+        let Some((video, _)) = plan.video() else { return self.layers.clear() };
+        self.layers.truncate(video.layers.len().max(1));
+        for index in 0..video.layers.len().max(1) {
+            match self.layers.get_mut(index) {
+                Some(layer) => layer.replace(video.clone()),
+                None => self.layers.push(Layer::new(video.clone(), random() as u16)),
+            }
+            let named = video.layers.get(index);
+            if let Some(layer) = self.layers.get_mut(index) {
+                layer.ssrc = named.map(|named| named.ssrc);
+                layer.rtx_ssrc = named.and_then(|named| named.rtx_ssrc);
+            }
+        }
+    }
+
+    /// The publisher sends several layers.
+    pub(super) fn is_layered(&self) -> bool {
+        self.layers.len() > 1
     }
 
     pub(super) fn video_codec(&self) -> Option<crate::rtp::frame::VideoCodec> {
-        self.video.as_ref().and_then(|track| match track.plan.codec {
+        self.layers.first().and_then(|layer| match layer.track.plan.codec {
             Codec::Video(codec) => Some(codec),
             Codec::Opus => None,
         })
     }
 
-    pub(super) fn track(&self, kind: TrackKind) -> Option<&TrackIn> {
+    pub(super) fn track(&self, kind: TrackKind, layer: usize) -> Option<&TrackIn> {
         match kind {
             TrackKind::Audio => self.audio.as_ref(),
-            TrackKind::Video => self.video.as_ref(),
+            TrackKind::Video => self.layers.get(layer).map(|layer| &layer.track),
         }
     }
 
-    pub(super) fn highest(&self, kind: TrackKind) -> u64 {
-        match kind {
-            TrackKind::Audio => self.highest_audio,
-            TrackKind::Video => self.highest_video,
+    /// Which track a packet belongs to; layers are told apart by the sources that the description names.
+    fn owner(&self, view: &RtpView<'_>) -> Option<(TrackKind, usize)> {
+        let owns =
+            |track: &TrackIn| track.plan.payload_type == view.payload_type || track.plan.rtx == Some(view.payload_type);
+        if !self.layers.first().is_some_and(|layer| owns(&layer.track)) {
+            return self.audio.as_ref().is_some_and(owns).then_some((TrackKind::Audio, 0));
         }
+        if !self.is_layered() {
+            return Some((TrackKind::Video, 0));
+        }
+        let source = Some(view.ssrc);
+        let layer = self.layers.iter().position(|layer| layer.ssrc == source || layer.rtx_ssrc == source)?;
+        Some((TrackKind::Video, layer))
     }
 
     /// Takes a decrypted packet from the publisher.
     pub(super) fn feed(&mut self, view: &RtpView<'_>, now_us: u64, abs: u32) -> Option<Fed> {
-        let owns = |track: &Option<TrackIn>| {
-            track.as_ref().is_some_and(|track| {
-                track.plan.payload_type == view.payload_type || track.plan.rtx == Some(view.payload_type)
-            })
-        };
-        let kind = if owns(&self.video) {
-            TrackKind::Video
-        } else if owns(&self.audio) {
-            TrackKind::Audio
-        } else {
-            return None;
-        };
+        let (kind, layer) = self.owner(view)?;
         let track = match kind {
             TrackKind::Audio => self.audio.as_mut()?,
-            TrackKind::Video => self.video.as_mut()?,
+            TrackKind::Video => &mut self.layers.get_mut(layer)?.track,
         };
         if let Some(number) =
             track.plan.extensions.transport_cc.and_then(|id| view.extension(id)?.first_chunk::<2>().copied())
@@ -195,26 +197,16 @@ impl Publication {
         let missing = track.is_missing();
         let fed = match accepted {
             Accepted::Forward(number) => {
-                let stored = track.cache.get(number)?;
-                if stored.starts_key_frame {
-                    self.key_wanted = false;
-                    self.key_tries = 0;
-                    // Parameter sets and slices of one H264 key frame may each count as its start.
-                    match &mut self.key_frame {
-                        Some(key) if key.timestamp == stored.timestamp => key.number = key.number.min(number),
-                        Some(key) if key.number > number => {}
-                        key => *key = Some(KeyFrame { number, timestamp: stored.timestamp, at_us: now_us }),
-                    }
+                match (kind, self.layers.get_mut(layer)) {
+                    (TrackKind::Video, Some(layer)) => layer.arrived(number, now_us),
+                    _ => self.hear(number),
                 }
-                let highest = match kind {
-                    TrackKind::Audio => &mut self.highest_audio,
-                    TrackKind::Video => &mut self.highest_video,
-                };
-                *highest = (*highest).max(number);
-                Some(Fed { kind, number })
+                Some(Fed { kind, layer, number })
             }
             Accepted::NeedKeyFrame => {
-                self.want_key_frame();
+                if let (TrackKind::Video, Some(layer)) = (kind, self.layers.get_mut(layer)) {
+                    layer.want_key_frame();
+                }
                 None
             }
             Accepted::Nothing => None,
@@ -225,24 +217,36 @@ impl Publication {
         fed
     }
 
-    /// A subscriber (or a hole) needs a key frame; any number of wishes become one request.
-    pub(super) fn want_key_frame(&mut self) {
-        if !self.key_wanted {
-            self.key_wanted = true;
-            self.key_tries = 0;
+    /// Follows how loud the publisher is.
+    fn hear(&mut self, number: u64) {
+        let level = self.audio.as_ref().and_then(|track| track.cache.get(number)?.audio_level);
+        if let Some(level) = level {
+            // 0 is loud, 127 silence; the top bit says that it is a voice.
+            let loud = 127.0 - f32::from(level & 0x7f);
+            self.loudness += (loud - self.loudness) * LOUDNESS_SHARE;
         }
     }
 
-    /// Numbers of the video packets with which a new viewer can start at once: the last key frame and all since, while
-    /// that is recent and little. A storm of viewers then costs the publisher one key frame, and none of them waits.
-    pub(super) fn replay(&self, now_us: u64) -> Option<std::ops::RangeInclusive<u64>> {
-        let key = self.key_frame.filter(|key| now_us.saturating_sub(key.at_us) <= REPLAY_AGE_US)?;
-        let cache = &self.video.as_ref()?.cache;
-        let run = key.number..=self.highest_video;
-        // The start must be there; holes are requested by the viewer like any other loss.
-        cache.get(key.number)?;
-        let bytes: usize = run.clone().filter_map(|number| cache.get(number)).map(|stored| stored.payload.len()).sum();
-        (bytes <= REPLAY_BYTES).then_some(run)
+    /// A subscriber (or a hole) needs a key frame; any number of wishes become one request.
+    pub(super) fn want_key_frame(&mut self, layer: usize) {
+        if let Some(layer) = self.layers.get_mut(layer) {
+            layer.want_key_frame();
+        }
+    }
+
+    /// At what rate each layer is wanted at most, 0 for not at all; told the publisher where it has layers.
+    pub(super) fn want_layers(&mut self, wanted: &[u64], now_us: u64) {
+        for (layer, wanted) in self.layers.iter_mut().zip(wanted) {
+            let (old, new) = (layer.wanted_bps, *wanted);
+            if old == new {
+                continue;
+            }
+            layer.wanted_bps = new;
+            // On, off and down are told at once, a little more goes with the next report.
+            if (old == 0) != (new == 0) || new < old {
+                self.report_next_us = self.report_next_us.min(now_us + WISH_DELAY_US);
+            }
+        }
     }
 
     /// A subscriber's own estimate of what it can take.
@@ -255,11 +259,19 @@ impl Publication {
         self.estimates.retain(|(other, _, _)| *other != leg);
     }
 
+    /// What a subscriber said itself that it can take, while that is fresh.
+    pub(super) fn estimated(&self, leg: LegKey, now_us: u64) -> Option<u64> {
+        let fresh = |at_us: &u64| now_us.saturating_sub(*at_us) < ESTIMATE_AGE_US;
+        self.estimates.iter().find(|(other, _, at_us)| *other == leg && fresh(at_us)).map(|(_, bps, _)| *bps)
+    }
+
     /// The publisher's sender report.
     pub(super) fn sender_report(&mut self, ssrc: u32, ntp: u64, rtp: u32, now_us: u64) {
         let middle = (ntp >> 16) as u32;
-        for (track, clock) in [(&mut self.audio, &mut self.clock_audio), (&mut self.video, &mut self.clock_video)] {
-            if let Some(track) = track.as_mut().filter(|track| track.ssrc() == Some(ssrc)) {
+        let layers = self.layers.iter_mut().map(|layer| (&mut layer.track, &mut layer.clock));
+        let audio = self.audio.as_mut().map(|track| (track, &mut self.clock_audio));
+        for (track, clock) in audio.into_iter().chain(layers) {
+            if track.ssrc() == Some(ssrc) {
                 *clock = Some((middle, now_us));
                 track.last_sr = Some(super::inbound::SenderClock {
                     ntp,
@@ -272,7 +284,7 @@ impl Publication {
 
     /// When [`Publication::tick`] wants to be called.
     pub(super) fn next_us(&self) -> u64 {
-        let key = self.key_wanted.then_some(self.key_asked_us + KEY_FRAME_INTERVAL_US);
+        let key = self.layers.iter().filter_map(Layer::next_us).min();
         [Some(self.report_next_us), self.nack_next_us, self.twcc_next_us, key]
             .into_iter()
             .flatten()
@@ -285,23 +297,31 @@ impl Publication {
         let mut asked = 0;
         let mut requests = 0;
         let own = self.own_ssrc;
-        let video_ssrc = self.video.as_ref().and_then(TrackIn::ssrc);
+        let video_ssrc = self.layers.iter().find_map(|layer| layer.track.ssrc());
         if now_us >= self.report_next_us {
-            self.rate_bps = self.rate_bytes * 8 * 1_000_000
-                / (now_us + REPORT_INTERVAL_US - self.report_next_us).max(REPORT_INTERVAL_US);
-            self.rate_bytes = 0;
-            self.report_next_us = now_us + REPORT_INTERVAL_US;
-            let mut reports = Vec::with_capacity(2);
-            for (track, clock) in [(&mut self.audio, self.clock_audio), (&mut self.video, self.clock_video)] {
-                reports.extend(track.as_mut().and_then(|track| track.report(now_us, clock)));
+            // Reports about changed wishes come early: what was counted since the last one is over what has passed.
+            let passed = now_us.saturating_sub(self.reported_us);
+            if passed >= REPORT_INTERVAL_US / 2 {
+                self.rate_bps = self.rate_bytes * 8 * 1_000_000 / passed.max(1);
+                self.rate_bytes = 0;
+                self.reported_us = now_us;
             }
+            self.report_next_us = now_us + REPORT_INTERVAL_US;
+            let mut reports = Vec::with_capacity(4);
+            reports.extend(self.audio.as_mut().and_then(|track| track.report(now_us, self.clock_audio)));
+            reports.extend(self.layers.iter_mut().filter_map(|layer| layer.track.report(now_us, layer.clock)));
             out.receiver_report(own, &reports);
             out.canonical_name(own, "tertulia");
-            self.limit(now_us, video_ssrc, out);
+            if self.is_layered() {
+                self.tell_wishes(out);
+            } else {
+                self.limit(now_us, video_ssrc, out);
+            }
         }
         if self.nack_next_us.is_some_and(|next| next <= now_us) {
             let mut next = None;
-            for track in [&mut self.audio, &mut self.video].into_iter().flatten() {
+            let layers = self.layers.iter_mut().map(|layer| &mut layer.track);
+            for track in self.audio.iter_mut().chain(layers) {
                 self.numbers.clear();
                 let again = track.nacks(now_us, &mut self.numbers);
                 next = match (next, again) {
@@ -327,31 +347,30 @@ impl Publication {
                 }
             }
         }
-        if self.key_wanted && now_us >= self.key_asked_us + KEY_FRAME_INTERVAL_US {
-            if let (Some(ssrc), Some(track)) = (video_ssrc, self.video.as_ref()) {
-                self.key_asked_us = now_us;
-                self.key_tries += 1;
+        for layer in &mut self.layers {
+            if layer.next_us().is_some_and(|next| next <= now_us) {
                 reduced(out, own);
-                if track.plan.feedback.pli || !track.plan.feedback.fir {
-                    out.picture_loss(own, ssrc);
-                } else {
-                    self.fir_number = self.fir_number.wrapping_add(1);
-                    out.full_intra(own, ssrc, self.fir_number);
-                }
-                self.plis_sent += 1;
-                requests += 1;
-                self.key_wanted = self.key_tries < KEY_FRAME_TRIES;
-            } else {
-                // No packet yet, so no source to ask; its first frame will be a key frame anyway.
-                self.key_asked_us = now_us;
+                let asked = layer.tick(own, now_us, out);
+                self.plis_sent += u64::from(asked);
+                requests += u64::from(asked);
             }
         }
         (asked, requests)
     }
 
+    /// Tells which layers are wanted: a REMB each, with the most that anybody takes of it, and [`NOTHING_BPS`] for a layer
+    /// that nobody gets. Told with every report, since any of them may be lost.
+    fn tell_wishes(&mut self, out: &mut Writer) {
+        for layer in &self.layers {
+            if let Some(ssrc) = layer.source() {
+                out.remb(self.own_ssrc, layer.wanted_bps.clamp(NOTHING_BPS, UNLIMITED_BPS), &[ssrc]);
+            }
+        }
+    }
+
     /// Passes the weakest subscriber's estimate on while it lies below what is sent.
     fn limit(&mut self, now_us: u64, video_ssrc: Option<u32>, out: &mut Writer) {
-        let wanted = self.video.as_ref().is_some_and(|track| track.plan.feedback.remb);
+        let wanted = self.layers.first().is_some_and(|layer| layer.track.plan.feedback.remb);
         let Some(ssrc) = video_ssrc.filter(|_| wanted) else {
             return;
         };
@@ -385,7 +404,7 @@ impl Publication {
             duplicates: 0,
             padding: 0,
         };
-        for track in [&self.audio, &self.video].into_iter().flatten() {
+        for track in self.audio.iter().chain(self.layers.iter().map(|layer| &layer.track)) {
             let counters = track.counters;
             stats.packets_in += counters.packets;
             stats.bytes_in += counters.bytes;

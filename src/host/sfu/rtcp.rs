@@ -20,6 +20,10 @@ pub(super) enum Item<'a> {
     Remb {
         bitrate_bps: u64,
     },
+    /// Transport-wide feedback: everything behind the two source words.
+    TransportFeedback {
+        body: &'a [u8],
+    },
     Bye,
 }
 
@@ -86,6 +90,11 @@ pub(super) fn parse<'a>(mut data: &'a [u8], mut visit: impl FnMut(Item<'a>)) {
             (205, 1) => {
                 if let (Some(media_ssrc), Some(pairs)) = (word(body, 4), body.get(8..)) {
                     visit(Item::Nack { media_ssrc, pairs });
+                }
+            }
+            (205, 15) => {
+                if let Some(body) = body.get(8..) {
+                    visit(Item::TransportFeedback { body });
                 }
             }
             (206, 1) => {

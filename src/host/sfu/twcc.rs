@@ -88,6 +88,57 @@ impl TwccRecorder {
     }
 }
 
+/// Packets of one feedback that are read; more is made up.
+const READ: usize = 2_048;
+
+/// Reads a feedback body (behind the source words): numbers and times of arrival in microseconds since any origin.
+pub(super) fn read(body: &[u8], out: &mut Vec<(u16, Option<u64>)>) {
+    out.clear();
+    let Some((&[b0, b1, c0, c1, r0, r1, r2, _], rest)) = body.split_first_chunk::<8>() else { return };
+    let base = u16::from_be_bytes([b0, b1]);
+    let count = usize::from(u16::from_be_bytes([c0, c1])).min(READ);
+    let mut clock_us = u64::from(u32::from_be_bytes([0, r0, r1, r2])) * 64_000;
+    let mut symbols: Vec<u8> = Vec::with_capacity(count);
+    let mut rest = rest;
+    while symbols.len() < count {
+        let Some((&[high, low], tail)) = rest.split_first_chunk::<2>() else { return };
+        rest = tail;
+        let chunk = u16::from_be_bytes([high, low]);
+        let left = count - symbols.len();
+        match chunk >> 14 {
+            0 | 1 => {
+                let run = usize::from(chunk & 0x1fff).min(left);
+                symbols.resize(symbols.len() + run, (chunk >> 13) as u8 & 3);
+                if run == 0 {
+                    return;
+                }
+            }
+            2 => symbols.extend((0..14).map(|at| (chunk >> (13 - at)) as u8 & 1).take(left)),
+            _ => symbols.extend((0..7).map(|at| (chunk >> (12 - 2 * at)) as u8 & 3).take(left)),
+        }
+    }
+    for (step, symbol) in (0u16..).zip(symbols) {
+        let number = base.wrapping_add(step);
+        let arrived = match symbol {
+            1 => {
+                let Some((&delta, tail)) = rest.split_first() else { return };
+                rest = tail;
+                clock_us += u64::from(delta) * 250;
+                Some(clock_us)
+            }
+            2 => {
+                let Some((&[high, low], tail)) = rest.split_first_chunk::<2>() else { return };
+                rest = tail;
+                let delta = i64::from(i16::from_be_bytes([high, low])) * 250;
+                clock_us = clock_us.saturating_add_signed(delta);
+                Some(clock_us)
+            }
+            _ => None,
+        };
+        out.push((number, arrived));
+    }
+}
+
 /// Run-length chunks for long runs, two-bit vectors for the rest.
 fn chunks(mut symbols: &[u8], out: &mut Vec<u8>) {
     while let Some(&first) = symbols.first() {
@@ -141,6 +192,33 @@ mod tests {
         assert_eq!(seen.len(), 28);
         assert_eq!(seen.iter().filter(|arrived| **arrived).count(), 1);
         assert!(seen[27]);
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_garbage_is_survived() {
+        let mut recorder = TwccRecorder::default();
+        let times = [(65_534u16, 1_000_000u64), (65_535, 1_001_000), (2, 1_003_250), (1, 1_200_000), (40, 1_900_000)];
+        for (number, at) in times {
+            recorder.record(number, at);
+        }
+        let (mut body, mut read_back) = (Vec::new(), Vec::new());
+        assert!(recorder.take(&mut body));
+        read(&body, &mut read_back);
+        assert_eq!(read_back.len(), 43);
+        let arrived: Vec<(u16, u64)> = read_back.iter().filter_map(|(n, at)| Some((*n, (*at)?))).collect();
+        assert_eq!(
+            arrived,
+            [(65_534, 1_000_000), (65_535, 1_001_000), (1, 1_200_000), (2, 1_003_250), (40, 1_900_000)]
+        );
+        for cut in 0..body.len() {
+            read(&body[..cut], &mut read_back);
+            for value in [0, 0x3f, 0x80, 0xff] {
+                let mut bad = body.clone();
+                bad[cut] = value;
+                read(&bad, &mut read_back);
+                assert!(read_back.len() <= READ);
+            }
+        }
     }
 
     #[test]

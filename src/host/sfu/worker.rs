@@ -1,6 +1,7 @@
 //! The media thread: datagrams and timers; commands are in their own file.
 
 mod commands;
+mod layers;
 mod timers;
 
 use std::collections::HashMap;
@@ -11,6 +12,7 @@ use bytes::BytesMut;
 use rand::Rng;
 use tokio::sync::mpsc;
 
+use self::layers::{Receiver as Viewer, Viewing};
 use super::answer::Plan;
 use super::demux::{BINDING_REQUEST, Demux, LegKey, stun_head};
 use super::egress::{Loss, Receiver, Wire};
@@ -56,6 +58,7 @@ struct Leg {
     queue: Vec<BytesMut>,
     report_us: u64,
     next_us: u64,
+    viewing: Viewing,
 }
 
 impl Leg {
@@ -81,6 +84,12 @@ struct Worker {
     next_us: u64,
     stats: SfuStats,
     writer: Writer,
+    receivers: Vec<Option<Viewer>>,
+    /// When layers are chosen next, and when the receivers' estimators are told the time.
+    choose_us: u64,
+    beat_us: u64,
+    /// Work space for feedback.
+    arrivals: Vec<(u16, Option<u64>)>,
     /// Legs with something queued, once each.
     dirty: Vec<LegKey>,
     /// Legs whose transport reported something.
@@ -130,6 +139,10 @@ pub(super) fn spawn(
         next_us: 0,
         stats: SfuStats::default(),
         writer: Writer::default(),
+        receivers: Vec::new(),
+        choose_us: 0,
+        beat_us: 0,
+        arrivals: Vec::new(),
         dirty: Vec::new(),
         noisy: Vec::new(),
         stopping: false,
@@ -361,7 +374,7 @@ impl Worker {
         let Some(publication) = self.streams.get(stream).and_then(Option::as_ref) else {
             return;
         };
-        let Some(cache) = publication.track(fed.kind).map(|track| &track.cache) else {
+        let Some(cache) = publication.track(fed.kind, fed.layer).map(|track| &track.cache) else {
             return;
         };
         let Some(stored) = cache.get(fed.number) else {
@@ -381,12 +394,18 @@ impl Worker {
             let Some(context) = leg.transport.srtp_out() else {
                 continue;
             };
-            let Some(data) = track.forward(stored, context, now_us) else { continue };
+            let Some(data) = track.forward(fed.layer, stored, context, now_us) else { continue };
             self.stats.rtp_forwarded += 1;
             if leg.queue.is_empty() {
                 self.dirty.push(key);
             }
             leg.queue.push(data);
+            if let Some((number, bytes)) = track.departed.take() {
+                let receiver = leg.viewing.receiver.and_then(|at| self.receivers.get_mut(at)?.as_mut());
+                if let Some(receiver) = receiver {
+                    receiver.departed(key, number, bytes, now_us);
+                }
+            }
             if let Some(copy) = track.copy(stored, cache, context) {
                 self.stats.copies_sent += 1;
                 leg.queue.push(copy);
@@ -403,6 +422,8 @@ impl Worker {
         };
         let stats = &mut self.stats;
         let dirty = &mut self.dirty;
+        let mut viewer = leg.viewing.receiver.and_then(|at| self.receivers.get_mut(at)?.as_mut());
+        let arrivals = &mut self.arrivals;
         rtcp::parse(plain, |item| match item {
             Item::SenderReport { ssrc, ntp, rtp } if leg.publishes => {
                 publication.sender_report(ssrc, ntp, rtp, now_us);
@@ -416,18 +437,20 @@ impl Worker {
             }
             Item::Nack { media_ssrc, pairs } => {
                 for (kind, track) in [(TrackKind::Audio, &mut leg.audio), (TrackKind::Video, &mut leg.video)] {
-                    let (Some(track), Some(source)) =
-                        (track.as_mut().filter(|track| track.plan.ssrc == media_ssrc), publication.track(kind))
-                    else {
+                    let Some(track) = track.as_mut().filter(|track| track.plan.ssrc == media_ssrc) else {
                         continue;
                     };
+                    let publication = &*publication;
                     let missed = track.missed;
                     for number in rtcp::nack_numbers(pairs, NACKS_PER_PACKET) {
-                        let highest = publication.highest(kind);
                         let Some(context) = leg.transport.srtp_out() else {
                             break;
                         };
-                        if let Some(data) = track.repair(number, highest, &source.cache, context, now_us) {
+                        let caches = |layer| publication.track(kind, layer).map(|source| &source.cache);
+                        if let Some(data) = track.repair(number, caches, context, now_us) {
+                            if let (Some((number, bytes)), Some(viewer)) = (track.departed.take(), viewer.as_mut()) {
+                                viewer.departed(key, number, bytes, now_us);
+                            }
                             stats.nacks_answered += 1;
                             if leg.queue.is_empty() {
                                 dirty.push(key);
@@ -442,7 +465,15 @@ impl Worker {
                 if leg.video.as_ref().is_some_and(|track| track.plan.ssrc == media_ssrc) =>
             {
                 stats.plis_received += 1;
-                publication.want_key_frame();
+                // Of the layer that is to come, if another one is: the present one is about to end.
+                if let Some(layer) = leg.video.as_ref().and_then(|track| track.switch.target()) {
+                    publication.want_key_frame(layer);
+                }
+            }
+            Item::TransportFeedback { body } if !leg.publishes => {
+                if let Some(viewer) = &mut viewer {
+                    viewer.fed_back(key, body, arrivals, now_us);
+                }
             }
             Item::Remb { bitrate_bps } if leg.video.is_some() && !leg.publishes => {
                 publication.estimate(key, bitrate_bps, now_us);
@@ -531,31 +562,13 @@ impl Worker {
     /// A new viewer starts at a key frame: at the last one if it is recent, else the publisher is asked for one.
     fn leg_connected(&mut self, key: LegKey) {
         let now_us = self.now_us();
-        let Some(leg) = self.legs.get_mut(key).and_then(Option::as_mut) else {
-            return;
-        };
-        let (Some(track), Some(publication)) =
-            (leg.video.as_mut(), self.streams.get_mut(leg.stream).and_then(Option::as_mut))
-        else {
-            return;
-        };
-        let Some(run) = publication.replay(now_us) else {
-            publication.want_key_frame();
-            self.next_us = 0;
-            return;
-        };
-        let (Some(source), Some(context)) = (publication.video.as_ref(), leg.transport.srtp_out()) else {
-            return;
-        };
-        for stored in run.filter_map(|number| source.cache.get(number)) {
-            if let Some(data) = track.forward(stored, context, now_us) {
-                self.stats.rtp_forwarded += 1;
-                if leg.queue.is_empty() {
-                    self.dirty.push(key);
-                }
-                leg.queue.push(data);
-            }
+        let Some(leg) = self.legs.get(key).and_then(Option::as_ref) else { return };
+        if leg.viewing.receiver.is_none() {
+            // Its own media back: there is nothing to choose.
+            return self.begin_layer(key, true, now_us);
         }
+        // Its tile and what its receiver takes decide about the layer; then it begins.
+        self.choose(now_us);
     }
 }
 

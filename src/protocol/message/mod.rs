@@ -19,8 +19,8 @@ pub use notification::{
 pub use request::{
     ApplyFilter, Connect, Empty, ExecFilterMethod, FilterEventListener, FilterWish, ForceDisconnect, ForceUnpublish,
     IceCandidateToServer, JoinRoom, Ping, PrepareReceiveVideoFrom, PublishVideo, ReceiveVideoFrom, ReconnectStream,
-    RemoveFilter, Request, SendMessage, SessionStatus, SpeechToText, StreamPropertyChanged, UnsubscribeFromVideo,
-    VideoData,
+    RemoveFilter, Request, SendMessage, SessionStatus, SpeechToText, StreamPropertyChanged, TileSize, Tiles,
+    UnsubscribeFromVideo, VideoData,
 };
 pub use request_parse::RequestError;
 pub use result::{ConnectResult, JoinResult, PingResult, PrepareResult, PublishResult, ReceiveResult};

@@ -35,6 +35,7 @@ pub enum Request {
     SubscribeToSpeechToText(SpeechToText),
     UnsubscribeFromSpeechToText(SpeechToText),
     SessionStatus(SessionStatus),
+    Tiles(Tiles),
 }
 
 /// No parameters: `{}`.
@@ -300,6 +301,26 @@ pub struct SessionStatus {
     pub session_id: String,
 }
 
+/// `tertuliaTiles`, towards a host that announces it only (`tiles` in the member `tertulia` of the `joinRoom` result): how
+/// large streams are drawn here, so that no more is sent than is seen.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Tiles {
+    /// Those that changed.
+    pub tiles: Vec<TileSize>,
+}
+
+/// How large one stream is drawn.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TileSize {
+    /// Which stream.
+    pub stream_id: String,
+    /// Physical pixels; 0 for a hidden one.
+    pub width: u32,
+    /// Physical pixels; 0 for a hidden one.
+    pub height: u32,
+}
+
 impl Request {
     /// Name of the method on the wire.
     pub const fn method(&self) -> &'static str {
@@ -330,6 +351,7 @@ impl Request {
             Self::SubscribeToSpeechToText(_) => "subscribeToSpeechToText",
             Self::UnsubscribeFromSpeechToText(_) => "unsubscribeFromSpeechToText",
             Self::SessionStatus(_) => "sessionStatus",
+            Self::Tiles(_) => "tertuliaTiles",
         }
     }
 
@@ -339,7 +361,7 @@ impl Request {
     }
 
     /// Every method name.
-    pub const METHODS: [&'static str; 26] = [
+    pub const METHODS: [&'static str; 27] = [
         "ping",
         "connect",
         "closeSession",
@@ -366,6 +388,7 @@ impl Request {
         "subscribeToSpeechToText",
         "unsubscribeFromSpeechToText",
         "sessionStatus",
+        "tertuliaTiles",
     ];
 
     pub(super) fn method_name(method: &str) -> Option<&'static str> {

@@ -100,6 +100,22 @@ impl Params<'_> {
     }
 }
 
+/// Tiles named in one request at most; the rest is ignored.
+const TILES: usize = 256;
+
+/// What can be read of a list of tiles.
+fn tiles(list: Option<&Value>) -> Vec<TileSize> {
+    let list = list.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let read = |tile: &Value| {
+        Some(TileSize {
+            stream_id: tile.get("streamId")?.as_str()?.to_owned(),
+            width: lenient::to_u32(tile.get("width")?)?,
+            height: lenient::to_u32(tile.get("height")?)?,
+        })
+    };
+    list.iter().take(TILES).filter_map(read).collect()
+}
+
 impl Request {
     /// Reads a request of a client, with the leniency of the original server.
     ///
@@ -221,6 +237,7 @@ impl Request {
             "sessionStatus" => {
                 Self::SessionStatus(SessionStatus { session_id: p.opt_text("sessionId")?.unwrap_or_default() })
             }
+            "tertuliaTiles" => Self::Tiles(Tiles { tiles: tiles(p.get("tiles")) }),
             _ => return Err(RequestError::UnknownMethod),
         })
     }

@@ -92,7 +92,7 @@ pub enum ServerOutput {
         /// Close reason.
         reason: &'static str,
     },
-    /// Ask the media server. [`MediaOp::Candidate`] and [`MediaOp::CloseLeg`] are not answered, all others are awaited for
+    /// Ask the media server. [`MediaOp::Candidate`], [`MediaOp::Draw`] and [`MediaOp::CloseLeg`] are not answered, all others are awaited for
     /// [`Limits::media_timeout`].
     Media {
         /// Number of the request.
@@ -155,6 +155,13 @@ pub enum MediaOp {
         /// m-line by number.
         sdp_mline_index: u16,
     },
+    /// How large the receiver draws what comes on a leg, zero for a hidden picture; not answered.
+    Draw {
+        /// The leg.
+        leg: LegId,
+        /// Width and height in pixels.
+        size: (u32, u32),
+    },
     /// Forget a leg, known or not; not answered. A stream whose newest publishing leg is closed is gone.
     CloseLeg {
         /// The leg.
@@ -179,6 +186,8 @@ pub struct StreamSpec {
     pub loopback: bool,
     /// The one video codec to negotiate, `None` for any of those offered.
     pub codec: Option<VideoCodecName>,
+    /// Width and height of the picture, where its publisher told them.
+    pub size: Option<(u32, u32)>,
 }
 
 /// A good answer of the media server.

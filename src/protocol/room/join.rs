@@ -1,6 +1,6 @@
 //! Joining: from a token to a participant.
 
-use super::session::{Hidden, Participant, Session, Ticket};
+use super::session::{Hidden, Participant, Session, Ticket, VideoCodecName};
 use super::{OPENVIDU_VERSION, Server};
 use crate::protocol::message::{
     IceServer, JoinResult, JoinRoom, Notification, ParticipantInfo, Request, RequestError, Role,
@@ -197,6 +197,7 @@ impl Server {
             rpc_id: rpc_id.to_owned(),
             stream: None,
             subscriptions: BTreeMap::new(),
+            tiles: BTreeMap::new(),
             ticket,
         };
         let connection_id = participant.id().to_owned();
@@ -204,6 +205,7 @@ impl Server {
         // Snapshot and registration happen in one step, so a publication is seen either in the one or as a notification.
         let value = session.participants.values().filter(|p| p.hidden.is_none()).map(info).collect();
         let joined = info(&participant);
+        let layered = session.properties.forced_video_codec.resolved().is_none_or(|codec| codec == VideoCodecName::Vp8);
         let result = JoinResult {
             id: connection_id.clone(),
             final_user_id: hidden.is_none().then(|| participant.final_user_id.clone()),
@@ -220,7 +222,8 @@ impl Server {
                 false => participant.ticket.ice_servers.clone(),
                 true => own_ice_server(participant.ticket.token.as_ref()),
             },
-            tertulia: Some(json!({"version": 1})),
+            // Layers are forwarded of VP8 only: with another codec forced, a publisher need not offer any.
+            tertulia: Some(json!({"version": 1, "tiles": true, "simulcast": layered})),
             ..JoinResult::default()
         };
         session.active = true;

@@ -25,6 +25,7 @@ mod request;
 mod rest;
 mod session;
 mod streams;
+mod tiles;
 mod view;
 
 pub use api::{

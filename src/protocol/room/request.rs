@@ -87,6 +87,7 @@ impl Server {
             Request::StreamPropertyChanged(p) => return self.property_changed(c, &p),
             Request::ForceDisconnect(p) => return self.force_disconnect(c, &p.connection_id, now),
             Request::ForceUnpublish(p) => return self.force_unpublish(c, &p.stream_id),
+            Request::Tiles(p) => self.tiles(c, &p),
             Request::LeaveRoom(_) => {
                 self.leave_room(c, now);
                 return Ok(());

@@ -156,6 +156,9 @@ pub struct Participant {
     pub stream: Option<Stream>,
     /// What it receives, by stream id.
     pub subscriptions: BTreeMap<String, Subscription>,
+    /// How large it draws streams, in pixels; zero for a hidden one. By stream id.
+    #[serde(default)]
+    pub tiles: BTreeMap<String, (u32, u32)>,
 }
 
 impl Participant {

@@ -9,7 +9,7 @@ use super::session::{Session, Stream, Subscription};
 use crate::protocol::ids::connection_of_stream;
 use crate::protocol::message::{
     IceCandidateFromServer, Notification, ParticipantPublished, PrepareResult, PublishResult, PublishVideo,
-    ReceiveResult, ReceiveVideoFrom, ReconnectStream, StreamInfo,
+    ReceiveResult, ReceiveVideoFrom, ReconnectStream, StreamInfo, VideoDimensions,
 };
 use crate::protocol::{ErrorCode, Now, Sdp, rpc};
 use serde_json::json;
@@ -520,6 +520,7 @@ impl Server {
                     me.subscriptions.insert(stream_id, Subscription { created_at: now.unix_ms, leg, prepared: None });
                 let result = ReceiveResult { sdp_answer: Some(answer) };
                 self.answer(&c.rpc_id, c.id, &result);
+                self.draw_as_told(c, leg);
                 let mut replaced: Vec<LegId> =
                     old.into_iter().flat_map(|s| [Some(s.leg), s.prepared]).flatten().chain(previous).collect();
                 replaced.sort();
@@ -533,6 +534,7 @@ impl Server {
                 let me = session.participants.get_mut(&c.connection_id).ok_or_else(gone)?;
                 me.subscriptions.insert(stream_id, Subscription { created_at: now.unix_ms, leg, prepared: Some(leg) });
                 self.answer(&c.rpc_id, c.id, &PrepareResult { sdp_offer: offer });
+                self.draw_as_told(c, leg);
                 if let Some(sender) = self.legs.get(&leg).map(|l| l.sender.clone()) {
                     self.flush_early(c, &sender, leg);
                 }
@@ -586,5 +588,12 @@ fn spec(session_id: &str, connection_id: &str, stream: &Stream, codec: Option<su
         has_video: stream.info.has_video,
         loopback: stream.loopback,
         codec,
+        size: stream
+            .info
+            .video_dimensions
+            .as_deref()
+            .and_then(VideoDimensions::parse)
+            .map(|size| (size.width, size.height))
+            .filter(|(width, height)| *width > 0 && *height > 0),
     }
 }

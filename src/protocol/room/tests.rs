@@ -123,7 +123,7 @@ impl Room {
 
     fn media(&mut self, result: &Result<MediaDone, MediaError>) {
         for (op, request) in std::mem::take(&mut self.ops) {
-            if !matches!(request, MediaOp::Candidate { .. } | MediaOp::CloseLeg { .. }) {
+            if !matches!(request, MediaOp::Candidate { .. } | MediaOp::Draw { .. } | MediaOp::CloseLeg { .. }) {
                 self.handle(ServerInput::Media { op, result: result.clone() });
             }
         }

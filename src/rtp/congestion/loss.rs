@@ -9,6 +9,8 @@ use std::time::Duration;
 /// Packets of one verdict, and the least time for it.
 const PACKETS: u32 = 60;
 const LENGTH: Duration = Duration::from_millis(500);
+/// Packets of a verdict without any loss.
+const CALM_PACKETS: u32 = 8;
 /// Share of losses beyond what the path has anyway, from which they are looked at.
 const TOO_MUCH: f64 = 0.08;
 /// And from which they are soon after a path turned out to lose by itself: bursts make one half second
@@ -73,7 +75,9 @@ impl LossLimit {
         self.queue = self.queue.max(queue);
         let total = self.arrived + self.lost;
         let length = now.saturating_sub(since);
-        if total < PACKETS || length < LENGTH {
+        // That nothing is lost shows with few packets too: a source that was pressed down sends no more.
+        let calm = self.lost == 0 && total >= CALM_PACKETS;
+        if (total < PACKETS && !calm) || length < LENGTH {
             return;
         }
         let share = f64::from(self.lost) / f64::from(total);

@@ -84,6 +84,8 @@ struct Flight {
 #[derive(Debug)]
 pub struct Congestion {
     bounds: Bounds,
+    /// Nothing is probed beyond.
+    useful_bps: f64,
     history: VecDeque<Flight>,
     /// Numbers that feedback passed over, and when.
     missing: VecDeque<(u16, Duration)>,
@@ -107,6 +109,7 @@ impl Congestion {
     pub fn new(bounds: Bounds) -> Self {
         Self {
             bounds,
+            useful_bps: bounds.max_bps,
             history: VecDeque::new(),
             missing: VecDeque::new(),
             trendline: Trendline::default(),
@@ -132,6 +135,11 @@ impl Congestion {
     /// What a pacer lets out, in bit/s.
     pub fn pacing_bps(&self) -> f64 {
         self.target_bps() * PACING_FACTOR
+    }
+
+    /// More than this is of no use to the source for now: nothing is probed beyond. What was reached stays.
+    pub fn set_useful_bps(&mut self, bps: f64) {
+        self.useful_bps = bps.clamp(self.bounds.min_bps, self.bounds.max_bps);
     }
 
     /// Smoothed round-trip time by the feedback.
@@ -211,7 +219,7 @@ impl Congestion {
             }
             self.throughput.add(at, packet.bytes);
             if let Some(id) = packet.probe
-                && let Some(bps) = self.prober.arrived(id, (at, packet.bytes), loses, self.bounds.max_bps, now)
+                && let Some(bps) = self.prober.arrived(id, (at, packet.bytes), loses, self.useful_bps, now)
             {
                 measured = Some(measured.map_or(bps, |best| best.max(bps)));
             }
@@ -288,7 +296,7 @@ impl Congestion {
         }
         if self.loss.limit_bps().is_none() {
             let (decreased, before) = (self.rate.decreased_at(), self.rate.before_decrease_bps());
-            self.prober.plan(self.rate.bps(), self.bounds.max_bps, decreased, before, now);
+            self.prober.plan(self.rate.bps(), self.useful_bps, decreased, before, now);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-use super::{ABS_SEND_TIME, AUDIO_LEVEL, Line, LocalCandidate, MID, ORIENTATION, Plan, TRANSPORT_CC, TrackPlan};
+use super::{ABS_SEND_TIME, AUDIO_LEVEL, Line, LocalCandidate, MID, ORIENTATION, Plan, RID, TRANSPORT_CC, TrackPlan};
 
 /// Our side of the transport, as written into every m-line.
 pub(in crate::host::sfu) struct LocalTransport<'a> {
@@ -93,6 +93,7 @@ impl Plan {
             (extensions.transport_cc, TRANSPORT_CC),
             (extensions.mid, MID),
             (extensions.orientation, ORIENTATION),
+            (extensions.rid, RID),
         ] {
             if let Some(id) = id {
                 let _ = write!(out, "a=extmap:{id} {uri}\r\n");
@@ -132,6 +133,13 @@ impl Plan {
                 let _ =
                     write!(out, "a=ssrc:{ssrc} cname:{0}\r\na=ssrc:{ssrc} msid:{0} {1}\r\n", local.stream, line.kind);
             }
+        }
+        if !track.layers.is_empty() {
+            let rids: Vec<&str> = track.layers.iter().map(|layer| layer.rid.as_str()).collect();
+            for rid in &rids {
+                let _ = write!(out, "a=rid:{rid} recv\r\n");
+            }
+            let _ = write!(out, "a=simulcast:recv {}\r\n", rids.join(";"));
         }
         for candidate in candidate_lines(local.candidates) {
             let _ = write!(out, "a={candidate}\r\n");

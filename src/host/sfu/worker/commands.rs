@@ -14,6 +14,7 @@ use super::super::outbound::TrackOut;
 use super::super::publication::Publication;
 use super::super::transport::Transport;
 use super::super::{Command, LegId, LegStats, Negotiated, PublishSpec, SfuError, SfuStats};
+use super::layers::Viewing;
 use super::{Leg, NO_STREAM, Worker, random_ssrc, random_text};
 
 impl Worker {
@@ -26,11 +27,15 @@ impl Worker {
             Command::ReconnectPublisher { leg, stream_id, offer, reply } => {
                 let _ = reply.send(self.reconnect(leg, &stream_id, &offer));
             }
-            Command::Subscribe { leg, stream_id, offer, reply } => {
-                let _ = reply.send(self.subscribe(leg, &stream_id, &offer));
+            Command::Subscribe { leg, stream_id, receiver, offer, reply } => {
+                let _ = reply.send(self.subscribe(leg, &stream_id, receiver.as_deref(), &offer));
             }
-            Command::PrepareSubscribe { leg, stream_id, reply } => {
-                let _ = reply.send(self.prepare(leg, &stream_id));
+            Command::PrepareSubscribe { leg, stream_id, receiver, reply } => {
+                let _ = reply.send(self.prepare(leg, &stream_id, receiver.as_deref()));
+            }
+            Command::Draw { leg, size, reply } => {
+                let result = self.by_id.get(&leg).copied().ok_or(SfuError::UnknownLeg(leg));
+                let _ = reply.send(result.map(|key| self.draw(key, size)));
             }
             Command::SetAnswer { leg, answer, reply } => {
                 let _ = reply.send(self.set_answer(leg, &answer));
@@ -110,6 +115,7 @@ impl Worker {
             queue: Vec::new(),
             report_us: 0,
             next_us: 0,
+            viewing: Viewing::default(),
         })
     }
 
@@ -206,6 +212,7 @@ impl Worker {
         }
         let key = self.insert(leg);
         let mut publication = Publication::new(spec.stream_id.clone(), spec.session, &mut random_ssrc);
+        publication.size = spec.size.unwrap_or(publication.size);
         publication.attach(key, id, &plan, &mut random_ssrc);
         if loopback {
             publication.subscribers.push(key);
@@ -258,7 +265,13 @@ impl Worker {
         Ok((stream, publication))
     }
 
-    fn subscribe(&mut self, id: LegId, stream_id: &str, offer: &str) -> Result<Negotiated, SfuError> {
+    fn subscribe(
+        &mut self,
+        id: LegId,
+        stream_id: &str,
+        receiver: Option<&str>,
+        offer: &str,
+    ) -> Result<Negotiated, SfuError> {
         self.check_new(id, offer)?;
         let (stream, publication) = self.stream(stream_id)?;
         if publication.subscribers.len() >= self.config.limits.subscribers_per_stream {
@@ -272,18 +285,19 @@ impl Worker {
         let setup = self.connect(&mut leg, &summary, false)?;
         let negotiated = self.describe(&leg, &plan, setup, stream_id);
         attach_senders(&mut leg, &plan);
-        self.join(leg, stream);
+        self.join(leg, stream, receiver);
         Ok(negotiated)
     }
 
-    fn join(&mut self, leg: Leg, stream: usize) {
+    fn join(&mut self, leg: Leg, stream: usize, receiver: Option<&str>) {
         let key = self.insert(leg);
+        self.receive_on(key, receiver);
         if let Some(publication) = self.streams.get_mut(stream).and_then(Option::as_mut) {
             publication.subscribers.push(key);
         }
     }
 
-    fn prepare(&mut self, id: LegId, stream_id: &str) -> Result<Negotiated, SfuError> {
+    fn prepare(&mut self, id: LegId, stream_id: &str, receiver: Option<&str>) -> Result<Negotiated, SfuError> {
         self.check_new(id, "")?;
         let (stream, publication) = self.stream(stream_id)?;
         if publication.subscribers.len() >= self.config.limits.subscribers_per_stream {
@@ -293,7 +307,7 @@ impl Worker {
         let mut leg = self.new_leg(id, stream, false, true)?;
         let negotiated = self.describe(&leg, &plan, "actpass", stream_id);
         leg.offered = Some(plan);
-        self.join(leg, stream);
+        self.join(leg, stream, receiver);
         Ok(negotiated)
     }
 
@@ -341,6 +355,7 @@ impl Worker {
         self.by_id.remove(&leg.id);
         self.demux.remove(&leg.ufrag, key);
         self.free.push(key);
+        self.received_on(key, &leg);
         if polite {
             leg.transport.close(Instant::now());
             for datagram in leg.transport.take_outgoing() {
@@ -430,7 +445,7 @@ fn all_send_and_receive(summary: &Summary) -> bool {
 
 fn attach_senders(leg: &mut Leg, plan: &Plan) {
     let mut random = rand::rng();
-    let mut make = |plan: &TrackPlan| TrackOut::new(plan.clone(), 0, random.random::<u32>());
+    let mut make = |plan: &TrackPlan| TrackOut::new(plan.clone(), random.random::<u32>());
     leg.audio = plan.audio().map(&mut make);
     leg.video = plan.video().map(|(plan, _)| make(plan));
 }

@@ -53,6 +53,7 @@ impl Worker {
             }
             next = next.min(publication.next_us());
         }
+        next = next.min(self.tick_receivers(now_us));
         // `flush` lowers it again for every leg it pumps.
         self.next_us = u64::MAX;
         self.flush();
@@ -75,10 +76,15 @@ impl Worker {
         };
         let cname = &publication.stream_id;
         for (kind, track) in [(TrackKind::Audio, &mut leg.audio), (TrackKind::Video, &mut leg.video)] {
-            let (Some(track), Some(source)) = (track.as_mut(), publication.track(kind)) else {
+            let Some(track) = track.as_mut().filter(|track| track.started()) else {
                 continue;
             };
-            let Some(clock) = source.last_sr.filter(|_| track.started()) else {
+            let Some(clock) = track
+                .switch
+                .current()
+                .and_then(|layer| publication.track(kind, layer))
+                .and_then(|source| source.last_sr)
+            else {
                 continue;
             };
             let elapsed = now_us.saturating_sub(clock.at_us);

@@ -1,0 +1,425 @@
+//! Which layer every subscriber gets: tiles and estimates in, targets and wishes out.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::super::allocate::{Choice, LayerState, Wish, allocate};
+use super::super::demux::LegKey;
+use super::super::outbound::{LEAST_REPAIRS_PER_SECOND, REPAIRS_PER_SECOND};
+use super::super::publication::{Publication, UNLIMITED_BPS};
+use super::super::receiver::Estimator;
+use super::super::twcc;
+use super::{Leg, NO_STREAM, Worker};
+
+/// Choices are made this often.
+const CHOOSE_US: u64 = 100_000;
+/// The estimators' clock.
+const BEAT_US: u64 = 25_000;
+/// After a fall of the choice nothing rises for this long.
+const CALM_US: u64 = 1_500_000;
+/// A layer that was asked for and has not come by then is not waited for: another one is taken meanwhile.
+const PATIENCE_US: u64 = 700_000;
+/// A key frame that has not come by then is asked for once more.
+const ASK_AGAIN_US: u64 = 1_500_000;
+/// Of the estimate this share is the picture's; the rest is headers, repeats and what the estimate is wrong by.
+const PICTURE_PERCENT: u64 = 92;
+/// Of the estimate this share may be repeats, of packets of so many bits.
+const REPAIRS_SHARE: f64 = 0.5;
+const PACKET_BITS: f64 = 9_600.0;
+/// A share that moves by less than this, in percent, is not told anew.
+const STEADY_PERCENT: u64 = 5;
+/// Louder than this, of 127, somebody speaks; whoever spoke last keeps it until another one is so much louder.
+const SPEAKS: f32 = 77.0;
+const LOUDER: f32 = 6.0;
+
+/// Somebody who receives, with all legs to them.
+#[derive(Debug)]
+pub(super) struct Receiver {
+    name: String,
+    legs: Vec<LegKey>,
+    estimator: Estimator,
+}
+
+impl Receiver {
+    /// A packet left on one of its legs.
+    pub(super) fn departed(&mut self, leg: LegKey, number: u16, bytes: usize, now_us: u64) {
+        self.estimator.departed(leg, number, bytes, None, since(now_us));
+    }
+
+    /// Transport-wide feedback about one of its legs.
+    pub(super) fn fed_back(&mut self, leg: LegKey, body: &[u8], arrivals: &mut Vec<(u16, Option<u64>)>, now_us: u64) {
+        twcc::read(body, arrivals);
+        self.estimator.feedback(leg, arrivals, since(now_us));
+    }
+}
+
+/// What a subscriber's leg knows about its picture.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Viewing {
+    /// Index of its receiver.
+    pub(super) receiver: Option<usize>,
+    /// Size of the tile, where the receiver tells it.
+    pub(super) tile: Option<(u32, u32)>,
+    /// What it is to get, whether that is there yet or not.
+    choice: Choice,
+    chosen_us: u64,
+    asked_us: u64,
+    fell_us: Option<u64>,
+    begun: bool,
+}
+
+/// The best two shares of a layer, and whose the best is.
+#[derive(Debug, Clone, Copy, Default)]
+struct Shares {
+    best: Option<(LegKey, u64)>,
+    second: u64,
+}
+
+impl Shares {
+    fn add(&mut self, leg: LegKey, share: u64) {
+        match self.best {
+            Some((_, best)) if best >= share => self.second = self.second.max(share),
+            Some((_, best)) => {
+                self.second = best;
+                self.best = Some((leg, share));
+            }
+            None => self.best = Some((leg, share)),
+        }
+    }
+
+    fn without(&self, leg: LegKey) -> u64 {
+        match self.best {
+            Some((whose, _)) if whose == leg => self.second,
+            Some((_, best)) => best,
+            None => 0,
+        }
+    }
+
+    fn most(&self) -> u64 {
+        self.best.map_or(0, |(_, share)| share)
+    }
+}
+
+fn since(now_us: u64) -> Duration {
+    Duration::from_micros(now_us)
+}
+
+impl Worker {
+    /// Adds a leg to its receiver; one without a name is a receiver of its own.
+    pub(super) fn receive_on(&mut self, key: LegKey, name: Option<&str>) {
+        let name = name.map_or_else(|| format!("leg {key}"), str::to_owned);
+        let found = self.receivers.iter().position(|slot| slot.as_ref().is_some_and(|receiver| receiver.name == name));
+        let at = found.unwrap_or_else(|| {
+            let receiver = Receiver { name, legs: Vec::new(), estimator: Estimator::new() };
+            match self.receivers.iter().position(Option::is_none) {
+                Some(at) => {
+                    if let Some(slot) = self.receivers.get_mut(at) {
+                        *slot = Some(receiver);
+                    }
+                    at
+                }
+                None => {
+                    self.receivers.push(Some(receiver));
+                    self.receivers.len() - 1
+                }
+            }
+        });
+        if let Some(Some(receiver)) = self.receivers.get_mut(at) {
+            receiver.legs.push(key);
+        }
+        if let Some(leg) = self.legs.get_mut(key).and_then(Option::as_mut) {
+            leg.viewing.receiver = Some(at);
+        }
+    }
+
+    /// A leg is gone.
+    pub(super) fn received_on(&mut self, key: LegKey, leg: &Leg) {
+        self.choose_us = 0;
+        let Some(slot) = leg.viewing.receiver.and_then(|at| self.receivers.get_mut(at)) else { return };
+        if let Some(receiver) = slot {
+            receiver.legs.retain(|other| *other != key);
+            receiver.estimator.forget(key);
+            if receiver.legs.is_empty() {
+                *slot = None;
+            }
+        }
+    }
+
+    /// The receiver tells how large it draws a picture.
+    pub(super) fn draw(&mut self, key: LegKey, size: (u32, u32)) {
+        if let Some(leg) = self.legs.get_mut(key).and_then(Option::as_mut) {
+            leg.viewing.tile = Some(size);
+        }
+        let now_us = self.now_us();
+        self.choose(now_us);
+    }
+
+    /// What is due for the receivers; when to look again.
+    pub(super) fn tick_receivers(&mut self, now_us: u64) -> u64 {
+        if self.receivers.iter().all(Option::is_none) && self.streams.iter().flatten().all(|s| !s.is_layered()) {
+            return u64::MAX;
+        }
+        if self.beat_us <= now_us {
+            self.beat_us = now_us + BEAT_US;
+            for at in 0..self.receivers.len() {
+                let probe =
+                    self.receivers.get_mut(at).and_then(Option::as_mut).and_then(|r| r.estimator.tick(since(now_us)));
+                if let Some(probe) = probe {
+                    self.burst(at, probe.id, probe.bytes, now_us);
+                }
+            }
+        }
+        if self.choose_us <= now_us {
+            self.choose(now_us);
+        }
+        self.beat_us.min(self.choose_us)
+    }
+
+    /// A burst of repeats that measures what a receiver can take.
+    fn burst(&mut self, at: usize, probe: u32, bytes: usize, now_us: u64) {
+        let Some(Some(receiver)) = self.receivers.get_mut(at) else { return };
+        for &key in &receiver.legs {
+            let Some(leg) = self.legs.get_mut(key).and_then(Option::as_mut) else { continue };
+            let (Some(track), Some(publication)) =
+                (leg.video.as_mut(), self.streams.get(leg.stream).and_then(Option::as_ref))
+            else {
+                continue;
+            };
+            if track.switch.current().is_none() || track.plan.extensions.transport_cc.is_none() {
+                continue;
+            }
+            let Some(context) = leg.transport.srtp_out() else { continue };
+            let caches = |layer: usize| publication.layers.get(layer).map(|layer| &layer.track.cache);
+            let (estimator, queue, dirty) = (&mut receiver.estimator, &mut leg.queue, &mut self.dirty);
+            track.pad(bytes, caches, context, |data, departed| {
+                if let Some((number, bytes)) = departed {
+                    estimator.departed(key, number, bytes, Some(probe), since(now_us));
+                }
+                if queue.is_empty() {
+                    dirty.push(key);
+                }
+                queue.push(data);
+            });
+            return;
+        }
+    }
+
+    /// Who speaks in each session, by stream.
+    fn note_speakers(&mut self) {
+        let mut loudest: HashMap<&str, (usize, f32)> = HashMap::new();
+        for (at, publication) in self.streams.iter().enumerate() {
+            let Some(publication) = publication else { continue };
+            let loudness = publication.loudness + if publication.speaks { LOUDER } else { 0.0 };
+            if loudness >= SPEAKS && loudest.get(publication.session.as_str()).is_none_or(|(_, most)| loudness > *most)
+            {
+                loudest.insert(&publication.session, (at, loudness));
+            }
+        }
+        let speaking: Vec<usize> = loudest.into_values().map(|(at, _)| at).collect();
+        for (at, publication) in self.streams.iter_mut().enumerate() {
+            if let Some(publication) = publication {
+                publication.speaks = speaking.contains(&at);
+            }
+        }
+    }
+
+    /// Chooses for everybody.
+    pub(super) fn choose(&mut self, now_us: u64) {
+        self.choose_us = now_us + CHOOSE_US;
+        self.note_speakers();
+        let shares = self.shares();
+        for at in 0..self.receivers.len() {
+            let Some(Some(receiver)) = self.receivers.get(at) else { continue };
+            let legs = receiver.legs.clone();
+            let estimate = receiver.estimator.bps();
+            let wishes: Vec<(LegKey, Wish)> =
+                legs.into_iter().filter_map(|key| Some((key, self.wish(key, &shares, now_us)?))).collect();
+            let useful: u64 =
+                wishes.iter().filter_map(|(_, wish)| Some(wish.useful(wish.highest()?))).fold(0, u64::saturating_add);
+            if let Some(Some(receiver)) = self.receivers.get_mut(at) {
+                receiver.estimator.set_useful_bps(useful * 100 / PICTURE_PERCENT + useful / 10);
+            }
+            tracing::trace!(receiver = at, ?estimate, useful, "estimate");
+            let (keys, wishes): (Vec<LegKey>, Vec<Wish>) = wishes.into_iter().unzip();
+            let choices = allocate(estimate.map(|bps| bps * PICTURE_PERCENT / 100), &wishes);
+            for ((key, wish), choice) in keys.into_iter().zip(&wishes).zip(choices) {
+                let limited = choice.layer < wish.highest();
+                self.apply(key, choice, limited, estimate, now_us);
+            }
+        }
+        self.tell_publishers(now_us);
+    }
+
+    /// What everybody gets, by stream and layer.
+    fn shares(&self) -> Vec<[Shares; 3]> {
+        let mut shares = vec![[Shares::default(); 3]; self.streams.len()];
+        for (key, leg) in self.legs.iter().enumerate() {
+            let Some(leg) = leg.as_ref().filter(|leg| leg.viewing.begun) else { continue };
+            let Some(layer) = leg.viewing.choice.layer else { continue };
+            if let Some(slot) = shares.get_mut(leg.stream).and_then(|layers| layers.get_mut(layer)) {
+                slot.add(key, leg.viewing.choice.share_bps);
+            }
+        }
+        shares
+    }
+
+    fn wish(&self, key: LegKey, shares: &[[Shares; 3]], now_us: u64) -> Option<Wish> {
+        let leg = self.legs.get(key)?.as_ref()?;
+        leg.video.as_ref().filter(|_| leg.transport.connected())?;
+        let publication = self.streams.get(leg.stream)?.as_ref()?;
+        let shares = shares.get(leg.stream)?;
+        let layers = publication
+            .layers
+            .iter()
+            .zip(shares)
+            .map(|(layer, shares)| LayerState { live_bps: layer.live(now_us), others_bps: shares.without(key) });
+        let viewing = &leg.viewing;
+        Some(Wish {
+            speaks: publication.speaks,
+            tile: viewing.tile,
+            full: publication.size,
+            layers: layers.collect(),
+            before: viewing.choice.layer.filter(|_| viewing.begun),
+            may_rise: viewing.fell_us.is_none_or(|at| now_us.saturating_sub(at) >= CALM_US),
+            own_bps: publication.estimated(key, now_us).filter(|_| publication.is_layered()),
+        })
+    }
+
+    /// Carries out a choice.
+    ///
+    /// `limited`: a larger layer would fill the tile better.
+    fn apply(&mut self, key: LegKey, choice: Choice, limited: bool, estimate: Option<u64>, now_us: u64) {
+        let Some(leg) = self.legs.get_mut(key).and_then(Option::as_mut) else { return };
+        let Some(publication) = self.streams.get_mut(leg.stream).and_then(Option::as_mut) else { return };
+        let Some(track) = leg.video.as_mut() else { return };
+        let viewing = &mut leg.viewing;
+        let before = viewing.choice;
+        let first = !viewing.begun;
+        if !viewing.begun || choice.layer != before.layer {
+            viewing.chosen_us = now_us;
+            if viewing.begun && choice.layer < before.layer {
+                viewing.fell_us = Some(now_us);
+            }
+            tracing::debug!(leg = leg.id.0, layer = ?choice.layer, share_bps = choice.share_bps, "layer");
+        }
+        viewing.begun = true;
+        let steady = before.share_bps.abs_diff(choice.share_bps) * 100 < before.share_bps * STEADY_PERCENT;
+        viewing.choice = Choice { share_bps: if steady { before.share_bps } else { choice.share_bps }, ..choice };
+        if let Some(bps) = estimate {
+            // Repeats of what a full queue has dropped would fill it again.
+            let repeats = bps as f64 * REPAIRS_SHARE / PACKET_BITS;
+            track.repairs_per_s = repeats.clamp(LEAST_REPAIRS_PER_SECOND, REPAIRS_PER_SECOND);
+        }
+        if estimate.is_some() && !publication.is_layered() {
+            publication.estimate(key, choice.share_bps, now_us);
+        }
+        let waited = now_us.saturating_sub(viewing.chosen_us) >= PATIENCE_US;
+        let target =
+            choice.layer.map(|layer| available(publication, layer, track.switch.current(), waited, limited, now_us));
+        let fresh = first || target != track.switch.target();
+        track.switch.set_target(target);
+        if limited && publication.is_layered() && target < track.switch.current() {
+            // The line is full of what is too much for it: better a moment of nothing.
+            track.switch.halt();
+        }
+        if track.switch.waits_for_key_frame() {
+            let ask = fresh || now_us.saturating_sub(viewing.asked_us) >= ASK_AGAIN_US;
+            if ask {
+                viewing.asked_us = now_us;
+            }
+            self.begin_layer(key, ask, now_us);
+        }
+    }
+
+    /// A layer begins with a key frame: with the last one if nothing is shown now and it is recent, else one is asked for.
+    pub(super) fn begin_layer(&mut self, key: LegKey, ask: bool, now_us: u64) {
+        let Some(leg) = self.legs.get_mut(key).and_then(Option::as_mut) else { return };
+        let (Some(track), Some(publication)) =
+            (leg.video.as_mut(), self.streams.get_mut(leg.stream).and_then(Option::as_mut))
+        else {
+            return;
+        };
+        let Some(target) = track.switch.target() else { return };
+        let shown = track.switch.current().is_some();
+        let run = publication.layers.get(target).filter(|_| !shown).and_then(|layer| layer.replay(now_us));
+        let Some(run) = run else {
+            if ask {
+                publication.want_key_frame(target);
+                self.next_us = 0;
+            }
+            return;
+        };
+        let mut departed = Vec::new();
+        let (Some(layer), Some(context)) = (publication.layers.get(target), leg.transport.srtp_out()) else { return };
+        for stored in run.filter_map(|number| layer.track.cache.get(number)) {
+            if let Some(data) = track.forward(target, stored, context, now_us) {
+                departed.extend(track.departed.take());
+                self.stats.rtp_forwarded += 1;
+                if leg.queue.is_empty() {
+                    self.dirty.push(key);
+                }
+                leg.queue.push(data);
+            }
+        }
+        let receiver = leg.viewing.receiver.and_then(|at| self.receivers.get_mut(at)?.as_mut());
+        if let Some(receiver) = receiver {
+            for (number, bytes) in departed {
+                receiver.departed(key, number, bytes, now_us);
+            }
+        }
+    }
+
+    /// Tells publishers with layers which are wanted, and at what rate.
+    fn tell_publishers(&mut self, now_us: u64) {
+        let mut wanted = vec![[Shares::default(); 3]; self.streams.len()];
+        for (key, leg) in self.legs.iter().enumerate() {
+            let Some(leg) = leg.as_ref().filter(|leg| leg.viewing.begun && leg.stream != NO_STREAM) else { continue };
+            let Some(choice) = leg.viewing.choice.layer else { continue };
+            let Some(layers) = wanted.get_mut(leg.stream) else { continue };
+            // Until the chosen one has begun the present one goes on.
+            let current = leg.video.as_ref().and_then(|track| track.switch.current()).filter(|layer| *layer < choice);
+            for layer in [Some(choice), current].into_iter().flatten() {
+                if let Some(slot) = layers.get_mut(layer) {
+                    slot.add(key, leg.viewing.choice.share_bps);
+                }
+            }
+        }
+        for (publication, wanted) in self.streams.iter_mut().zip(&wanted) {
+            let Some(publication) = publication.as_mut().filter(|publication| publication.is_layered()) else {
+                continue;
+            };
+            let rates: Vec<u64> = wanted.iter().map(|shares| shares.most().min(UNLIMITED_BPS)).collect();
+            publication.want_layers(&rates, now_us);
+            self.next_us = self.next_us.min(publication.next_us());
+        }
+    }
+}
+
+impl Wish {
+    /// What a layer makes use of at most, in bit/s.
+    fn useful(&self, layer: usize) -> u64 {
+        use crate::rtp::simulcast::{layer_size, most_bps};
+        most_bps(layer_size(self.full, layer, self.layers.len()))
+    }
+}
+
+/// The layer to take for a choice that may not be sent yet: the best one below it that is, else the lowest above, unless
+/// it is what the line takes that has limited the choice.
+fn available(
+    publication: &Publication,
+    choice: usize,
+    shown: Option<usize>,
+    waited: bool,
+    limited: bool,
+    now_us: u64,
+) -> usize {
+    let live = |layer: &usize| publication.layers.get(*layer).is_some_and(|layer| layer.live(now_us).is_some());
+    // What is shown may go on until the chosen one comes; and where nothing is shown, something is better than nothing.
+    let patient = !waited && shown.is_some_and(|shown| live(&shown));
+    if live(&choice) || patient {
+        return choice;
+    }
+    let below = (0..choice).rev().find(live);
+    let above = || (choice..publication.layers.len()).find(live).filter(|_| !limited);
+    below.or_else(above).unwrap_or(choice)
+}
