@@ -43,6 +43,7 @@ async fn publish(sfu: &Sfu, leg: LegId, codec: VideoCodec) -> (Arc<Publication>,
         video: true,
         loopback: false,
         forced_video: Some(codec),
+        size: None,
     };
     let Negotiated { sdp, candidates, .. } = sfu.publish(leg, spec, &publication.offer().await.unwrap()).await.unwrap();
     let log = pump(sfu, leg, events);

@@ -82,6 +82,10 @@ pub(super) enum LegReport {
     },
     /// The other side wants a key frame.
     KeyFrame,
+    /// The host wants a key frame of one layer.
+    LayerKeyFrame(usize),
+    /// What the host wants of each layer at most, in bit/s.
+    LayersWanted(Vec<u64>),
     /// What the network carries of the picture, in bit/s.
     Target(u64),
     /// Share of our packets lost on the way, 0.0 to 1.0.
@@ -127,6 +131,8 @@ pub(super) struct PublishSpec {
     pub(super) transport: TransportConfig,
     pub(super) own_connection_id: String,
     pub(super) media: PublishMedia,
+    /// Layers of the picture; 1 where the server takes no more.
+    pub(super) layers: usize,
     pub(super) request: PublishRequest,
     pub(super) active: Arc<Active>,
 }
@@ -232,7 +238,7 @@ async fn publish_once(
         // Refused when there is nothing to end, which is as good.
         drop(signaling.unpublish().await);
     }
-    let (publication, mut events) = match Publication::new(&spec.transport, spec.media.clone()).await {
+    let (publication, mut events) = match Publication::layered(&spec.transport, spec.media.clone(), spec.layers).await {
         Ok(made) => made,
         Err(e) => return Outcome::Refused(e.into()),
     };
@@ -549,6 +555,8 @@ async fn pass_on(event: PeerEvent, signaling: &dyn Signaling, endpoint: &str, re
         PeerEvent::Connected => LegReport::Connected,
         PeerEvent::Disconnected => LegReport::Interrupted { why: "disconnected".to_owned() },
         PeerEvent::KeyFrameRequested => LegReport::KeyFrame,
+        PeerEvent::LayerKeyFrameRequested { layer } => LegReport::LayerKeyFrame(layer),
+        PeerEvent::LayersWanted { bps } => LegReport::LayersWanted(bps),
         PeerEvent::TargetBitrate { bps } => LegReport::Target(bps),
         PeerEvent::LossReport { kind, fraction } => LegReport::Loss(kind, fraction),
         PeerEvent::Rtt { .. } | PeerEvent::NoKeyFrame | PeerEvent::FirstKeyFrame => return None,

@@ -87,6 +87,8 @@ impl Signaling for Server {
         Ok(())
     }
     async fn video_data(&self, _: u32, _: u32, _: bool, _: bool) {}
+    async fn tiles(&self, _tiles: Vec<(String, (u32, u32))>) {}
+
     async fn force_disconnect(&self, _: &str) -> Result<(), SignalingError> {
         Ok(())
     }
@@ -201,6 +203,7 @@ async fn each_try_to_publish_announces_what_is_muted_by_then() {
         transport: local(),
         own_connection_id: "con_A".to_owned(),
         media: PublishMedia { audio: true, video: PublishMedia::any_video() },
+        layers: 1,
         request: PublishRequest {
             sdp_offer: String::new(),
             has_audio: true,

@@ -281,6 +281,8 @@ impl Connection {
             .with_relay_acceptance_min_wait(config.relay_only.then_some(Duration::ZERO))
             .with_sdp_media_level_fingerprints(true)
             .with_srtp_replay_protection_window(REPLAY_WINDOW)
+            // Our own host tells layers apart by their sources.
+            .with_write_ssrc_attributes_for_simulcast(true)
             .build();
         let policy = if config.relay_only { RTCIceTransportPolicy::Relay } else { RTCIceTransportPolicy::All };
         let builder = PeerConnectionBuilder::new()

@@ -6,7 +6,7 @@
 use super::error::PeerError;
 use crate::rtp::congestion::Bounds;
 use crate::rtp::frame::{AUDIO_CLOCK_HZ, VIDEO_CLOCK_HZ, VideoCodec};
-use crate::wire::{ABS_SEND_TIME_URI, AUDIO_LEVEL_URI, MID_URI, TRANSPORT_CC_URI};
+use crate::wire::{ABS_SEND_TIME_URI, AUDIO_LEVEL_URI, MID_URI, RID_URI, TRANSPORT_CC_URI};
 use rtc::rtp_transceiver::rtp_sender::{
     RTCPFeedback, RTCRtpCodec, RTCRtpCodecParameters, RTCRtpHeaderExtensionCapability, RtpCodecKind,
 };
@@ -88,8 +88,8 @@ fn rtx(payload_type: u8, apt: u8) -> RTCRtpCodecParameters {
     }
 }
 
-/// Codecs in the given order, each followed by its RTX, and the header extensions.
-pub(super) fn media_engine(audio: bool, video: &[VideoCodec]) -> Result<MediaEngine, PeerError> {
+/// Codecs in the given order, each followed by its RTX, and the header extensions; `layers`: that of their names too.
+pub(super) fn media_engine(audio: bool, video: &[VideoCodec], layers: bool) -> Result<MediaEngine, PeerError> {
     let mut engine = MediaEngine::default();
     if audio {
         engine.register_codec(
@@ -118,6 +118,13 @@ pub(super) fn media_engine(audio: bool, video: &[VideoCodec]) -> Result<MediaEng
         for kind in kinds {
             engine.register_header_extension(RTCRtpHeaderExtensionCapability { uri: uri.to_owned() }, *kind, None)?;
         }
+    }
+    if layers {
+        engine.register_header_extension(
+            RTCRtpHeaderExtensionCapability { uri: RID_URI.to_owned() },
+            RtpCodecKind::Video,
+            None,
+        )?;
     }
     Ok(engine)
 }

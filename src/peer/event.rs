@@ -61,6 +61,16 @@ pub enum PeerEvent {
     },
     /// The other side asks for a key frame (PLI or FIR; at most one event per 300 ms).
     KeyFrameRequested,
+    /// The same for one layer of a picture that is sent in several; 0 is the lowest.
+    LayerKeyFrameRequested {
+        /// Which.
+        layer: usize,
+    },
+    /// What the host wants of each layer at most, the lowest first, in bit/s; 0 for nothing.
+    LayersWanted {
+        /// One per layer.
+        bps: Vec<u64>,
+    },
     /// What the network carries towards the other side (REMB or own estimate), for the encoder.
     TargetBitrate {
         /// Bits per second for the picture: sound, headers and repeats are taken off.

@@ -99,33 +99,68 @@ impl Reader {
     }
 }
 
-/// Takes feedback about one of our tracks until it closes.
-pub(super) async fn sender_task(outbox: Arc<Outbox>, shared: Arc<Shared>, track: Arc<dyn TrackLocal>, kind: MediaKind) {
-    let Some(ssrc) = track.ssrcs().await.first().copied() else { return };
-    let mut reader = Reader::new(ssrc);
-    let mut told: Option<Instant> = None;
-    let mut wanted = false;
+/// One layer's reader, and the key frames asked for of it.
+struct Asked {
+    reader: Reader,
+    told: Option<Instant>,
+    wanted: bool,
+    /// Packets lost, by the last report.
+    lost: u64,
+}
+
+impl Asked {
+    /// How long until a request may be passed on: one within 300 ms of the last one waits for the end of that time instead
+    /// of getting lost.
+    fn wait(&self) -> Duration {
+        self.told.map_or(Duration::ZERO, |at| KEY_FRAME_INTERVAL.saturating_sub(at.elapsed()))
+    }
+}
+
+/// Takes feedback about one of our tracks, with one source per layer, until it closes.
+pub(super) async fn sender_task(
+    outbox: Arc<Outbox>,
+    shared: Arc<Shared>,
+    track: Arc<dyn TrackLocal>,
+    ssrcs: Vec<u32>,
+    kind: MediaKind,
+) {
+    let layered = ssrcs.len() > 1;
+    let asked = |ssrc: &u32| Asked { reader: Reader::new(*ssrc), told: None, wanted: false, lost: 0 };
+    let mut layers: Vec<Asked> = ssrcs.iter().map(asked).collect();
     loop {
-        // A request within 300 ms of the last one waits for the end of that time instead of getting lost.
-        let wait = told.map_or(Duration::ZERO, |at| KEY_FRAME_INTERVAL.saturating_sub(at.elapsed()));
+        let wait = layers.iter().filter(|layer| layer.wanted).map(Asked::wait).min();
         let event = tokio::select! {
             event = track.poll() => Some(event),
-            () = tokio::time::sleep(wait), if wanted => None,
+            () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => None,
         };
         match event {
             None => {}
             Some(None) => return,
             Some(Some(TrackLocalEvent::OnRtcpPacket(compound))) => {
-                let digest = reader.read(&compound);
-                wanted |= digest.key_frames > 0 && kind == MediaKind::Video;
-                apply(&outbox, &shared, kind, &digest);
+                for at in 0..layers.len() {
+                    let Some(layer) = layers.get_mut(at) else { break };
+                    let mut digest = layer.reader.read(&compound);
+                    layer.wanted |= digest.key_frames > 0 && kind == MediaKind::Video;
+                    if layered {
+                        // Says what is wanted of a layer, see [`WireHandle::wish`].
+                        digest.remb_bps = None;
+                    }
+                    if let Some((_, total, _)) = &mut digest.report {
+                        layer.lost = *total;
+                        *total = layers.iter().map(|layer| layer.lost).sum();
+                    }
+                    apply(&outbox, &shared, kind, &digest);
+                }
             }
             Some(Some(_)) => {}
         }
-        if wanted && told.is_none_or(|at| at.elapsed() >= KEY_FRAME_INTERVAL) {
-            wanted = false;
-            told = Some(Instant::now());
-            shared.emit(PeerEvent::KeyFrameRequested);
+        for (index, layer) in layers.iter_mut().enumerate() {
+            if layer.wanted && layer.wait() == Duration::ZERO {
+                layer.wanted = false;
+                layer.told = Some(Instant::now());
+                let only = (!layered).then_some(PeerEvent::KeyFrameRequested);
+                shared.emit(only.unwrap_or(PeerEvent::LayerKeyFrameRequested { layer: index }));
+            }
         }
     }
 }
@@ -159,7 +194,10 @@ fn picture_share(path_bps: f64, audio_bps: f64) -> u64 {
 }
 
 /// Joins REMB and what our own control of the path allows into the encoder's target.
-pub(super) async fn estimate_task(outbox: Arc<Outbox>, shared: Arc<Shared>) {
+///
+/// `ssrcs`: one per layer, to be told what is wanted of each.
+pub(super) async fn estimate_task(outbox: Arc<Outbox>, shared: Arc<Shared>, ssrcs: Vec<u32>) {
+    let mut wished: Vec<u64> = Vec::new();
     let mut ticks = tokio::time::interval(CONTROL_TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut told: Option<(u64, Instant)> = None;
@@ -172,6 +210,13 @@ pub(super) async fn estimate_task(outbox: Arc<Outbox>, shared: Arc<Shared>) {
         }
         let connected = *connected.get_or_insert(now);
         outbox.wire.tick(now);
+        if ssrcs.len() > 1 {
+            let wishes: Option<Vec<u64>> = ssrcs.iter().map(|ssrc| outbox.wire.wish(*ssrc)).collect();
+            if let Some(wishes) = wishes.filter(|wishes| *wishes != wished) {
+                wished.clone_from(&wishes);
+                shared.emit(PeerEvent::LayersWanted { bps: wishes });
+            }
+        }
         let bytes = outbox.wire.stats().repeated_bytes;
         let fresh = (bytes - repeated) as f64 * 8.0 / CONTROL_TICK.as_secs_f64();
         repeated = bytes;

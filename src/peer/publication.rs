@@ -12,6 +12,7 @@ use super::transform::FrameTransform;
 use crate::rtp::frame::{EncodedAudio, EncodedFrame, VideoCodec};
 use crate::rtp::packetise::{AudioPacketizer, Start, VideoPacketizer};
 use crate::rtp::sdp;
+use crate::rtp::simulcast::RIDS;
 use crate::wire::{self, WireHandle};
 use rtc::media_stream::MediaStreamTrack;
 use rtc::rtp_transceiver::rtp_sender::{
@@ -22,7 +23,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use tokio::sync::mpsc;
 use webrtc::media_stream::track_local::TrackLocal;
 use webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
-use webrtc::rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit, RtpSender};
+use webrtc::rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit, RtpSender, RtpTransceiver};
 
 /// Hands encoded media to a [`Publication`]. Cheap to clone, never blocks, usable from any thread.
 ///
@@ -34,6 +35,11 @@ pub struct MediaSender {
 }
 
 impl MediaSender {
+    /// Queues one access unit of a layer, 0 being the lowest. The layers of one picture have one timestamp.
+    pub fn send_layer(&self, layer: usize, frame: EncodedFrame) {
+        self.outbox.push_layer(layer, frame);
+    }
+
     /// Queues one access unit. Its timestamps count from any origin of the caller's; the wire gets a random offset.
     pub fn send_video(&self, frame: EncodedFrame) {
         self.outbox.push_video(frame);
@@ -50,8 +56,16 @@ impl MediaSender {
 struct Line {
     track: Arc<dyn TrackLocal>,
     sender: Arc<dyn RtpSender>,
-    ssrc: u32,
-    rtx_ssrc: Option<u32>,
+    transceiver: Arc<dyn RtpTransceiver>,
+    /// Sources of media and repairs, one pair per layer.
+    sources: Vec<(u32, Option<u32>)>,
+}
+
+impl Line {
+    /// Source of the only layer, or of the lowest one.
+    fn ssrc(&self) -> u32 {
+        self.sources.first().map_or(0, |(ssrc, _)| *ssrc)
+    }
 }
 
 /// A stream that we send: one peer connection, an audio and/or a video m-line, we offer.
@@ -77,23 +91,32 @@ impl std::fmt::Debug for Publication {
 fn media_track(
     kind: RtpCodecKind,
     stream: &str,
-    ssrc: u32,
-    rtx_ssrc: Option<u32>,
-    codec: RTCRtpCodec,
+    sources: &[(u32, Option<u32>)],
+    codec: &RTCRtpCodec,
 ) -> MediaStreamTrack {
     let name = if kind == RtpCodecKind::Audio { "audio" } else { "video" };
-    let coding = RTCRtpCodingParameters {
-        ssrc: Some(ssrc),
-        rtx: rtx_ssrc.map(|ssrc| RTCRtpRtxParameters { ssrc }),
-        ..RTCRtpCodingParameters::default()
-    };
-    let encoding = RTCRtpEncodingParameters {
-        rtp_coding_parameters: coding,
+    let encoding = |rid: &str, (ssrc, rtx_ssrc): (u32, Option<u32>)| RTCRtpEncodingParameters {
+        rtp_coding_parameters: RTCRtpCodingParameters {
+            rid: rid.to_owned(),
+            ssrc: Some(ssrc),
+            rtx: rtx_ssrc.map(|ssrc| RTCRtpRtxParameters { ssrc }),
+            ..RTCRtpCodingParameters::default()
+        },
         active: true,
-        codec,
+        codec: codec.clone(),
         ..RTCRtpEncodingParameters::default()
     };
-    MediaStreamTrack::new(stream.to_owned(), format!("{stream}-{name}"), name.to_owned(), kind, vec![encoding])
+    let encodings = match sources {
+        [only] => vec![encoding("", *only)],
+        // The lowest first, here and in the description.
+        layers => rids(layers.len()).iter().zip(layers).map(|(rid, layer)| encoding(rid, *layer)).collect(),
+    };
+    MediaStreamTrack::new(stream.to_owned(), format!("{stream}-{name}"), name.to_owned(), kind, encodings)
+}
+
+/// Names of so many layers, the lowest first.
+fn rids(count: usize) -> &'static [&'static str] {
+    RIDS.get(RIDS.len().saturating_sub(count)..).unwrap_or(&RIDS)
 }
 
 /// A random SSRC, never 0.
@@ -110,7 +133,24 @@ impl Publication {
         config: &TransportConfig,
         media: PublishMedia,
     ) -> Result<(Self, mpsc::Receiver<PeerEvent>), PeerError> {
+        Self::layered(config, media, 1).await
+    }
+
+    /// As [`Publication::new`], with the picture in `layers` layers (1 to 3) where that is more than one: for hosts that
+    /// announce that they take them, and for VP8 only, whatever `media` lists.
+    ///
+    /// # Errors
+    /// As [`Publication::new`].
+    pub async fn layered(
+        config: &TransportConfig,
+        media: PublishMedia,
+        layers: usize,
+    ) -> Result<(Self, mpsc::Receiver<PeerEvent>), PeerError> {
         let mut codecs = media.video.clone().unwrap_or_default();
+        let layers = if codecs.contains(&VideoCodec::Vp8) { layers.clamp(1, RIDS.len()) } else { 1 };
+        if layers > 1 {
+            codecs = vec![VideoCodec::Vp8];
+        }
         let mut seen = Vec::new();
         codecs.retain(|codec| {
             !seen.contains(codec) && {
@@ -121,7 +161,7 @@ impl Publication {
         if !media.audio && codecs.is_empty() {
             return Err(PeerError::NoMedia);
         }
-        let engine = engine::media_engine(media.audio, &codecs)?;
+        let engine = engine::media_engine(media.audio, &codecs, layers > 1)?;
         let wire = WireHandle::new();
         let (connection, events, _tracks) =
             Connection::build(config, engine, wire::sending(&wire, Some(engine::BOUNDS))).await?;
@@ -129,12 +169,13 @@ impl Publication {
         let mut audio = None;
         let mut video = None;
         if media.audio {
-            audio = Some(add_line(&connection, RtpCodecKind::Audio, &stream, None).await?);
+            audio = Some(add_line(&connection, RtpCodecKind::Audio, &stream, &[(random_ssrc(), None)]).await?);
         }
         if !codecs.is_empty() {
-            video = Some(add_line(&connection, RtpCodecKind::Video, &stream, Some(random_ssrc())).await?);
+            let sources: Vec<_> = (0..layers).map(|_| (random_ssrc(), Some(random_ssrc()))).collect();
+            video = Some(add_line(&connection, RtpCodecKind::Video, &stream, &sources).await?);
         }
-        let (outbox, audio_packets) = Outbox::new(Arc::clone(&connection.shared), wire);
+        let (outbox, audio_packets) = Outbox::new(Arc::clone(&connection.shared), wire, layers);
         let publication = Self {
             connection,
             sender: MediaSender { outbox },
@@ -165,9 +206,12 @@ impl Publication {
         if let Some(line) = &self.video {
             let codec = accepted_codec(&summary).ok_or(PeerError::NoCommonCodec("video"))?;
             // The stack binds its interceptors by the codec of the track: it must be the negotiated one before the answer is applied.
-            let stream = line.track.stream_id().await;
-            let track = media_track(RtpCodecKind::Video, &stream, line.ssrc, line.rtx_ssrc, engine::video_codec(codec));
-            limited(line.sender.replace_track(Arc::new(TrackLocalStaticRTP::new(track)))).await?;
+            // A track with layers has it from the beginning.
+            if line.sources.len() == 1 {
+                let stream = line.track.stream_id().await;
+                let track = media_track(RtpCodecKind::Video, &stream, &line.sources, &engine::video_codec(codec));
+                limited(line.sender.replace_track(Arc::new(TrackLocalStaticRTP::new(track)))).await?;
+            }
             let _ = self.codec.set(codec);
         }
         if self.audio.is_some() && !accepts_opus(&summary) {
@@ -194,8 +238,8 @@ impl Publication {
             .iter()
             .find(|extension| extension.uri == wire::AUDIO_LEVEL_URI)
             .and_then(|extension| u8::try_from(extension.id).ok());
-        let route = self.route(level_id, line.ssrc);
-        let packetizer = AudioPacketizer::new(line.ssrc, payload_type, rand::random());
+        let route = self.route(level_id, line.ssrc());
+        let packetizer = AudioPacketizer::new(line.ssrc(), payload_type, rand::random());
         let outbox = Arc::clone(&self.sender.outbox);
         lock(&outbox.audio_sent).stats.codec = Some("opus");
         self.connection.spawn(send::audio_task(
@@ -209,6 +253,7 @@ impl Publication {
             outbox,
             Arc::clone(&self.connection.shared),
             line.track,
+            line.sources.iter().map(|(ssrc, _)| *ssrc).collect(),
             super::MediaKind::Audio,
         ));
         Ok(())
@@ -227,15 +272,36 @@ impl Publication {
             .find(|candidate| engine::codec_of(&candidate.rtp_codec) == Some(codec))
             .map(|codec| codec.payload_type)
             .ok_or(PeerError::NoCommonCodec("video"))?;
-        let route = self.route(None, line.ssrc);
-        let start = Start { sequence: rand::random(), picture_id: rand::random() };
-        let packetizer = VideoPacketizer::new(codec, line.ssrc, payload_type, start);
+        // One offset for all layers: those of one picture have one timestamp.
+        let route = self.route(None, line.ssrc());
         let outbox = Arc::clone(&self.sender.outbox);
+        if line.sources.len() > 1 {
+            let mid = limited(line.transceiver.mid()).await?.unwrap_or_default();
+            for (rid, (ssrc, _)) in rids(line.sources.len()).iter().zip(&line.sources) {
+                outbox.wire.set_mid(*ssrc, &mid);
+                outbox.wire.set_rid(*ssrc, rid);
+            }
+        }
+        let packetizers = line
+            .sources
+            .iter()
+            .map(|(ssrc, _)| {
+                let start = Start { sequence: rand::random(), picture_id: rand::random() };
+                VideoPacketizer::new(codec, *ssrc, payload_type, start)
+            })
+            .collect();
+        let ssrcs: Vec<u32> = line.sources.iter().map(|(ssrc, _)| *ssrc).collect();
         lock(&outbox.video_sent).stats.codec = Some(codec.name());
-        self.connection.spawn(send::video_task(Arc::clone(&outbox), Arc::clone(&line.track), packetizer, codec, route));
+        self.connection.spawn(send::video_task(
+            Arc::clone(&outbox),
+            Arc::clone(&line.track),
+            packetizers,
+            codec,
+            route,
+        ));
         let shared = Arc::clone(&self.connection.shared);
-        self.connection.spawn(feedback::estimate_task(Arc::clone(&outbox), Arc::clone(&shared)));
-        self.connection.spawn(feedback::sender_task(outbox, shared, line.track, super::MediaKind::Video));
+        self.connection.spawn(feedback::estimate_task(Arc::clone(&outbox), Arc::clone(&shared), ssrcs.clone()));
+        self.connection.spawn(feedback::sender_task(outbox, shared, line.track, ssrcs, super::MediaKind::Video));
         Ok(())
     }
 
@@ -294,13 +360,15 @@ async fn add_line(
     connection: &Connection,
     kind: RtpCodecKind,
     stream: &str,
-    rtx_ssrc: Option<u32>,
+    sources: &[(u32, Option<u32>)],
 ) -> Result<Line, PeerError> {
-    let ssrc = random_ssrc();
-    // Without a codec in the track the offer lists every registered one; Opus is the only one of its kind.
-    let codec = if kind == RtpCodecKind::Audio { engine::audio_codec() } else { RTCRtpCodec::default() };
-    let track: Arc<dyn TrackLocal> =
-        Arc::new(TrackLocalStaticRTP::new(media_track(kind, stream, ssrc, rtx_ssrc, codec)));
+    // Without a codec in the track the offer lists every registered one; Opus is the only one of its kind, and VP8 with layers.
+    let codec = match (kind, sources.len()) {
+        (RtpCodecKind::Audio, _) => engine::audio_codec(),
+        (_, 1) => RTCRtpCodec::default(),
+        _ => engine::video_codec(VideoCodec::Vp8),
+    };
+    let track: Arc<dyn TrackLocal> = Arc::new(TrackLocalStaticRTP::new(media_track(kind, stream, sources, &codec)));
     let init = RTCRtpTransceiverInit {
         direction: RTCRtpTransceiverDirection::Sendonly,
         streams: vec![stream.to_owned()],
@@ -308,7 +376,7 @@ async fn add_line(
     };
     let transceiver = limited(connection.pc.add_transceiver_from_track(Arc::clone(&track), Some(init))).await?;
     let sender = limited(transceiver.sender()).await?.ok_or(PeerError::Build("no sender".to_owned()))?;
-    Ok(Line { track, sender, ssrc, rtx_ssrc })
+    Ok(Line { track, sender, transceiver, sources: sources.to_vec() })
 }
 
 /// The first codec of an answer's video m-line that we can send.

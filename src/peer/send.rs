@@ -60,6 +60,7 @@ impl Sent {
     }
 }
 
+/// Frames of one layer.
 #[derive(Debug)]
 struct VideoQueue {
     frames: VecDeque<EncodedFrame>,
@@ -72,7 +73,8 @@ struct VideoQueue {
 #[derive(Debug)]
 pub(super) struct Outbox {
     shared: Arc<Shared>,
-    video: Mutex<VideoQueue>,
+    /// One queue per layer, the lowest first.
+    video: Mutex<Vec<VideoQueue>>,
     wake: Notify,
     audio: mpsc::Sender<EncodedAudio>,
     pub(super) video_sent: Mutex<Sent>,
@@ -85,11 +87,16 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    pub(super) fn new(shared: Arc<Shared>, wire: WireHandle) -> (Arc<Self>, mpsc::Receiver<EncodedAudio>) {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        wire: WireHandle,
+        layers: usize,
+    ) -> (Arc<Self>, mpsc::Receiver<EncodedAudio>) {
         let (audio, audio_rx) = mpsc::channel(QUEUED_AUDIO);
+        let queue = || VideoQueue { frames: VecDeque::new(), await_key: true, asked_at: None };
         let outbox = Self {
             shared,
-            video: Mutex::new(VideoQueue { frames: VecDeque::new(), await_key: true, asked_at: None }),
+            video: Mutex::new((0..layers.max(1)).map(|_| queue()).collect()),
             wake: Notify::new(),
             audio,
             video_sent: Mutex::default(),
@@ -102,14 +109,20 @@ impl Outbox {
     }
 
     pub(super) fn push_video(&self, frame: EncodedFrame) {
-        let (dropped, ask) = {
-            let mut queue = lock(&self.video);
+        self.push_layer(0, frame);
+    }
+
+    pub(super) fn push_layer(&self, layer: usize, frame: EncodedFrame) {
+        let (dropped, ask, only) = {
+            let mut queues = lock(&self.video);
+            let only = queues.len() == 1;
+            let Some(queue) = queues.get_mut(layer) else { return };
             let mut dropped = 0;
             if !self.shared.is_connected() {
                 dropped += 1 + queue.frames.len();
                 queue.frames.clear();
                 queue.await_key = true;
-                (dropped, false)
+                (dropped, false, only)
             } else {
                 if queue.frames.len() >= QUEUED_FRAMES {
                     // What follows a gap cannot be decoded: drop the old ones and start again at a key frame.
@@ -128,14 +141,15 @@ impl Outbox {
                 if ask {
                     queue.asked_at = Some(Instant::now());
                 }
-                (dropped, ask)
+                (dropped, ask, only)
             }
         };
         if dropped > 0 {
             lock(&self.video_sent).stats.frames_dropped += dropped as u64;
         }
         if ask {
-            self.shared.emit(PeerEvent::KeyFrameRequested);
+            let only = only.then_some(PeerEvent::KeyFrameRequested);
+            self.shared.emit(only.unwrap_or(PeerEvent::LayerKeyFrameRequested { layer }));
         }
         self.wake.notify_one();
     }
@@ -149,8 +163,10 @@ impl Outbox {
         }
     }
 
-    fn next_frame(&self) -> Option<EncodedFrame> {
-        lock(&self.video).frames.pop_front()
+    /// The next frame and its layer; lower layers go first.
+    fn next_frame(&self) -> Option<(usize, EncodedFrame)> {
+        let mut queues = lock(&self.video);
+        queues.iter_mut().enumerate().find_map(|(layer, queue)| Some((layer, queue.frames.pop_front()?)))
     }
 }
 
@@ -207,7 +223,7 @@ pub(super) async fn audio_task(
 pub(super) async fn video_task(
     outbox: Arc<Outbox>,
     track: Arc<dyn TrackLocal>,
-    mut packetizer: VideoPacketizer,
+    mut packetizers: Vec<VideoPacketizer>,
     codec: VideoCodec,
     route: Route,
 ) {
@@ -216,7 +232,8 @@ pub(super) async fn video_task(
     let mut ticks = tokio::time::interval(PACER_TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        while let Some(mut frame) = outbox.next_frame() {
+        while let Some((layer, mut frame)) = outbox.next_frame() {
+            let Some(packetizer) = packetizers.get_mut(layer) else { continue };
             if frame.codec != codec {
                 lock(&outbox.video_sent).stats.frames_dropped += 1;
                 continue;
@@ -226,7 +243,8 @@ pub(super) async fn video_task(
                 frame.data = data;
             }
             frame.rtp_timestamp = frame.rtp_timestamp.wrapping_add(route.timestamp_offset);
-            outbox.wire.note_capture(route.ssrc, VIDEO_CLOCK_HZ, frame.rtp_timestamp, frame.at);
+            let ssrc = packetizer.ssrc();
+            outbox.wire.note_capture(ssrc, VIDEO_CLOCK_HZ, frame.rtp_timestamp, frame.at);
             packetizer.packetize(&frame, &mut fresh);
             if !fresh.is_empty() {
                 let mut sent = lock(&outbox.video_sent);
@@ -295,7 +313,7 @@ mod tests {
     async fn a_full_queue_drops_the_old_video_until_a_key_frame_and_asks_for_one() {
         let (tx, mut events) = mpsc::channel(super::super::connection::EVENT_CAPACITY);
         let shared = Arc::new(Shared::new(tx));
-        let (outbox, mut sounds) = Outbox::new(Arc::clone(&shared), WireHandle::new());
+        let (outbox, mut sounds) = Outbox::new(Arc::clone(&shared), WireHandle::new(), 1);
         // Before the connection stands everything is dropped and counted.
         outbox.push_video(frame(0, true));
         outbox.push_audio(audio(b"a"));
@@ -317,8 +335,8 @@ mod tests {
         assert!(outbox.next_frame().is_none());
         outbox.push_video(frame(91, true));
         outbox.push_video(frame(92, false));
-        assert_eq!(outbox.next_frame().map(|f| f.rtp_timestamp), Some(91));
-        assert_eq!(outbox.next_frame().map(|f| f.rtp_timestamp), Some(92));
+        assert_eq!(outbox.next_frame().map(|(_, f)| f.rtp_timestamp), Some(91));
+        assert_eq!(outbox.next_frame().map(|(_, f)| f.rtp_timestamp), Some(92));
         // Audio is untouched by all that; DTX silence is not sent.
         outbox.push_audio(audio(b"b"));
         outbox.push_audio(audio(b""));

@@ -52,7 +52,7 @@ impl Subscription {
             return Err(PeerError::NoMedia);
         }
         let codecs: &[VideoCodec] = if media.video { &[VideoCodec::Vp8, VideoCodec::H264] } else { &[] };
-        let engine = engine::media_engine(media.audio, codecs)?;
+        let engine = engine::media_engine(media.audio, codecs, false)?;
         let wire = WireHandle::new();
         let (connection, events, tracks) = Connection::build(config, engine, wire::receiving(&wire)).await?;
         let shared = Arc::clone(&connection.shared);

@@ -30,6 +30,10 @@ pub struct Joined {
     pub server_offers: bool,
     /// What serves: `openvidu`, or `tertulia` where it announces our extensions.
     pub server: ServerKind,
+    /// It takes pictures in several layers.
+    pub simulcast: bool,
+    /// It wants to know how large streams are drawn.
+    pub tiles: bool,
     /// Host and port of the server, for people to read.
     pub host: String,
 }
@@ -274,6 +278,9 @@ pub trait Signaling: Send + Sync {
     async fn signal(&self, kind: &str, data: &str, to: &[String]) -> Result<(), SignalingError>;
     /// Size and state of our video, as the browser reports it a few times after publishing.
     async fn video_data(&self, width: u32, height: u32, video_active: bool, audio_active: bool);
+    /// How large streams are drawn, in physical pixels, (0, 0) for hidden ones; only for servers that want to know
+    /// ([`Joined::tiles`]). Not waited for.
+    async fn tiles(&self, tiles: Vec<(String, (u32, u32))>);
     /// Moderator: removes a connection.
     async fn force_disconnect(&self, connection_id: &str) -> Result<(), SignalingError>;
     /// Moderator: stops a stream.

@@ -150,6 +150,8 @@ pub(super) struct State {
     pub(super) reports: HashMap<u32, Report>,
     pub(super) rtt: Option<Duration>,
     pub(super) remb: Option<(u64, Instant)>,
+    /// What is wanted of layers, by SSRC, see [`WireHandle::wish`].
+    pub(super) wishes: HashMap<u32, u64>,
     pub(super) control: Option<Control>,
     /// The other side listens to REMB.
     pub(super) tells_rate: bool,
@@ -218,6 +220,13 @@ impl WireHandle {
     /// The other side adapts to what it is told by REMB.
     pub fn tell_rate(&self) {
         self.lock().tells_rate = true;
+    }
+
+    /// How much our own host wants of a layer at most, in bit/s, 0 for nothing; `None` while it has not said.
+    ///
+    /// It says so by a REMB about the one SSRC of the layer. That is not what the path takes: transport-wide feedback tells that.
+    pub fn wish(&self, ssrc: u32) -> Option<u64> {
+        self.lock().wishes.get(&ssrc).copied()
     }
 
     /// Starts congestion control within `bounds`; times count from `origin`.

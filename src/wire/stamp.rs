@@ -22,6 +22,8 @@ use super::{ABS_SEND_TIME_URI, MID_URI, RID_URI, TRANSPORT_CC_URI, queues};
 
 /// Stamps remembered per stream, for repeats: as many as the responder keeps packets.
 const HISTORY: usize = 1024;
+/// A host that wants less than this of a layer wants nothing.
+const LEAST_WISH_BPS: f32 = 1_000.0;
 /// Own sender reports remembered, for the round-trip time.
 const SENT_REPORTS: usize = 64;
 
@@ -244,7 +246,14 @@ impl Protocol<TaggedPacket, TaggedPacket, ()> for Stamp {
                     && remb.bitrate.is_finite()
                     && remb.bitrate >= 0.0
                 {
-                    self.handle.lock().remb = Some((remb.bitrate as u64, message.now));
+                    let mut state = self.handle.lock();
+                    match remb.ssrcs.as_slice() {
+                        [layer] if state.rids.contains_key(layer) => {
+                            let wish = if remb.bitrate < LEAST_WISH_BPS { 0 } else { remb.bitrate as u64 };
+                            bounded_insert(&mut state.wishes, *layer, wish);
+                        }
+                        _ => state.remb = Some((remb.bitrate as u64, message.now)),
+                    }
                 } else if let Some(feedback) = any.downcast_ref::<TransportLayerCc>() {
                     let turn = self.turns.of(feedback.reference_time);
                     let arrivals: Vec<Arrival> = convert_twcc(feedback)

@@ -83,8 +83,9 @@ impl Engine {
                         server.set_property(Property::VideoDimensions(width, height)).await
                     });
                 }
-                if let Some(encoder) = &self.own.encoder {
-                    encoder.set_limit((width, height), fps);
+                let content = self.own.content();
+                if let Some(encoder) = &mut self.own.encoder {
+                    encoder.set_source(content, (width, height), fps);
                     encoder.request_key_frame();
                 } else if self.own.publishing.as_ref().is_some_and(|p| !p.has_video) {
                     // The camera came late: the stream without a picture is replaced by one with it.

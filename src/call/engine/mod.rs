@@ -4,6 +4,7 @@
 //! state run as tasks, devices open on threads of their own. Everything comes back through bounded queues.
 
 mod devices;
+mod encoders;
 mod legs;
 mod own;
 mod people;
@@ -13,7 +14,7 @@ mod reporting;
 mod session;
 mod sharing;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -102,6 +103,9 @@ pub(super) struct Engine {
     /// Volume and pin by person's key, kept while a person is away.
     remembered: HashMap<String, (f32, bool)>,
     numbers: Numbers,
+    /// How large streams are drawn, by stream id; and which of these the host has to be told.
+    drawn: HashMap<String, (u32, u32)>,
+    drawn_anew: BTreeSet<String>,
     ended_streams: Vec<StreamReport>,
     /// The second connection that carries our screen.
     screen_call: Option<CallHandle>,
@@ -150,6 +154,8 @@ impl Engine {
             people: Vec::new(),
             remembered: HashMap::new(),
             numbers: Numbers::default(),
+            drawn: HashMap::new(),
+            drawn_anew: BTreeSet::new(),
             ended_streams: Vec::new(),
             screen_call: None,
             own_screens: Vec::new(),
@@ -213,6 +219,7 @@ impl Engine {
     async fn on_tick(&mut self, ticks: u64) {
         self.update_levels();
         self.own.tick();
+        self.tell_sizes();
         if self.own.wants_publishing(self.may_publish_now()) {
             self.start_publication();
         }

@@ -8,6 +8,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::mpsc;
 
 use super::DEVICE_PATIENCE;
+use super::encoders::Encoders;
 use crate::call::active::Active;
 use crate::call::config::{CallConfig, VideoInput};
 use crate::call::leg::{LegId, LegInput, Line};
@@ -15,7 +16,6 @@ use crate::call::view::{DeviceState, Failure, Level};
 use crate::media::audio::{SpeakerSink, VoiceChoice};
 use crate::media::video::capture::Capture;
 use crate::media::video::codec::Content;
-use crate::media::video::encoder::EncoderThread;
 use crate::media::video::frame::FrameSlot;
 use crate::media::video::source::{ScreenSource, VideoMode};
 use crate::peer::{MediaSender, Publication};
@@ -49,7 +49,9 @@ pub(super) struct Own {
     /// The server refused to let us publish: not asked again in this place.
     pub(super) refused: bool,
     pub(super) publishing: Option<Publishing>,
-    pub(super) encoder: Option<EncoderThread>,
+    pub(super) encoder: Option<Encoders>,
+    /// Layers that are negotiated for the picture.
+    pub(super) layers: usize,
     pub(super) sender: Arc<ArcSwapOption<MediaSender>>,
     pub(super) encoded_since: Option<Instant>,
     /// Since when there has been no picture to encode on purpose, and for how long in all before.
@@ -105,6 +107,7 @@ impl Own {
             refused: false,
             publishing: None,
             encoder: None,
+            layers: 1,
             sender: Arc::new(ArcSwapOption::empty()),
             encoded_since: None,
             off_since: None,

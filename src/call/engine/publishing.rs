@@ -6,11 +6,15 @@ use std::sync::atomic::Ordering;
 use tracing::warn;
 
 use super::Engine;
+use super::encoders::Encoders;
 use super::own::Publishing;
 use crate::call::leg::{self, LegReport, Line, PublishSpec, Reporter};
 use crate::call::view::{DeviceState, Failure};
-use crate::media::video::encoder::{EncoderConfig, EncoderThread};
+use crate::media::video::codec::Content;
+use crate::media::video::encoder::EncoderConfig;
 use crate::peer::{MediaKind, PublishMedia};
+use crate::rtp::frame::VideoCodec;
+use crate::rtp::simulcast::layers_for;
 use crate::signaling::{PublishRequest, Signaling as _};
 
 /// Rate given to the encoder before the network has said anything, in bit/s: the first key frame has to pass a narrow path
@@ -44,10 +48,17 @@ impl Engine {
         // A muted camera is closed, and so is one whose film has ended.
         self.own.active.set_video(has_video && self.own.capture.is_some());
         let (audio_active, video_active) = self.own.active.get();
+        // Layers are for hosts that say that they take them, of VP8, and of cameras: a screen is to be sharp or nothing.
+        let layered = joined.simulcast
+            && self.config.media.codecs.first() == Some(&VideoCodec::Vp8)
+            && self.own.content() == Content::Camera;
+        let layers = if layered { layers_for((self.own.mode.width, self.own.mode.height)) } else { 1 };
+        self.own.layers = layers;
         let spec = PublishSpec {
             transport: self.transport(&joined),
             own_connection_id: joined.connection_id.clone(),
             media: PublishMedia { audio: has_audio, video: has_video.then(|| self.config.media.codecs.clone()) },
+            layers,
             request: PublishRequest {
                 sdp_offer: String::new(),
                 has_audio,
@@ -121,11 +132,21 @@ impl Engine {
                     encoder.request_key_frame();
                 }
             }
+            LegReport::LayerKeyFrame(layer) => {
+                if let Some(encoder) = &self.own.encoder {
+                    encoder.request_layer_key_frame(layer);
+                }
+            }
+            LegReport::LayersWanted(bps) => {
+                if let Some(encoder) = &mut self.own.encoder {
+                    encoder.set_wanted(&bps);
+                }
+            }
             LegReport::Target(bps) => {
                 let bps = bps.min(MAX_BITRATE_BPS);
                 self.own.target_bps = Some(bps);
-                if let Some(encoder) = &self.own.encoder {
-                    encoder.set_target_bitrate(u32::try_from(bps).unwrap_or(u32::MAX));
+                if let Some(encoder) = &mut self.own.encoder {
+                    encoder.set_target(bps);
                 }
                 if let Some(audio) = &self.audio {
                     audio.set_bandwidth(bps);
@@ -169,7 +190,7 @@ impl Engine {
             })));
         }
         let Some(codec) = codec else { return };
-        if let Some(encoder) = &self.own.encoder {
+        if let Some(encoder) = &mut self.own.encoder {
             encoder.set_codec(codec);
             encoder.request_key_frame();
             return;
@@ -181,14 +202,15 @@ impl Engine {
             max_fps: self.own.mode.fps,
             bitrate_bps: self.own.target_bps.and_then(|b| u32::try_from(b).ok()).unwrap_or(START_BITRATE_BPS),
             content: self.own.content(),
+            layer: None,
         };
-        let sink = Box::new(move |frame| {
+        let sink = Arc::new(move |layer, frame| {
             if let Some(sender) = &*sender.load() {
                 total.fetch_add(1, Ordering::Relaxed);
-                sender.send_video(frame);
+                sender.send_layer(layer, frame);
             }
         });
-        match EncoderThread::start(self.own.slot.clone(), config, sink) {
+        match Encoders::start(self.own.slot.clone(), config, self.own.layers, sink) {
             Ok(encoder) => {
                 self.own.encoder = Some(encoder);
                 self.own.encoding();

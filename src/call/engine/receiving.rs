@@ -10,14 +10,15 @@ use tracing::warn;
 use super::{Engine, MediaNotice};
 use crate::call::leg::{self, LegId, LegInput, LegReport, Line, Reporter, SubscribeSpec, Turn};
 use crate::call::sync::LipSync;
-use crate::call::view::{Failure, Level};
+use crate::call::view::{Connection, Failure, Level};
 use crate::media::audio::PlayoutStream;
 use crate::media::video::decoder::{DecoderEvent, DecoderStream};
 use crate::media::video::frame::{FrameSlot, VideoFrame};
 use crate::media::video::pattern::{PatternStats, sync_flash};
 use crate::peer::{MediaKind, Sinks, SubscribeMedia, Subscription};
-use crate::protocol::message::{PropertyValue, StreamInfo};
+use crate::protocol::message::{PropertyValue, StreamInfo, VideoDimensions};
 use crate::rtp::frame::{AudioPacket, EncodedFrame};
+use crate::signaling::Signaling as _;
 
 /// Somebody's stream.
 pub(super) struct Stream {
@@ -28,6 +29,8 @@ pub(super) struct Stream {
     pub(super) video_active: bool,
     pub(super) screen: bool,
     pub(super) source: String,
+    /// Size of the picture as its publisher announces it.
+    pub(super) size: Option<(u32, u32)>,
     pub(super) slot: FrameSlot,
     pub(super) level: Level,
     pub(super) wants_audio: bool,
@@ -44,6 +47,11 @@ pub(super) struct Stream {
 }
 
 impl Stream {
+    /// Sound and picture that should come: a host that knows which tiles are hidden sends no pictures for those.
+    fn expected(&self, pauses: bool) -> (bool, bool) {
+        (self.audio_active, self.video_active && (self.visible || !pauses))
+    }
+
     /// Since how many ms something is missing that should come.
     pub(super) fn stalled_ms(&self) -> Option<u64> {
         self.stalled.0.max(self.stalled.1)
@@ -121,12 +129,18 @@ impl Engine {
             video_active: info.video_active.unwrap_or(info.has_video),
             screen: person.screen || kind == "SCREEN",
             source: kind.to_ascii_lowercase(),
+            size: info
+                .video_dimensions
+                .as_deref()
+                .and_then(VideoDimensions::parse)
+                .map(|size| (size.width, size.height)),
+            // A tile may have been drawn before its stream came back.
+            visible: self.drawn.get(&info.id).is_none_or(|size| size.0 > 0 && size.1 > 0),
             id: info.id,
             slot: FrameSlot::new(),
             level: Level::default(),
             wants_audio: true,
             wants_video: true,
-            visible: true,
             subscribed: None,
             turn: Turn::default(),
             stalled: (None, None),
@@ -223,7 +237,8 @@ impl Engine {
         let line = Line::default();
         let reporter = Reporter { leg, queue: self.leg_reports.0.clone() };
         // The queue was just made: there is room.
-        drop(input.try_send(LegInput::ExpectActive { audio: stream.audio_active, video: stream.video_active }));
+        let (audio, video) = stream.expected(joined.tiles);
+        drop(input.try_send(LegInput::ExpectActive { audio, video }));
         tokio::spawn(leg::subscribe(spec, self.signaling.clone(), queue, reporter, line.clone()));
         stream.failure = None;
         stream.subscribed = Some(Subscribed {
@@ -248,6 +263,7 @@ impl Engine {
             return;
         }
         let stream = person.stream.take();
+        self.drawn.remove(stream_id);
         let at = self.people.iter().position(|p| p.connection_id == connection_id);
         if let (Some(stream), Some(person)) = (&stream, at.and_then(|i| self.people.get(i))) {
             let report = self.stream_report(person, stream);
@@ -320,6 +336,8 @@ impl Engine {
                     stream.subscribed = None;
                 }
                 LegReport::KeyFrame
+                | LegReport::LayerKeyFrame(_)
+                | LegReport::LayersWanted(_)
                 | LegReport::Target(_)
                 | LegReport::Loss(..)
                 | LegReport::Published { .. }
@@ -366,22 +384,23 @@ impl Engine {
     }
 
     pub(super) fn apply_property(&mut self, stream_id: &str, property: &PropertyValue) {
+        let pauses = self.place.joined.as_ref().is_some_and(|joined| joined.tiles);
         let found = self.people.iter_mut().filter_map(|p| p.stream.as_mut()).find(|s| s.id == stream_id);
         let Some(stream) = found else { return };
         match property {
             PropertyValue::AudioActive(on) => stream.audio_active = *on,
             PropertyValue::VideoActive(on) => stream.video_active = *on,
+            PropertyValue::VideoDimensions(size) => stream.size = Some((size.width, size.height)),
             _ => return,
         }
         if let Some(subscribed) = &stream.subscribed {
-            // Packets come whether the tile is shown or not.
-            let (audio, video) = (stream.audio_active, stream.video_active);
+            let (audio, video) = stream.expected(pauses);
             drop(subscribed.input.try_send(LegInput::ExpectActive { audio, video }));
             if let Some(playout) = &subscribed.playout {
                 playout.set_expected_active(stream.audio_active);
             }
             subscribed.decoder.set_active(stream.video_active);
-            subscribed.pattern.set_active(video && stream.visible);
+            subscribed.pattern.set_active(stream.video_active && stream.visible);
         }
         if !stream.video_active {
             // A switched-off camera shows the person's initial, not a frozen face.
@@ -420,6 +439,7 @@ impl Engine {
     }
 
     pub(super) fn tile_size(&mut self, stream_id: &str, size: (u32, u32)) {
+        let pauses = self.place.joined.as_ref().is_some_and(|joined| joined.tiles);
         let found = self.people.iter_mut().filter_map(|p| p.stream.as_mut()).find(|s| s.id == stream_id);
         let Some(stream) = found else {
             // The window asks for every tile, also its own.
@@ -430,14 +450,43 @@ impl Engine {
             return;
         };
         let visible = size.0 > 0 && size.1 > 0;
+        if self.drawn.insert(stream_id.to_owned(), size) != Some(size) {
+            self.drawn_anew.insert(stream_id.to_owned());
+        }
         if stream.visible == visible {
             return;
         }
         stream.visible = visible;
+        if !visible {
+            stream.stalled.1 = None;
+        }
         if let Some(subscribed) = &stream.subscribed {
+            let (audio, video) = stream.expected(pauses);
+            drop(subscribed.input.try_send(LegInput::ExpectActive { audio, video }));
             subscribed.decoder.set_visible(visible);
             subscribed.pattern.set_active(visible && stream.video_active);
         }
+    }
+}
+
+impl Engine {
+    /// Tells the host how large tiles have become, so that no more is sent than is seen. Ten times a second at most.
+    pub(super) fn tell_sizes(&mut self) {
+        if self.drawn_anew.is_empty() || self.connection != Connection::Connected {
+            return;
+        }
+        let changed = std::mem::take(&mut self.drawn_anew);
+        if !self.place.joined.as_ref().is_some_and(|joined| joined.tiles) {
+            return;
+        }
+        let tiles = changed.into_iter().filter_map(|id| Some((id.clone(), *self.drawn.get(&id)?))).collect();
+        let server = Arc::clone(&self.signaling);
+        tokio::spawn(async move { server.tiles(tiles).await });
+    }
+
+    /// A new place, or a way back to it: whatever is known of tiles is told anew.
+    pub(super) fn tell_sizes_again(&mut self) {
+        self.drawn_anew = self.drawn.keys().cloned().collect();
     }
 }
 

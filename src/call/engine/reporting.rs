@@ -9,6 +9,7 @@ use crate::call::report::{
 };
 use crate::call::view::{Connection, DeviceState, Me, Person as PersonView, Tile, TileKind, View};
 use crate::peer::{ReceiveStats, SendStats};
+use crate::rtp::simulcast::layer_name;
 use crate::signaling::tls::Trust;
 
 /// What the report calls us.
@@ -170,6 +171,7 @@ impl Engine {
                 codec: send.codec.map(str::to_owned),
                 width: encoder.as_ref().map(|e| e.width).filter(|w| *w > 0),
                 height: encoder.as_ref().map(|e| e.height).filter(|h| *h > 0),
+                layer: self.own.encoder.as_ref().and_then(|e| e.layers_sent()),
                 fps: encoder.as_ref().zip(live_s).map(|(e, s)| e.frames as f64 / s),
                 frames: encoder.as_ref().map(|e| e.frames),
                 key_frames: encoder.as_ref().map(|e| e.key_frames),
@@ -209,13 +211,18 @@ impl Engine {
     }
 
     pub(super) fn stream_report(&self, person: &Person, stream: &Stream) -> StreamReport {
+        let joined = self.place.joined.as_ref();
         let subscribed = stream.subscribed.as_ref();
         let stats = subscribed.map(|s| s.line.figures()).unwrap_or_default();
         let video = stream.has_video.then(|| {
             let receive = stats.video.clone().unwrap_or_default();
             let decoder = subscribed.map(|s| s.decoder.stats()).unwrap_or_default();
             let live_s = Some(decoder.live.as_secs_f64()).filter(|s| *s > 0.5);
+            // Which layer the host has chosen shows in the size of the picture only.
+            let layered = joined.is_some_and(|joined| joined.simulcast) && stream.source == "camera";
+            let layer = stream.size.filter(|_| layered).and_then(|full| layer_name(full, decoder.width));
             VideoReport {
+                layer: layer.map(str::to_owned),
                 codec: receive.codec.map(str::to_owned),
                 width: Some(decoder.width).filter(|w| *w > 0),
                 height: Some(decoder.height).filter(|h| *h > 0),

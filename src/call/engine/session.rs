@@ -118,6 +118,7 @@ impl Engine {
         self.place.rejoining = false;
         self.connection = Connection::Connected;
         self.own.new_place();
+        self.tell_sizes_again();
     }
 
     fn reconnecting(&mut self, attempt: u32, retry_at: Option<Instant>, place_kept_until: Instant) {
@@ -141,6 +142,7 @@ impl Engine {
         let took_ms = self.place.reconnect_ms.last().copied();
         let event = self.event("reconnected").with("took_ms", took_ms);
         self.emit(event);
+        self.tell_sizes_again();
         // Streams whose media did not survive are renegotiated; the others never noticed.
         self.rebuild_interrupted();
     }

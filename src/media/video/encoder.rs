@@ -18,6 +18,8 @@ pub const KEY_FRAME_INTERVAL: Duration = Duration::from_millis(300);
 const STILL_AFTER: Duration = Duration::from_millis(120);
 /// How long the thread sleeps at most when nothing comes; it is woken by pictures, requests and the end.
 const IDLE: Duration = Duration::from_millis(500);
+/// No layer is narrower or lower than this.
+const LEAST_SIDE: u32 = 32;
 /// Rates outside make no picture or no sense.
 const BITRATE_RANGE_BPS: std::ops::RangeInclusive<u32> = 30_000..=20_000_000;
 
@@ -34,6 +36,33 @@ pub struct EncoderConfig {
     pub bitrate_bps: u32,
     /// Camera or screen.
     pub content: Content,
+    /// The layer, where there are several; `None` for the whole picture.
+    pub layer: Option<LayerConfig>,
+}
+
+/// One of several encoders of the same pictures.
+#[derive(Debug, Clone, Copy)]
+pub struct LayerConfig {
+    /// Width and height of the picture are divided by this.
+    pub divisor: u32,
+    /// The size follows the bitrate; else it stays, and a rate that is too low for it is a matter of whoever sets it.
+    pub adapts: bool,
+    /// The clock of all layers: a picture has the same timestamp in each.
+    pub clock: Clock,
+}
+
+/// Where timestamps count from.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    origin: Instant,
+    base: u32,
+}
+
+impl Clock {
+    /// Begins now, at a random timestamp (RFC 3550 5.1).
+    pub fn start() -> Self {
+        Self { origin: Instant::now(), base: rand::random() }
+    }
 }
 
 impl Default for EncoderConfig {
@@ -44,6 +73,7 @@ impl Default for EncoderConfig {
             max_fps: 30,
             bitrate_bps: 1_000_000,
             content: Content::Camera,
+            layer: None,
         }
     }
 }
@@ -80,6 +110,7 @@ pub struct EncoderStats {
 
 struct Shared {
     stop: AtomicBool,
+    paused: AtomicBool,
     target_bps: AtomicU32,
     key_frame_wanted: AtomicBool,
     codec: Mutex<VideoCodec>,
@@ -110,6 +141,7 @@ impl EncoderThread {
         new_encoder(config.codec, settings_for((320, 180), 15, config.bitrate_bps, config.content))?;
         let shared = Arc::new(Shared {
             stop: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
             target_bps: AtomicU32::new(clamp_bitrate(config.bitrate_bps)),
             key_frame_wanted: AtomicBool::new(true),
             codec: Mutex::new(config.codec),
@@ -133,6 +165,12 @@ impl EncoderThread {
     /// Somebody needs a key frame. Requests closer than [`KEY_FRAME_INTERVAL`] are answered by one.
     pub fn request_key_frame(&self) {
         self.shared.key_frame_wanted.store(true, Ordering::SeqCst);
+        self.slot.wake();
+    }
+
+    /// Nobody wants the pictures for now: none is encoded. Goes on with a key frame.
+    pub fn set_paused(&self, paused: bool) {
+        self.shared.paused.store(paused, Ordering::SeqCst);
         self.slot.wake();
     }
 
@@ -197,6 +235,7 @@ struct Worker {
     slot: FrameSlot,
     shared: Arc<Shared>,
     content: Content,
+    layer: Option<LayerConfig>,
     sink: EncodedSink,
     ladder: Ladder,
     overuse: Overuse,
@@ -225,15 +264,16 @@ impl Worker {
             slot,
             shared,
             content: config.content,
+            layer: config.layer,
             sink,
             ladder: Ladder::new(config.content, config.bitrate_bps),
             overuse: Overuse::default(),
             encoder: None,
             scaler: Scaler::new(),
             pool: FramePool::new(2),
-            origin: None,
+            origin: config.layer.map(|layer| layer.clock.origin),
             // RFC 3550 5.1: the first timestamp is random.
-            rtp_base: rand::random(),
+            rtp_base: config.layer.map_or_else(rand::random, |layer| layer.clock.base),
             last_ticks: None,
             last_key_frame: None,
             next_due: None,
@@ -252,7 +292,7 @@ impl Worker {
             if self.shared.stop.load(Ordering::SeqCst) {
                 break;
             }
-            if version == seen {
+            if version == seen && !self.shared.paused.load(Ordering::SeqCst) {
                 // Nothing new: a still screen, or a muted camera (then the slot is empty and there is nothing to send).
                 let still = last_picture.elapsed() >= STILL_AFTER;
                 if still
@@ -262,6 +302,15 @@ impl Worker {
                     last_picture = Instant::now();
                     self.encode(&frame, last_picture);
                 }
+                continue;
+            }
+            if self.shared.paused.load(Ordering::SeqCst) {
+                // Whoever wants pictures again has to begin anew; what was missed until then is nobody's loss.
+                seen = version;
+                self.encoder = None;
+                self.next_due = None;
+                self.shared.key_frame_wanted.store(true, Ordering::SeqCst);
+                self.stats(|s| (s.fps, s.bitrate_bps) = (0.0, 0));
                 continue;
             }
             let missed = version.saturating_sub(seen).saturating_sub(1);
@@ -284,6 +333,9 @@ impl Worker {
     }
 
     fn fps(&self) -> u32 {
+        if self.layer.is_some_and(|layer| !layer.adapts) {
+            return self.shared.max_fps.load(Ordering::Relaxed).max(1);
+        }
         self.ladder.rung().fps.min(self.shared.max_fps.load(Ordering::Relaxed)).max(1)
     }
 
@@ -341,7 +393,15 @@ impl Worker {
         let limit = self.ladder.rung().limit;
         let cap = unpack(self.shared.max_size.load(Ordering::Relaxed));
         let limit = self.overuse.limit((limit.0.min(cap.0), limit.1.min(cap.1)));
-        let size = fit_within((frame.width, frame.height), limit);
+        let size = match self.layer {
+            None => fit_within((frame.width, frame.height), limit),
+            Some(layer) => {
+                let whole = fit_within((frame.width, frame.height), cap);
+                let part = (whole.0 / layer.divisor.max(1), whole.1 / layer.divisor.max(1));
+                let part = if layer.adapts { (part.0.min(limit.0), part.1.min(limit.1)) } else { part };
+                fit_within((frame.width, frame.height), (part.0.max(LEAST_SIDE), part.1.max(LEAST_SIDE)))
+            }
+        };
         let wanted = settings_for(size, self.fps(), bitrate, self.content);
         let codec = *self.shared.codec.lock().unwrap_or_else(PoisonError::into_inner);
 

@@ -383,12 +383,15 @@ fn parse(token: &Secret) -> Result<Token, SignalingError> {
 }
 
 fn joined(result: &JoinResult, host: &str) -> Joined {
+    let offers = |what: &str| result.tertulia.as_ref().and_then(|extra| extra.get(what)?.as_bool()).unwrap_or(false);
     Joined {
         connection_id: result.id.clone(),
         session: result.session.clone(),
         role: result.role(),
         ice_servers: result.custom_ice_servers.clone(),
         server_offers: MediaServer::parse(&result.media_server) == MediaServer::Mediasoup,
+        simulcast: offers("simulcast"),
+        tiles: offers("tiles"),
         server: if result.tertulia.is_some() { ServerKind::Tertulia } else { ServerKind::OpenVidu },
         host: host.to_owned(),
     }

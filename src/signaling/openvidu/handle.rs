@@ -8,7 +8,7 @@ use super::super::{LocalCandidate, Property, PublishRequest, Published, Signalin
 use super::driver::{Ask, Driver};
 use crate::protocol::Sdp;
 use crate::protocol::client::{Action, Answer, DimensionsReason, OwnProperty, PublishProperties};
-use crate::protocol::message::{VideoData, VideoDimensions};
+use crate::protocol::message::{Request, TileSize, Tiles, VideoData, VideoDimensions};
 use crate::protocol::metadata::ClientMetadata;
 
 /// Calls that may wait for the driver; a caller waits when it is full.
@@ -174,6 +174,12 @@ impl Signaling for OpenVidu {
     async fn video_data(&self, width: u32, height: u32, video_active: bool, audio_active: bool) {
         let data = VideoData { width, height, video_active, audio_active };
         self.tell("videoData", Action::VideoData(data)).await;
+    }
+
+    async fn tiles(&self, tiles: Vec<(String, (u32, u32))>) {
+        let size = |(stream_id, (width, height))| TileSize { stream_id, width, height };
+        let request = Request::Tiles(Tiles { tiles: tiles.into_iter().map(size).collect() });
+        self.tell("tertuliaTiles", Action::Request(Box::new(request))).await;
     }
 
     async fn force_disconnect(&self, connection_id: &str) -> Result<(), SignalingError> {
