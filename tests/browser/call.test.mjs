@@ -52,6 +52,38 @@ test('VP8, page first', () => withHost((host, keep) => bothWays(host, keep, { de
 
 test('VP8, desktop first', () => withHost((host, keep) => bothWays(host, keep, { desktopFirst: true, codec: 'video/VP8' })));
 
+test('a picture in layers is a plain VP8 stream for the page', () =>
+  withHost(async (host, keep) => {
+    const session = 'layers';
+    await host.api('POST', '/sessions', { customSessionId: session });
+    // 1280x720: three layers, the smaller camera of the other tests has fewer.
+    const client = keep(join_(host.base, { session, id: 3, hz: 500, size: '1280x720@30' }));
+    await client.waitFor('published');
+    const page = keep(await browser.page());
+    await connect(page, await host.token(session), 'page', { id: 77, hz: 750 });
+    const ours = await streamOf(page, await joined(client));
+    await seesAndHears(page, ours, 3, 500);
+    // Another desktop with a small tile makes the publisher send a second layer; the page does not notice.
+    const other = keep(join_(host.base, { session, id: 4, hz: 600, args: ['--subscribe-only'] }));
+    await other.waitFor('streamCreated', (e) => e.stream_id === ours);
+    other.say({ do: 'tile', stream_id: ours, size: '160x90' });
+    await until('two layers', async () => {
+      const sent = (await client.report(host.dir)).streams.find((s) => s.direction === 'send');
+      return sent?.video?.layer?.includes('+') && sent;
+    });
+    await until('the other gets the small one', async () => {
+      const seen = (await other.report(host.dir)).streams.find((s) => s.stream_id === ours);
+      return seen?.video?.width === 320 && seen.video.pattern?.frames_read > 10 && seen;
+    });
+    const before = await seesAndHears(page, ours, 3, 500);
+    assert.equal(before.width, 1280, JSON.stringify(before));
+    await sleep(3000);
+    const after = await seesAndHears(page, ours, 3, 500);
+    assert.ok(after.frames > before.frames + 30, `${before.frames} to ${after.frames} pictures`);
+    const codecs = await page.evaluate(() => window.tt.codecs());
+    assert.ok(codecs.filter((c) => c.kind === 'video').every((c) => c.codec === 'video/VP8'), JSON.stringify(codecs));
+  }));
+
 test('H264 forced by the session', () =>
   withHost((host, keep) => bothWays(host, keep, { desktopFirst: true, codec: 'video/H264', properties: { forcedVideoCodec: 'H264' } })));
 

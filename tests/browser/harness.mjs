@@ -103,9 +103,9 @@ export async function startHost(options = {}) {
 }
 
 /** `tertulia join` without a window, with pattern and tone. */
-export function join_(target, { id = 3, hz, name = 'desk', args = [], session, env = {} } = {}) {
+export function join_(target, { id = 3, hz, name = 'desk', size = '640x360@30', args = [], session, env = {} } = {}) {
   return new Tertulia(['join', target, ...(session ? ['--session', session, '--secret-env', 'TT_SECRET'] : []), '--headless', '--name', name,
-    '--camera', `pattern:${id}:640x360@30`, '--microphone', hz ? `tone:${hz}` : 'none', '--seconds', '120', ...args], { TT_SECRET: SECRET, ...env });
+    '--camera', `pattern:${id}:${size}`, '--microphone', hz ? `tone:${hz}` : 'none', '--seconds', '120', ...args], { TT_SECRET: SECRET, ...env });
 }
 
 /** One Chromium with the page, served from localhost. */

@@ -144,7 +144,9 @@ window.tt = {
       level = bins[best];
       hz = best * this.audio.sampleRate / s.analyser.fftSize;
     }
-    return { pattern: readPattern(video), hz, level, audioActive: s.stream.audioActive, videoActive: s.stream.videoActive };
+    const width = video ? video.videoWidth : 0;
+    const frames = video ? video.getVideoPlaybackQuality().totalVideoFrames : 0;
+    return { pattern: readPattern(video), width, frames, hz, level, audioActive: s.stream.audioActive, videoActive: s.stream.videoActive };
   },
 
   streams() { return Object.keys(this.subscribers); },

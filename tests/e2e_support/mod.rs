@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each test binary uses its own part
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+pub mod bottleneck;
 pub mod relay;
 
 use std::io::{BufRead as _, BufReader, Read, Write as _};
