@@ -18,6 +18,8 @@ use webrtc::media_stream::track_local::{TrackLocal, TrackLocalEvent};
 
 /// The control of the path lives by this beat.
 const CONTROL_TICK: Duration = Duration::from_millis(25);
+/// And by this one while nothing has left for as long: a call in which nobody speaks should sleep.
+const QUIET_TICK: Duration = Duration::from_millis(200);
 /// The encoder is told about small changes no more often than this, and about rises no more often than that.
 const TARGET_INTERVAL: Duration = Duration::from_millis(500);
 const RISE_INTERVAL: Duration = Duration::from_millis(100);
@@ -198,14 +200,19 @@ fn picture_share(path_bps: f64, audio_bps: f64) -> u64 {
 /// `ssrcs`: one per layer, to be told what is wanted of each.
 pub(super) async fn estimate_task(outbox: Arc<Outbox>, shared: Arc<Shared>, ssrcs: Vec<u32>) {
     let mut wished: Vec<u64> = Vec::new();
-    let mut ticks = tokio::time::interval(CONTROL_TICK);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut told: Option<(u64, Instant)> = None;
+    let (mut sent, mut sent_at) = (0, Instant::now());
     let (mut repeated, mut repeats_bps) = (0, 0.0);
     let mut connected: Option<Instant> = None;
     loop {
-        let now = ticks.tick().await.into_std();
+        let quiet = sent_at.elapsed() >= QUIET_TICK;
+        tokio::time::sleep(if quiet { QUIET_TICK } else { CONTROL_TICK }).await;
+        let (now, stats) = (Instant::now(), outbox.wire.stats());
+        if stats.packets_sent != sent {
+            (sent, sent_at) = (stats.packets_sent, now);
+        }
         if !shared.is_connected() {
+            sent_at = now;
             continue;
         }
         let connected = *connected.get_or_insert(now);
@@ -217,7 +224,7 @@ pub(super) async fn estimate_task(outbox: Arc<Outbox>, shared: Arc<Shared>, ssrc
                 shared.emit(PeerEvent::LayersWanted { bps: wishes });
             }
         }
-        let bytes = outbox.wire.stats().repeated_bytes;
+        let bytes = stats.repeated_bytes;
         let fresh = (bytes - repeated) as f64 * 8.0 / CONTROL_TICK.as_secs_f64();
         repeated = bytes;
         repeats_bps += (fresh - repeats_bps) * REPEATS_SHARE;
