@@ -80,9 +80,6 @@ impl Encoders {
         };
         // At least the library is tried here, where the failure can be told.
         let first = encoders.make(0, config.bitrate_bps)?;
-        if layers > 1 {
-            first.set_paused(true);
-        }
         if let Some(slot) = encoders.threads.first_mut() {
             *slot = Some(first);
         }

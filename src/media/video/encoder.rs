@@ -36,7 +36,7 @@ pub struct EncoderConfig {
     pub bitrate_bps: u32,
     /// Camera or screen.
     pub content: Content,
-    /// The layer, where there are several; `None` for the whole picture.
+    /// The layer, where there are several, which then begins paused; `None` for the whole picture.
     pub layer: Option<LayerConfig>,
 }
 
@@ -141,7 +141,7 @@ impl EncoderThread {
         new_encoder(config.codec, settings_for((320, 180), 15, config.bitrate_bps, config.content))?;
         let shared = Arc::new(Shared {
             stop: AtomicBool::new(false),
-            paused: AtomicBool::new(false),
+            paused: AtomicBool::new(config.layer.is_some()),
             target_bps: AtomicU32::new(clamp_bitrate(config.bitrate_bps)),
             key_frame_wanted: AtomicBool::new(true),
             codec: Mutex::new(config.codec),
