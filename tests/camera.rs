@@ -126,6 +126,45 @@ fn mjpeg() {
 }
 
 #[test]
+fn every_size_is_given_in_the_format_that_costs_least() {
+    with_fakecam("every_size_is_given_in_the_format_that_costs_least", &[], || {
+        for (width, height) in [(320, 180), (640, 360), (640, 480), (1280, 720), (1920, 1080)] {
+            let camera = open(&format!("device:0:{width}x{height}@15"));
+            assert_eq!(camera.event(), opened("Fakecam 0", width, height, 15));
+            assert_eq!(camera.watch(Duration::from_millis(700)).crc_errors, 0);
+        }
+    });
+}
+
+#[test]
+fn rows_with_padding_are_read_where_they_are() {
+    for (format, mode) in [("YUYV", "640x360@30"), ("NV12", "1280x720@30")] {
+        let test = "rows_with_padding_are_read_where_they_are";
+        let settings = [("FAKECAM_FORMATS", format), ("FAKECAM_PADDING", "64"), ("FAKECAM_TEST_MODE", mode)];
+        with_fakecam(test, &settings, || {
+            let mode = std::env::var("FAKECAM_TEST_MODE").expect("a mode");
+            let size = if mode.starts_with("640") { (640, 360, 30) } else { (1280, 720, 30) };
+            check_format(&format!("device:0:{mode}"), size);
+        });
+        if std::env::var_os(INNER).is_some() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn rates_that_are_no_whole_numbers_are_taken() {
+    let test = "rates_that_are_no_whole_numbers_are_taken";
+    with_fakecam(test, &[("FAKECAM_RATE_NUM", "1001"), ("FAKECAM_PADDING", "32"), ("FAKECAM_FORMATS", "YUYV")], || {
+        let usable = CameraInfo { index: 0, name: "Fakecam 0".into(), state: CameraState::Usable };
+        assert_eq!(list_cameras(), [usable]);
+        check_format("device:0:640x360@30", (640, 360, 30));
+        // It is free again.
+        check_format("device:0:1280x720@15", (1280, 720, 15));
+    });
+}
+
+#[test]
 fn a_size_that_is_not_offered_gives_the_nearest() {
     with_fakecam("a_size_that_is_not_offered_gives_the_nearest", &[], || {
         check_format("device:0:1200x700@30", (1280, 720, 30));

@@ -9,6 +9,8 @@
  *   FAKECAM_COUNT=n          cameras, named "Fakecam 0" …                           (1)
  *   FAKECAM_ID=n             id in the strip of camera 0; camera k has n + k        (7)
  *   FAKECAM_FORMATS=A,B      of YUYV NV12 MJPG                                      (all)
+ *   FAKECAM_RATE_NUM=n       rates are n*1000/1001 … as n=1001 says: 30000/1001 and 15000/1001  (1)
+ *   FAKECAM_PADDING=n        bytes behind every row of YUYV and NV12                (0)
  *   FAKECAM_META=1           a metadata node before the first camera, as uvcvideo makes them
  *   FAKECAM_BUSY=0,1         these cameras are in use elsewhere (EBUSY)
  *   FAKECAM_DENIED=0,1       these may not be opened (EACCES)
@@ -66,6 +68,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct camera cameras[MAX_CAMERAS];
 static struct handle handles[MAX_HANDLES];
 static int count, first_id;
+static uint32_t rate_num = 1, padding;
 static char directory[64];
 static uint32_t formats[3];
 static int n_formats;
@@ -145,6 +148,8 @@ __attribute__((constructor)) static void start(void)
 	find_real();
 	int meta = number("FAKECAM_META", 0) != 0;
 	long wanted = number("FAKECAM_COUNT", 1) + meta;
+	rate_num = (uint32_t)number("FAKECAM_RATE_NUM", 1);
+	padding = (uint32_t)number("FAKECAM_PADDING", 0);
 	count = wanted < 0 ? 0 : wanted > MAX_CAMERAS ? MAX_CAMERAS : (int)wanted;
 	first_id = (int)number("FAKECAM_ID", 7);
 	for (int i = 0; i < count; i++) {
@@ -429,13 +434,18 @@ static size_t draw_jpeg(const struct picture *p, uint8_t *out, size_t limit)
 	return j.length;
 }
 
+static uint32_t row_bytes(const struct handle *h)
+{
+	return (h->fourcc == V4L2_PIX_FMT_YUYV ? h->w * 2 : h->w) + padding;
+}
+
 static size_t draw(const struct handle *h, uint8_t *out)
 {
 	struct picture p = {h->w, h->h, (uint32_t)(h->sequence * 8 % h->w), strip_bits(first_id + h->camera)};
 	if (h->fourcc == V4L2_PIX_FMT_MJPEG)
 		return draw_jpeg(&p, out, h->buffer_size);
-	uint8_t *chroma = out + (size_t)h->w * h->h;
-	for (uint32_t y = 0; y < h->h; y++)
+	uint8_t *chroma = out + (size_t)row_bytes(h) * h->h;
+	for (uint32_t y = 0; y < h->h; y++) {
 		for (uint32_t x = 0; x < h->w; x++) {
 			uint8_t luma = luma_at(&p, x, y);
 			if (h->fourcc == V4L2_PIX_FMT_YUYV) {
@@ -447,13 +457,19 @@ static size_t draw(const struct handle *h, uint8_t *out)
 					*chroma++ = 140, *chroma++ = 116;
 			}
 		}
+		out += padding;
+		if (!(y & 1))
+			chroma += padding;
+	}
 	return h->picture_size;
 }
 
 static size_t picture_size(const struct handle *h)
 {
-	size_t pixels = (size_t)h->w * h->h;
-	return h->fourcc == V4L2_PIX_FMT_NV12 ? pixels * 3 / 2 : pixels * 2;
+	size_t rows = (size_t)row_bytes(h) * h->h;
+	if (h->fourcc == V4L2_PIX_FMT_MJPEG)
+		return (size_t)h->w * h->h * 2;
+	return h->fourcc == V4L2_PIX_FMT_NV12 ? rows * 3 / 2 : rows;
 }
 
 static void fill_format(const struct handle *h, struct v4l2_format *f)
@@ -464,7 +480,7 @@ static void fill_format(const struct handle *h, struct v4l2_format *f)
 	p->height = h->h;
 	p->pixelformat = h->fourcc;
 	p->field = V4L2_FIELD_NONE;
-	p->bytesperline = h->fourcc == V4L2_PIX_FMT_YUYV ? h->w * 2 : h->fourcc == V4L2_PIX_FMT_NV12 ? h->w : 0;
+	p->bytesperline = h->fourcc == V4L2_PIX_FMT_MJPEG ? 0 : row_bytes(h);
 	p->sizeimage = (uint32_t)picture_size(h);
 	p->colorspace = V4L2_COLORSPACE_SRGB;
 }
@@ -591,8 +607,8 @@ static int answer(struct handle *h, unsigned long request, void *arg)
 		if (c->meta || i->index >= N_RATES)
 			return fail(EINVAL);
 		i->type = V4L2_FRMIVAL_TYPE_DISCRETE;
-		i->discrete.numerator = 1;
-		i->discrete.denominator = RATES[i->index];
+		i->discrete.numerator = rate_num;
+		i->discrete.denominator = RATES[i->index] * (rate_num > 1 ? 1000 : 1);
 		return 0;
 	}
 	case VIDIOC_G_FMT:
@@ -606,7 +622,8 @@ static int answer(struct handle *h, unsigned long request, void *arg)
 				return fail(EBUSY);
 			set_format(h, f);
 		}
-		fill_format(h, f);
+		/* The format is the device's, whoever asks for it. */
+		fill_format(request == VIDIOC_G_FMT && c->owner >= 0 ? &handles[c->owner] : h, f);
 		return 0;
 	}
 	case VIDIOC_G_PARM:
@@ -618,8 +635,8 @@ static int answer(struct handle *h, unsigned long request, void *arg)
 		if (request == VIDIOC_S_PARM && t->numerator)
 			h->rate = t->denominator / t->numerator <= 15 ? 15 : 30;
 		p->parm.capture.capability = V4L2_CAP_TIMEPERFRAME;
-		t->numerator = 1;
-		t->denominator = h->rate;
+		t->numerator = rate_num;
+		t->denominator = h->rate * (rate_num > 1 ? 1000 : 1);
 		return 0;
 	}
 	case VIDIOC_REQBUFS: {

@@ -50,7 +50,7 @@ impl PixelFormat {
         }
     }
 
-    fn row_bytes(self, width: u32) -> u32 {
+    pub(super) fn row_bytes(self, width: u32) -> u32 {
         match self {
             Self::Yuyv => width * 2,
             Self::Nv12 | Self::I420 | Self::Gray => width,

@@ -4,6 +4,7 @@
 //! it is never joined, only watched. A reader that hangs is kept, since only it will hear the camera go on; one that has
 //! ended (unplugged) is followed by attempts to open the camera again, under whatever number it comes back.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,8 @@ use super::source::{CameraChoice, VideoMode};
 pub(crate) use watch::run;
 pub use watch::{GIVEN_UP_AFTER, OPEN_TIMEOUT, STALL_AFTER};
 
+#[cfg(target_os = "linux")]
+mod direct;
 mod watch;
 
 /// How long a camera that we are closing may take before it is tried all the same.
@@ -69,7 +72,10 @@ pub struct DeviceError {
 
 impl DeviceError {
     fn new(device: &str, error: &nokhwa::NokhwaError) -> Self {
-        let detail = error.to_string();
+        Self::of_system(device, error.to_string())
+    }
+
+    fn of_system(device: &str, detail: String) -> Self {
         // The crate hands the system's message through as text only. 16 EBUSY, 13 EACCES, 1 EPERM, 19 ENODEV, 2 ENOENT, 6 ENXIO.
         let has = |code: u32| detail.contains(&format!("(os error {code})"));
         let key = if has(16) || detail.to_lowercase().contains("busy") {
@@ -123,8 +129,8 @@ fn probe(node: &Node) -> Option<CameraState> {
         return Some(CameraState::Usable);
     }
     // Asking for buffers is what tells a camera in use from a free one; its light stays off until pictures are asked for.
-    let tried =
-        connect(node).and_then(|mut camera| camera.open_stream().map_err(|error| DeviceError::new(&node.name, &error)));
+    let tried = or_directly(connect(node).map(Handle::Nokhwa), node, VideoMode::DEFAULT)
+        .and_then(|mut camera| camera.start(&node.name));
     match tried {
         Ok(()) => Some(CameraState::Usable),
         Err(error) if error.key == "dev.cam_busy" => Some(CameraState::Busy),
@@ -200,10 +206,89 @@ fn lost(device: &str, detail: impl Into<String>) -> DeviceError {
     DeviceError { key: "dev.cam_lost", device: device.to_owned(), detail: detail.into() }
 }
 
+/// A camera that is open.
+enum Handle {
+    Nokhwa(Camera),
+    #[cfg(target_os = "linux")]
+    Direct(direct::Direct),
+}
+
+impl Handle {
+    /// Begins to stream.
+    fn start(&mut self, name: &str) -> Result<(), DeviceError> {
+        match self {
+            Self::Nokhwa(camera) => camera.open_stream().map_err(|e| DeviceError::new(name, &e)),
+            #[cfg(target_os = "linux")]
+            Self::Direct(camera) => camera.start().map_err(|e| DeviceError::of_system(name, e.to_string())),
+        }
+    }
+
+    /// The next picture, as the camera gives it.
+    fn frame(&mut self, name: &str) -> Result<Cow<'_, [u8]>, DeviceError> {
+        match self {
+            Self::Nokhwa(camera) => camera.frame_raw().map_err(|e| DeviceError::new(name, &e)),
+            #[cfg(target_os = "linux")]
+            Self::Direct(camera) => {
+                camera.frame().map(Cow::Borrowed).map_err(|e| DeviceError::of_system(name, e.to_string()))
+            }
+        }
+    }
+
+    fn format(&self) -> (FrameFormat, VideoMode) {
+        match self {
+            Self::Nokhwa(camera) => {
+                let format = camera.camera_format();
+                let mode = VideoMode { width: format.width(), height: format.height(), fps: format.frame_rate() };
+                (format.format(), mode)
+            }
+            #[cfg(target_os = "linux")]
+            Self::Direct(camera) => (camera.format(), camera.mode()),
+        }
+    }
+
+    /// Stops the stream; dropping it closes the device.
+    fn stop(mut self) {
+        match &mut self {
+            Self::Nokhwa(camera) => drop(camera.stop_stream()),
+            #[cfg(target_os = "linux")]
+            Self::Direct(camera) => camera.stop(),
+        }
+    }
+}
+
+/// Bytes from one row to the next, where the system tells; drivers pad rows, and `nokhwa` does not say so.
+fn stride(node: &Node) -> Option<u32> {
+    #[cfg(target_os = "linux")]
+    return direct::stride(node);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = node;
+        None
+    }
+}
+
+/// What `nokhwa` does not open for reasons of its own is opened without it.
+fn or_directly(opened: Result<Handle, DeviceError>, node: &Node, mode: VideoMode) -> Result<Handle, DeviceError> {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = &opened
+        && error.key == "dev.cam_lost"
+    {
+        tracing::debug!(%error, "the camera is opened directly");
+        return direct::Direct::open(node, mode).map(Handle::Direct);
+    }
+    let _ = (node, mode);
+    opened
+}
+
+/// Opens a node at the mode nearest to `mode`; it does not stream yet.
+fn open(node: &Node, mode: VideoMode) -> Result<Handle, DeviceError> {
+    or_directly(open_by_nokhwa(node, mode).map(Handle::Nokhwa), node, mode)
+}
+
 /// Opens a node at the mode nearest to `mode`; it does not stream yet.
 ///
 /// `nokhwa`'s own "closest" looks at one pixel format only and finds nothing when the size is not offered exactly.
-fn open(node: &Node, mode: VideoMode) -> Result<Camera, DeviceError> {
+fn open_by_nokhwa(node: &Node, mode: VideoMode) -> Result<Camera, DeviceError> {
     let mut camera = connect(node)?;
     let offered = camera.compatible_camera_formats().map_err(|e| DeviceError::new(&node.name, &e))?;
     let mut refused = None;
@@ -281,6 +366,7 @@ fn convert(
     raw: &[u8],
     format: FrameFormat,
     mode: VideoMode,
+    stride: Option<u32>,
     pool: &mut FramePool,
     at: Instant,
 ) -> Result<Arc<VideoFrame>, String> {
@@ -295,7 +381,10 @@ fn convert(
     pool.draw(mode.width, mode.height, |frame| {
         frame.at = at;
         frame.rtp_timestamp = 0;
-        convert::to_i420(frame, pixels, mode.width, mode.height, raw).map_err(|e| e.to_string())
+        let tight = pixels.row_bytes(mode.width);
+        // Some say nothing or nonsense.
+        let stride = stride.filter(|stride| (tight..tight.saturating_mul(4)).contains(stride)).unwrap_or(tight);
+        convert::to_i420_strided(frame, pixels, mode.width, mode.height, stride, raw).map_err(|e| e.to_string())
     })
 }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use super::{Claim, DeviceError, Node, choose, convert, lost, nodes, open};
+use super::{Claim, DeviceError, Node, choose, convert, lost, nodes, open, stride};
 use crate::media::video::capture::{CaptureEvent, Outlet};
 use crate::media::video::frame::FramePool;
 use crate::media::video::source::{CameraChoice, VideoMode};
@@ -87,23 +87,24 @@ impl ReaderJob {
     }
 
     fn read(&self) -> Result<(), DeviceError> {
-        let fail = |error: &nokhwa::NokhwaError| DeviceError::new(&self.node.name, error);
+        let name = &self.node.name;
         let _claim = Claim::new(self.node.number);
         let mut camera = open(&self.node, self.mode)?;
-        camera.open_stream().map_err(|e| fail(&e))?;
-        let format = camera.camera_format();
-        let mode = VideoMode { width: format.width(), height: format.height(), fps: format.frame_rate() };
+        let (format, mode) = camera.format();
+        camera.start(name)?;
+        // Of a camera that streams: only then is the format what it says.
+        let stride = stride(&self.node);
         let _ = self.sender.try_send(Report::Opened(mode));
         self.outlet.nudge();
         let mut pool = FramePool::new(5);
         let mut bad = 0;
         while !self.stop.load(Ordering::SeqCst) {
-            let raw = camera.frame_raw().map_err(|e| fail(&e))?;
+            let raw = camera.frame(name)?;
             let at = Instant::now();
             if self.stop.load(Ordering::SeqCst) {
                 break;
             }
-            match convert(&raw, format.format(), mode, &mut pool, at) {
+            match convert(&raw, format, mode, stride, &mut pool, at) {
                 Ok(frame) => {
                     bad = 0;
                     if !self.outlet.put(frame) {
@@ -122,7 +123,7 @@ impl ReaderJob {
             }
         }
         // Stops the stream and closes the device.
-        let _ = camera.stop_stream();
+        camera.stop();
         Ok(())
     }
 }
