@@ -100,6 +100,7 @@ fn devices_work_through_a_sound_server() {
     server.run("child_plays_and_captures");
     server.run("child_cancels_its_own_echo");
     server.run("child_survives_a_stalled_server");
+    server.run("child_shares_what_others_play_and_not_itself");
     server.run("child_waits_for_a_device_to_be_plugged_in");
 }
 
@@ -403,4 +404,55 @@ fn child_has_no_sound() {
     engine.set_sink(Some(wire(&stream)));
     engine.set_microphone(MicrophoneSource::Tone(Some(500.0)));
     wait_until("500 Hz without any device", || hears(&stream, 500.0));
+}
+
+/// Ends another program that plays.
+struct Playing(Child);
+
+impl Drop for Playing {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Another program plays a tone of −30 dBFS: 10 dB below our own.
+fn another_plays(dir: &std::path::Path, hz: f32) -> Playing {
+    let path = dir.join(format!("{hz}.raw"));
+    let samples =
+        (0..48_000 * 20).map(|i| (std::f32::consts::TAU * hz * i as f32 / 48_000.0).sin() * 0.0316 * 32_767.0);
+    std::fs::write(&path, samples.flat_map(|s| (s as i16).to_le_bytes()).collect::<Vec<u8>>()).unwrap();
+    let program = Command::new("paplay")
+        .args(["--raw", "--rate=48000", "--channels=1", "--format=s16le"])
+        .arg(&path)
+        .spawn()
+        .expect("paplay (package pulseaudio-utils)");
+    Playing(program)
+}
+
+#[test]
+#[ignore = "run by devices_work_through_a_sound_server"]
+fn child_shares_what_others_play_and_not_itself() {
+    if !is_child() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    // We play 440 Hz to the same speaker.
+    let playing = device_loop(440.0, "vspeaker", "vspeaker.monitor");
+    wait_until("our own tone is played", || hears(&playing.heard, 440.0));
+    let system = AudioConfig { microphone: "system".parse().unwrap(), ..AudioConfig::default() };
+    let (system, _events) = AudioEngine::start(system).unwrap();
+    let (listener, _) = AudioEngine::start(AudioConfig::default()).unwrap();
+    let heard = listener.open_stream();
+    system.set_sink(Some(wire(&heard)));
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(!hears(&heard, 440.0), "our own playout is in it: {:?}", heard.stats());
+    assert!(system.levels().captured_dbfs < -80.0, "{:?}", system.levels());
+    // One that begins while we record, and then a second one, louder than both together would be if we were in it.
+    let first = another_plays(dir.path(), 1_000.0);
+    wait_until("the other program is heard, and not ourselves", || hears(&heard, 1_000.0));
+    drop(first);
+    wait_until("it has ended", || system.levels().captured_dbfs < -80.0);
+    let _second = another_plays(dir.path(), 700.0);
+    wait_until("the next one is heard", || hears(&heard, 700.0));
 }

@@ -30,6 +30,8 @@ pub mod source;
 pub mod stream;
 mod streams;
 pub mod stretch;
+#[cfg(target_os = "linux")]
+mod system;
 mod worker;
 
 pub use device::{AudioDevice, AudioDevices, list_devices};

@@ -27,6 +27,8 @@ pub enum MicrophoneSource {
     File(PathBuf),
     /// A capture device; `None` follows the system's default.
     Device(Option<String>),
+    /// What the other programs of this computer play.
+    System,
     /// No sound is sent.
     #[default]
     None,
@@ -45,6 +47,7 @@ impl FromStr for MicrophoneSource {
         match text.split_once(':') {
             None if text == "none" => Ok(Self::None),
             None if text == "tone" => Ok(Self::Tone(None)),
+            None if text == "system" => Ok(Self::System),
             None if text == "device" => Ok(Self::Device(None)),
             Some(("tone", hz)) => match hz.parse::<f32>() {
                 Ok(hz) if (20.0..=20_000.0).contains(&hz) => Ok(Self::Tone(Some(hz))),
@@ -65,6 +68,7 @@ impl std::fmt::Display for MicrophoneSource {
             Self::File(path) => write!(f, "file:{}", path.display()),
             Self::Device(None) => f.write_str("device"),
             Self::Device(Some(id)) => write!(f, "device:{id}"),
+            Self::System => f.write_str("system"),
             Self::None => f.write_str("none"),
         }
     }

@@ -11,6 +11,8 @@ use super::processing::{CaptureProcessor, PassThrough, Processing, Stages, Voice
 use super::sink::WavSink;
 use super::source::{ToneGenerator, WavLoop};
 use super::stream::lock;
+#[cfg(target_os = "linux")]
+use super::system::SystemSound;
 use super::{AudioError, BLOCK_SAMPLES, Block, MicrophoneSource, SAMPLE_RATE_HZ, SpeakerSink};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -96,6 +98,8 @@ enum Microphone {
     None,
     Tone(ToneGenerator, Pacer),
     File(WavLoop, Pacer),
+    #[cfg(target_os = "linux")]
+    System(SystemSound, Pacer),
     Device(Option<Box<DeviceMicrophone>>),
 }
 
@@ -103,6 +107,17 @@ enum Speaker {
     Null(Pacer),
     File(WavSink, Pacer),
     Device(Option<Box<DeviceSpeaker>>),
+}
+
+#[cfg(target_os = "linux")]
+fn system_sound() -> Result<Microphone, AudioError> {
+    let failed = |detail| AudioError::NoMicrophone { detail };
+    Ok(Microphone::System(SystemSound::open().map_err(failed)?, Pacer::new()))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn system_sound() -> Result<Microphone, AudioError> {
+    Err(AudioError::NoMicrophone { detail: "the sound of this computer cannot be recorded on this system yet".into() })
 }
 
 /// State of the audio thread.
@@ -283,6 +298,7 @@ impl Worker {
                 Ok(Microphone::Tone(ToneGenerator::new(hz, self.config.sync_clicks), Pacer::new()))
             }
             MicrophoneSource::File(path) => WavLoop::open(path).map(|wav| Microphone::File(wav, Pacer::new())),
+            MicrophoneSource::System => system_sound(),
             MicrophoneSource::Device(id) => self.supervisor().map(|s| {
                 s.want_microphone(Some(id.clone()));
                 Microphone::Device(None)
@@ -295,7 +311,7 @@ impl Worker {
                 self.microphone = microphone;
                 self.prepare_processing(matches!(source, MicrophoneSource::Device(_)));
                 // Devices tell when they are really open.
-                if matches!(source, MicrophoneSource::Tone(_) | MicrophoneSource::File(_)) {
+                if !matches!(source, MicrophoneSource::Device(_) | MicrophoneSource::None) {
                     self.shared.tell(AudioEvent::MicrophoneOpened(source.to_string()));
                 }
             }
@@ -471,6 +487,13 @@ impl Worker {
                     blocks.push(Captured { skipped, at: pacer.next - BLOCK, mid, side });
                 }
             }
+            #[cfg(target_os = "linux")]
+            Microphone::System(sound, pacer) => {
+                self.silence.standing_in = false;
+                while let Some(skipped) = pacer.due(now) {
+                    blocks.push(Captured::mono(skipped, pacer.next - BLOCK, sound.next_block()));
+                }
+            }
             Microphone::Device(Some(device)) => {
                 from_device = true;
                 device.set_wide(self.config.voice.original_sound);
@@ -546,6 +569,8 @@ impl Worker {
             Microphone::None | Microphone::Device(None) => until(self.silence.pacer.next, muted),
             Microphone::Device(Some(_)) => DEVICE,
             Microphone::Tone(_, pacer) | Microphone::File(_, pacer) => until(pacer.next, muted),
+            #[cfg(target_os = "linux")]
+            Microphone::System(_, pacer) => until(pacer.next, muted),
         };
         let playout = match &self.speaker {
             Speaker::File(_, pacer) => until(pacer.next, !self.mixing),
