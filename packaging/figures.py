@@ -78,6 +78,14 @@ for run in sound["F19"]:
         f"| F19 | `bench audio`: microphone {run['microphone_ppm']:+.0f} ppm, speaker {run['speaker_ppm']:+.0f} ppm, {run['seconds'] // 60} minutes of virtual time "
         f"| {run['missing_frames']} frames missing, delay {run['delay_ms_least']:.0f} to {run['delay_ms_most']:.0f} ms, {run['concealed_ms']} ms concealed | no under-run, constant within 10 ms |"
     )
+screen = load("f-screen.json")["figures"]
+pages = screen["pages"]
+sharp = "never" if any(p["sharp_ms"] is None for p in pages) else f"{max(p['sharp_ms'] for p in pages)} ms"
+first = "never" if any(p["first_ms"] is None for p in pages) else f"{max(p['first_ms'] for p in pages)} ms"
+print(
+    f"| F28 | `bench screen`: shared page of text, {screen['size']}, at 1.5 Mbit/s, {len(pages)} pages: slowest at the viewer | seen after {first}, {screen['sharp_db']:.0f} dB after {sharp}, at the end "
+    f"{min(p['psnr_db'] for p in pages)} dB; {max(p['pictures_when_still'] for p in pages)} pictures while it stands still | ≤ 2 s |"
+)
 for run in load("f-network.json")["figures"]:
     concealed = run["audio_concealed_ms"] / run["seconds"] / 10
     print(

@@ -10,6 +10,7 @@ run $tertulia demo --participants 4 --size 640x360@30 --seconds 15 --headless --
 run $tertulia bench join --json artefacts/f-join.json
 run $tertulia bench sfu --json artefacts/f-sfu.json
 run $tertulia bench latency --json artefacts/f-latency.json
+run $tertulia bench screen --json artefacts/f-screen.json
 run $tertulia bench network --json artefacts/f-network.json
 # Mouth to ear needs two speakers that are not real: PipeWire's, in a folder of their own. Without it the row is left out.
 sound=$(mktemp -d)

@@ -124,6 +124,8 @@ fn observer(host: &Host) -> CallHandle {
             publish_only: false,
             screen: None,
             default_tone_hz: 440.0,
+            screen_sound: false,
+            tuning: tertulia::media::video::source::Tuning::Auto,
             sync_clicks: false,
         },
         impairments: None,

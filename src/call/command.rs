@@ -1,6 +1,7 @@
 //! What the window, the control channel and tests ask of the engine.
 
 use crate::media::audio::{Processing, VoiceChoice};
+use crate::media::video::source::Tuning;
 
 /// What is to be different about the microphone's sound; `None` stays as it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -55,6 +56,10 @@ pub enum Command {
     Levelling(bool),
     /// Share a screen SOURCE, `None` stops.
     Share(Option<String>),
+    /// What shared screens are tuned for, from now on.
+    Tune(Tuning),
+    /// Whether the sound of this computer goes with shared screens, from now on.
+    ShareSound(bool),
     /// Send a signal. `kind` is without the `signal:` prefix; empty `to` is everybody.
     Signal {
         /// Type without prefix, for example `chat`.
@@ -116,7 +121,7 @@ impl Command {
         match self {
             Self::Camera(_) => Some("camera"),
             Self::Microphone(_) => Some("microphone"),
-            Self::Share(_) => Some("share"),
+            Self::Share(_) | Self::Tune(_) | Self::ShareSound(_) => Some("share"),
             Self::Publish => Some("publish"),
             _ => None,
         }

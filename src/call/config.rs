@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::process::ProcessMeter;
 use crate::media::audio::{MicrophoneSource, Processing, SpeakerSink};
 use crate::media::video::decoder::DecoderPool;
-use crate::media::video::source::{CameraSource, ScreenSource};
+use crate::media::video::source::{CameraSource, ScreenSource, Tuning};
 use crate::rtp::frame::VideoCodec;
 use crate::signaling::target::Target;
 use crate::wire::netsim::Impairments;
@@ -81,6 +81,10 @@ pub struct MediaChoice {
     pub publish_only: bool,
     /// Share this screen from the start.
     pub screen: Option<ScreenSource>,
+    /// The sound of this computer goes with a shared screen.
+    pub screen_sound: bool,
+    /// What a shared screen is tuned for.
+    pub tuning: Tuning,
     /// Frequency of `tone` without a number, in Hz.
     pub default_tone_hz: f32,
     /// Clicks of `pattern+sync` in the tone.

@@ -1,6 +1,7 @@
 //! The immutable snapshot of a call that the window draws and tests assert on.
 
 use crate::media::video::frame::FrameSlot;
+pub use crate::media::video::source::Tuning;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -103,6 +104,8 @@ pub struct Me {
     pub camera: DeviceState,
     /// Screen being shared.
     pub sharing: bool,
+    /// What a shared screen is tuned for.
+    pub tuning: Tuning,
     /// Level of my microphone after processing, before the gate.
     pub level: Level,
 }

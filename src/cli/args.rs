@@ -105,6 +105,17 @@ pub enum Codec {
     H264,
 }
 
+/// What a shared screen is tuned for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ScreenFor {
+    /// Text, until a film is seen on it.
+    Auto,
+    /// Every pixel, up to 15 pictures a second.
+    Text,
+    /// Up to 1920x1080@30; details may be softer.
+    Motion,
+}
+
 /// Echo, noise and gain stages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Processing {
@@ -139,8 +150,18 @@ pub struct MediaArgs {
     #[arg(long, value_name = "SINK", help = "device[:ID], file:PATH or null")]
     pub speaker: Option<String>,
     /// Which screen is shared.
-    #[arg(long, value_name = "SOURCE", help = "pattern[:ID[:WxH@FPS]], monitor[:N], window:TITLE or portal")]
+    #[arg(
+        long,
+        value_name = "SOURCE",
+        help = "pattern[:ID[:WxH@FPS]], file:PATH, monitor[:N], window:TITLE or portal"
+    )]
     pub screen: Option<String>,
+    /// What the shared screen is tuned for: text is sharp, motion is smooth.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub screen_for: ScreenFor,
+    /// Share the sound of this computer with the screen, without the voices of the call.
+    #[arg(long)]
+    pub screen_sound: bool,
     /// Watch and listen only.
     #[arg(long)]
     pub subscribe_only: bool,
@@ -368,7 +389,7 @@ mod tests {
             "tertulia://h:4443/room#key=k",
             "--background tertulia://h:4443/room#key=k --config /x -vv",
             "join - --session s --secret-env V --name n --headless --camera pattern+sync:3:640x360@15 --microphone tone:500 \
-             --speaker null --screen portal --subscribe-only --role MODERATOR --codec h264 --processing off --audio-off \
+             --speaker null --screen portal --screen-for motion --screen-sound --subscribe-only --role MODERATOR --codec h264 --processing off --audio-off \
              --video-off --insecure --seconds 2.5 --stats-json r --snapshot p --report-names --simulate-network up:loss=5 --quiet",
             "host --listen 127.0.0.1:0 --udp-port 0 --secret-env V --session s --no-tls --advertise n --rule conference \
              --data-dir d --seconds 3 --stats-json r --simulate-network loss=1,burst=2,delay=3,jitter=4,rate=5,queue=6",

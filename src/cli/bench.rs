@@ -3,6 +3,7 @@
 mod audio;
 mod calls;
 mod client;
+mod screen;
 mod tree;
 mod windows;
 
@@ -22,7 +23,7 @@ use crate::media::video::source::VideoMode;
 /// Benches that have a name already and nothing else.
 const LATER: [&str; 2] = ["ui", "broadcast"];
 /// The others.
-const THERE_ARE: &str = "sfu, join, latency, network, audio, client, start, tiles";
+const THERE_ARE: &str = "sfu, join, latency, network, audio, client, screen, start, tiles";
 /// Joins of `bench join` (F4).
 const JOINS: usize = 20;
 /// A join that takes longer has failed.
@@ -40,6 +41,7 @@ pub(super) fn run(global: &Common, args: &BenchArgs, started: Instant) -> Result
         "network" => common::runtime()?.block_on(calls::network(global, started))?,
         "audio" => audio::audio(global, started)?,
         "client" => common::runtime()?.block_on(client::client(global, started))?,
+        "screen" => common::runtime()?.block_on(screen::run(global, started))?,
         "start" => windows::start()?,
         "tiles" => windows::tiles(global, started)?,
         other if LATER.contains(&other) => {

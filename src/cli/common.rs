@@ -13,7 +13,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, filter};
 
 use super::Failure;
-use super::args::{Codec, Common, MediaArgs, Processing};
+use super::args::{Codec, Common, MediaArgs, Processing, ScreenFor};
 use crate::call::process::ProcessMeter;
 use crate::call::report::{Report, write_json};
 use crate::call::{CallConfig, CallHandle, Command, MediaChoice, VideoInput, View};
@@ -21,7 +21,7 @@ use crate::lan::invitation::Invitation;
 use crate::media::audio::source::default_tone_hz;
 use crate::media::audio::{self, MicrophoneSource, SpeakerSink};
 use crate::media::video::decoder::DecoderPool;
-use crate::media::video::source::{CameraSource, ScreenSource};
+use crate::media::video::source::{CameraSource, ScreenSource, Tuning};
 use crate::protocol::Secret;
 use crate::rtp::frame::VideoCodec;
 use crate::signaling::target::{Target, TokenSource};
@@ -273,6 +273,12 @@ pub(super) fn media(args: &MediaArgs) -> Result<MediaChoice, Failure> {
         publish_only: false,
         screen: screen.filter(|_| !watching),
         default_tone_hz: tone,
+        screen_sound: args.screen_sound,
+        tuning: match args.screen_for {
+            ScreenFor::Auto => Tuning::Auto,
+            ScreenFor::Text => Tuning::Text,
+            ScreenFor::Motion => Tuning::Motion,
+        },
         sync_clicks: sync,
     })
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::call::Command;
 use crate::call::command::VoiceChange;
+use crate::media::video::source::Tuning;
 
 /// What a line asks for.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,11 +60,7 @@ pub(super) fn parse(line: &str) -> Result<Line, String> {
             engine(Command::Voice(change))
         }
         "levelling" => engine(Command::Levelling(flag(members, "on")?.ok_or("levelling needs \"on\"")?)),
-        "share" => match members.get("screen") {
-            Some(Value::Null) => engine(Command::Share(None)),
-            Some(Value::String(source)) => engine(Command::Share(Some(source.clone()))),
-            _ => Err("share needs \"screen\": a source or null".to_owned()),
-        },
+        "share" => share(members),
         "signal" => {
             let to = match members.get("to") {
                 None | Some(Value::Null) => Vec::new(),
@@ -100,6 +97,23 @@ pub(super) fn parse(line: &str) -> Result<Line, String> {
         "report" => Ok(Line::Report(text(members, "path")?.into())),
         other => Err(format!("there is no command {other:?}")),
     }
+}
+
+fn share(members: &Map<String, Value>) -> Result<Line, String> {
+    let mut commands = Vec::new();
+    if members.contains_key("for") {
+        commands.push(Command::Tune(Tuning::parse(&text(members, "for")?).map_err(|e| e.to_string())?));
+    }
+    if let Some(on) = flag(members, "sound")? {
+        commands.push(Command::ShareSound(on));
+    }
+    match members.get("screen") {
+        None if !commands.is_empty() => {}
+        Some(Value::Null) => commands.push(Command::Share(None)),
+        Some(Value::String(source)) => commands.push(Command::Share(Some(source.clone()))),
+        _ => return Err("share needs \"screen\": a source or null".to_owned()),
+    }
+    Ok(Line::Engine(commands))
 }
 
 /// Longest name of a command that comes back, in characters.
@@ -157,6 +171,9 @@ mod tests {
             r#"{"do":"levelling","on":true}"#,
             r#"{"do":"share","screen":"pattern:9"}"#,
             r#"{"do":"share","screen":null}"#,
+            r#"{"do":"share","screen":"monitor","for":"text"}"#,
+            r#"{"do":"share","for":"motion"}"#,
+            r#"{"do":"share","screen":"monitor","sound":true}"#,
             r#"{"do":"signal","type":"chat","data":"hello","to":["con_A"]}"#,
             r#"{"do":"publish"}"#,
             r#"{"do":"unpublish"}"#,
@@ -190,6 +207,8 @@ mod tests {
             r#"{"do":"processing"}"#,
             r#"{"do":"processing","mode":"loud"}"#,
             r#"{"do":"levelling"}"#,
+            r#"{"do":"share"}"#,
+            r#"{"do":"share","for":"speed"}"#,
             r#"{"do":"tile","stream_id":"s","size":"big"}"#,
             r#"{"do":"tile","stream_id":"s","size":"0x180"}"#,
             r#"{"do":"signal","type":"x","to":"all"}"#,

@@ -14,7 +14,7 @@ use crate::host::{self, HostConfig, Tls};
 use crate::media::audio::source::default_tone_hz;
 use crate::media::audio::{MicrophoneSource, Processing, SpeakerSink};
 use crate::media::video::decoder::DecoderPool;
-use crate::media::video::source::{CameraSource, PatternSource, VideoMode};
+use crate::media::video::source::{CameraSource, PatternSource, Tuning, VideoMode};
 use crate::rtp::frame::VideoCodec;
 
 /// How long a demo without a window runs unless told otherwise.
@@ -108,6 +108,8 @@ pub(super) fn participant(
         publish_only: false,
         screen: None,
         default_tone_hz: default_tone_hz(id),
+        screen_sound: false,
+        tuning: Tuning::Auto,
         sync_clicks: false,
     };
     Ok(CallConfig {

@@ -45,6 +45,11 @@ impl MediaSender {
         self.outbox.push_video(frame);
     }
 
+    /// Whether pictures are large and may take their time: a page of text, not a film or a face.
+    pub fn set_patient(&self, patient: bool) {
+        self.outbox.patient.store(patient, Ordering::Relaxed);
+    }
+
     /// Queues one Opus packet; an empty one (DTX silence) is not sent.
     pub fn send_audio(&self, packet: EncodedAudio) {
         self.outbox.push_audio(packet);

@@ -11,7 +11,7 @@ use crate::rtp::packetise::{AudioPacketizer, VideoPacketizer};
 use crate::wire::{WireHandle, from_rtp};
 use bytes::Bytes;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc};
@@ -27,6 +27,9 @@ const PACER_TICK: Duration = Duration::from_millis(5);
 const DRAIN_TICKS: usize = 40;
 /// Above the target by this factor, so that frames larger than the mean do not pile up.
 const PACING_FACTOR: f64 = 2.0;
+/// Where pictures may take their time: of that pace, and how many ticks (1 s) a backlog has.
+const PATIENT_SHARE: f64 = 1.1 / PACING_FACTOR;
+const PATIENT_DRAIN_TICKS: usize = 200;
 /// Key frame requests towards the encoder.
 pub(super) const KEY_FRAME_INTERVAL: Duration = Duration::from_millis(300);
 /// Before anything is known of the path.
@@ -80,6 +83,8 @@ pub(super) struct Outbox {
     pub(super) video_sent: Mutex<Sent>,
     pub(super) audio_sent: Mutex<Sent>,
     pub(super) target_bps: AtomicU64,
+    /// Pictures are large and may take their time: a page of text, not a film.
+    pub(super) patient: AtomicBool,
     /// The connection's interceptors: what the path takes, and bursts that measure it.
     pub(super) wire: WireHandle,
     /// The last REMB and when it came.
@@ -102,6 +107,7 @@ impl Outbox {
             video_sent: Mutex::default(),
             audio_sent: Mutex::default(),
             target_bps: AtomicU64::new(0),
+            patient: AtomicBool::new(false),
             wire,
             remb: Mutex::new(None),
         };
@@ -265,7 +271,13 @@ pub(super) async fn video_task(
             (None, bps) => bps as f64 * PACING_FACTOR,
         };
         let mut budget = (pacing / 8.0 * PACER_TICK.as_secs_f64()) as usize;
-        budget = budget.max(waiting / DRAIN_TICKS).max(1);
+        if outbox.patient.load(Ordering::Relaxed) {
+            // A page at once would be a queue on the path, and be taken for one that is full.
+            budget = (budget as f64 * PATIENT_SHARE) as usize;
+            budget = budget.max(waiting / PATIENT_DRAIN_TICKS).max(1);
+        } else {
+            budget = budget.max(waiting / DRAIN_TICKS).max(1);
+        }
         if let Some(probe) = outbox.wire.take_probe(waiting, now) {
             budget = budget.max(probe.bytes);
         }

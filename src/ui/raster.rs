@@ -41,6 +41,23 @@ pub struct Headless {
     events: Vec<egui::Event>,
 }
 
+/// A page of text, dark on white: what people share, for measuring.
+pub fn text_page(width: u32, height: u32, text: &str) -> Image {
+    let margin = super::theme::space::XL;
+    Headless::new().draw(width, height, |ui| {
+        let area = ui.max_rect();
+        ui.painter().rect_filled(area, 0.0, Color32::WHITE);
+        let font = super::theme::regular(super::theme::size::BODY);
+        ui.painter().text(
+            area.min + vec2(margin, margin),
+            egui::Align2::LEFT_TOP,
+            text,
+            font,
+            super::theme::LIGHT.text,
+        );
+    })
+}
+
 /// The textures of the toolkit, as pictures.
 #[derive(Default)]
 pub struct Textures {

@@ -83,9 +83,9 @@ impl Engine {
                         server.set_property(Property::VideoDimensions(width, height)).await
                     });
                 }
-                let content = self.own.content();
+                let tuning = self.own.tuning(&self.config);
                 if let Some(encoder) = &mut self.own.encoder {
-                    encoder.set_source(content, (width, height), fps);
+                    encoder.set_source(tuning, (width, height), fps);
                     encoder.request_key_frame();
                 } else if self.own.publishing.as_ref().is_some_and(|p| !p.has_video) {
                     // The camera came late: the stream without a picture is replaced by one with it.
@@ -330,6 +330,11 @@ impl Engine {
             (_, true) => DeviceState::Muted,
             (_, false) => DeviceState::Opening,
         };
+        let tuning = self.own.tuning(&self.config);
+        if let Some(encoder) = &mut self.own.encoder {
+            encoder.set_tuning(tuning);
+        }
+        self.pace_pictures();
         self.start_capture();
         let wants_video = self.own.sends_video();
         match &self.own.publishing {

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::media::video::codec::{CodecError, Content, VideoCodec};
+use crate::media::video::codec::{CodecError, VideoCodec};
 use crate::media::video::encoder::{Clock, EncoderConfig, EncoderStats, EncoderThread, LayerConfig};
 use crate::media::video::frame::FrameSlot;
+use crate::media::video::source::Tuning;
 use crate::rtp::frame::EncodedFrame;
 use crate::rtp::simulcast;
 
@@ -143,10 +144,22 @@ impl Encoders {
     }
 
     /// Another source: its size and whether it is a screen, whose letters want all of the rate.
-    pub(super) fn set_source(&mut self, content: Content, size: (u32, u32), fps: u32) {
-        (self.config.content, self.config.max_size, self.config.max_fps) = (content, size, fps);
+    pub(super) fn set_source(&mut self, tuning: Option<Tuning>, size: (u32, u32), fps: u32) {
+        (self.config.max_size, self.config.max_fps) = (size, fps);
         self.threads.iter().flatten().for_each(|thread| thread.set_limit(size, fps));
+        self.set_tuning(tuning);
+    }
+
+    /// What the pictures are from now on: a screen tuned for this, or a camera.
+    pub(super) fn set_tuning(&mut self, tuning: Option<Tuning>) {
+        self.config.tuning = tuning;
+        self.threads.iter().flatten().for_each(|thread| thread.set_tuning(tuning));
         self.divide();
+    }
+
+    /// There is a new way for the pictures.
+    pub(super) fn begin_anew(&self) {
+        self.running().for_each(EncoderThread::begin_anew);
     }
 
     /// Starts, stops and paces layers by what is wanted and what there is.
@@ -158,9 +171,9 @@ impl Encoders {
             }
             return;
         }
-        let rates = match self.config.content {
-            Content::Camera => simulcast::divide(self.target_bps, &self.wanted, &self.sent, self.config.max_size),
-            Content::Screen => {
+        let rates = match self.config.tuning {
+            None => simulcast::divide(self.target_bps, &self.wanted, &self.sent, self.config.max_size),
+            Some(_) => {
                 // One sharp picture for everybody.
                 let most = self.wanted.iter().copied().max().unwrap_or(0).min(self.target_bps);
                 let top = self.threads.len() - 1;

@@ -249,6 +249,8 @@ impl Engine {
             Command::Voice(change) => self.change_voice(change),
             Command::Levelling(on) => self.change_levelling(on),
             Command::Share(screen) => self.share(screen),
+            Command::Tune(tuning) => self.tune(tuning),
+            Command::ShareSound(on) => self.share_sound(on),
             Command::Signal { kind, data, to } => self.send_signal(kind, data, to),
             Command::Publish => self.publish_again(),
             Command::Unpublish if self.own.publishing.is_none() => self.refuse("unpublish", "nothing is published"),
@@ -355,7 +357,7 @@ impl Engine {
     }
 
     fn start_audio(&mut self) {
-        if self.config.media.publish_only {
+        if self.config.media.publish_only && !self.own.has_microphone {
             return;
         }
         let media = &self.config.media;

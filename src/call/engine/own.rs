@@ -15,9 +15,8 @@ use crate::call::leg::{LegId, LegInput, Line};
 use crate::call::view::{DeviceState, Failure, Level};
 use crate::media::audio::{SpeakerSink, VoiceChoice};
 use crate::media::video::capture::Capture;
-use crate::media::video::codec::Content;
 use crate::media::video::frame::FrameSlot;
-use crate::media::video::source::{ScreenSource, VideoMode};
+use crate::media::video::source::{ScreenSource, Tuning, VideoMode};
 use crate::peer::{MediaSender, Publication};
 
 /// Devices and publication.
@@ -194,11 +193,9 @@ impl Own {
         Some(self.encoded_since?.elapsed().saturating_sub(off))
     }
 
-    pub(super) fn content(&self) -> Content {
-        match self.video {
-            VideoInput::Screen(_) => Content::Screen,
-            _ => Content::Camera,
-        }
+    /// What the encoder is told about the pictures: a screen tuned for something, or a camera.
+    pub(super) fn tuning(&self, config: &CallConfig) -> Option<Tuning> {
+        matches!(self.video, VideoInput::Screen(_)).then_some(config.media.tuning)
     }
 
     pub(super) fn source_word(&self) -> &'static str {

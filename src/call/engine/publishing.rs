@@ -10,8 +10,8 @@ use super::encoders::Encoders;
 use super::own::Publishing;
 use crate::call::leg::{self, LegReport, Line, PublishSpec, Reporter};
 use crate::call::view::{DeviceState, Failure};
-use crate::media::video::codec::Content;
 use crate::media::video::encoder::EncoderConfig;
+use crate::media::video::source::Tuning;
 use crate::peer::{MediaKind, PublishMedia};
 use crate::rtp::frame::VideoCodec;
 use crate::rtp::simulcast::layers_for;
@@ -39,8 +39,7 @@ impl Engine {
 
     pub(super) fn start_publication(&mut self) {
         let Some(joined) = self.place.joined.clone() else { return };
-        let (has_audio, has_video) =
-            (self.own.has_microphone && !self.config.media.publish_only, self.own.sends_video());
+        let (has_audio, has_video) = (self.own.has_microphone, self.own.sends_video());
         if !has_audio && !has_video {
             return;
         }
@@ -51,7 +50,7 @@ impl Engine {
         // Layers are for hosts that say that they take them, of VP8, and of cameras: a screen is to be sharp or nothing.
         let layered = joined.simulcast
             && self.config.media.codecs.first() == Some(&VideoCodec::Vp8)
-            && self.own.content() == Content::Camera;
+            && self.own.tuning(&self.config).is_none();
         let layers = if layered { layers_for((self.own.mode.width, self.own.mode.height)) } else { 1 };
         self.own.layers = layers;
         let spec = PublishSpec {
@@ -105,6 +104,7 @@ impl Engine {
             }
             LegReport::Sender { sender, codec } => {
                 self.own.sender.store(Some(Arc::new(sender)));
+                self.pace_pictures();
                 self.connect_sinks(codec);
             }
             LegReport::Connected => {
@@ -112,7 +112,7 @@ impl Engine {
                 let (first, stream_id) = (!publishing.ever_connected, publishing.stream_id.clone());
                 publishing.ever_connected = true;
                 if let Some(encoder) = &self.own.encoder {
-                    encoder.request_key_frame();
+                    encoder.begin_anew();
                 }
                 if first {
                     let event = self.event("published").with("stream_id", stream_id);
@@ -177,6 +177,14 @@ impl Engine {
         self.dirty = true;
     }
 
+    /// A page of text may take its time on the way, a face and a film may not.
+    pub(super) fn pace_pictures(&self) {
+        if let Some(sender) = &*self.own.sender.load() {
+            let tuning = self.own.tuning(&self.config);
+            sender.set_patient(matches!(tuning, Some(Tuning::Auto | Tuning::Text)));
+        }
+    }
+
     /// Lets microphone and camera flow into whatever transport is current. The sinks stay when a transport is rebuilt.
     fn connect_sinks(&mut self, codec: Option<crate::rtp::frame::VideoCodec>) {
         if self.own.publishing.as_ref().is_some_and(|p| p.has_audio)
@@ -201,7 +209,7 @@ impl Engine {
             max_size: (self.own.mode.width, self.own.mode.height),
             max_fps: self.own.mode.fps,
             bitrate_bps: self.own.target_bps.and_then(|b| u32::try_from(b).ok()).unwrap_or(START_BITRATE_BPS),
-            content: self.own.content(),
+            tuning: self.own.tuning(&self.config),
             layer: None,
         };
         let sink = Arc::new(move |layer, frame| {

@@ -33,6 +33,7 @@ impl Engine {
                 microphone: self.own.microphone_state.clone(),
                 camera: self.own.camera_state.clone(),
                 sharing: self.sharing(),
+                tuning: self.config.media.tuning,
                 level: self.own.level.clone(),
             },
             people: self

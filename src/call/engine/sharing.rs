@@ -8,8 +8,8 @@ use crate::call::command::Command;
 use crate::call::config::VideoInput;
 use crate::call::handle::start;
 use crate::call::view::{Connection, DeviceState};
-use crate::media::audio::MicrophoneSource;
-use crate::media::video::source::ScreenSource;
+use crate::media::audio::{MicrophoneSource, SpeakerSink};
+use crate::media::video::source::{ScreenSource, Tuning};
 
 /// The window that was shared is not there any more.
 pub(super) const WINDOW_GONE: &str = "share.window_gone";
@@ -47,6 +47,32 @@ impl Engine {
         }
     }
 
+    /// Tunes what is shared, and what will be.
+    pub(super) fn tune(&mut self, tuning: Tuning) {
+        self.config.media.tuning = tuning;
+        if let Some(call) = &self.screen_call {
+            let _ = call.send(Command::Tune(tuning));
+        }
+        let own = self.own.tuning(&self.config);
+        if let Some(encoder) = &mut self.own.encoder {
+            encoder.set_tuning(own);
+        }
+        self.pace_pictures();
+        let event = self.event("shareTuned").with("for", tuning.name());
+        self.emit(event);
+    }
+
+    /// Whether the sound of this computer goes with a shared screen, from now on.
+    pub(super) fn share_sound(&mut self, on: bool) {
+        self.config.media.screen_sound = on;
+        if let Some(call) = &self.screen_call {
+            let source = if on { MicrophoneSource::System } else { MicrophoneSource::None };
+            let _ = call.send(Command::Microphone(source.to_string()));
+        }
+        let event = self.event("shareSound").with("on", on);
+        self.emit(event);
+    }
+
     pub(super) fn start_shared_screen(&mut self) {
         if let Some(source) = self.config.media.screen.take() {
             self.share_screen(source);
@@ -63,7 +89,11 @@ impl Engine {
         if self.config.target.source.renewable() {
             let mut config = self.config.clone();
             config.media.video = VideoInput::Screen(source);
-            config.media.microphone = MicrophoneSource::None;
+            // The sound of a screen is no microphone: it is not muted with mine, and nobody is heard in it.
+            config.media.microphone =
+                if config.media.screen_sound { MicrophoneSource::System } else { MicrophoneSource::None };
+            config.media.speaker = SpeakerSink::Null;
+            config.media.audio_muted = false;
             config.media.screen = None;
             config.media.publish_only = true;
             config.media.subscribe_only = false;

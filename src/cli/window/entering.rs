@@ -10,7 +10,7 @@ use super::{Desk, Failure, Shown, common, shown};
 use crate::call::view::{Connection, JoinStep, View};
 use crate::call::{self, CallConfig, CallHandle, Command, MediaChoice, VideoInput};
 use crate::media::audio::{self, MicrophoneSource, Processing, SpeakerSink};
-use crate::media::video::source::CameraSource;
+use crate::media::video::source::{CameraSource, Tuning};
 use crate::protocol::Secret;
 use crate::rtp::frame::VideoCodec;
 use crate::signaling::target::{Target as Place, TokenSource};
@@ -172,6 +172,8 @@ fn media(devices: &crate::ui::bridge::DeviceChoice, audio_muted: bool, video_mut
         publish_only: false,
         screen: None,
         default_tone_hz: audio::source::default_tone_hz(0),
+        screen_sound: false,
+        tuning: Tuning::Auto,
         sync_clicks: false,
     }
 }

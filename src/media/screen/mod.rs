@@ -18,7 +18,7 @@ mod x11_shm;
 pub(crate) fn open(source: &ScreenSource) -> Result<Box<dyn PictureSource>, SourceEnd> {
     let failed = |detail: String| SourceEnd::Failed { key: "err.portal", detail };
     match source {
-        ScreenSource::Pattern(_) => Err(failed("the test picture is no screen".into())),
+        ScreenSource::Pattern(_) | ScreenSource::File(_) => Err(failed("a test picture or file is no screen".into())),
         ScreenSource::Portal => Err(failed(
             "the desktop's screen picker is not available in this build; use monitor or window:TITLE".into(),
         )),

@@ -1,5 +1,6 @@
 //! An open source of pictures: one thread each, paced on absolute deadlines, really closed when dropped.
 
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -211,14 +212,7 @@ impl Capture {
         Self::start(slot, events, move |outlet| match source {
             CameraSource::None => outlet.tell(CaptureEvent::Ended),
             CameraSource::Pattern(pattern) => run(outlet, "pattern", move || Ok(Box::new(Pattern::new(pattern)))),
-            CameraSource::File(path) => {
-                let name = path.display().to_string();
-                run(outlet, &name, move || {
-                    FileSource::open(&path)
-                        .map(|source| Box::new(source) as Box<dyn PictureSource>)
-                        .map_err(|e| SourceEnd::Failed { key: "dev.file", detail: e.to_string() })
-                });
-            }
+            CameraSource::File(path) => run_file(outlet, &path),
             CameraSource::Device { choice, mode } => device::run(outlet, &choice, mode),
         })
     }
@@ -228,6 +222,7 @@ impl Capture {
         let source = source.clone();
         Self::start(slot, events, move |outlet| match source {
             ScreenSource::Pattern(pattern) => run(outlet, "pattern", move || Ok(Box::new(Pattern::new(pattern)))),
+            ScreenSource::File(path) => run_file(outlet, &path),
             other => run(outlet, "screen", move || screen::open(&other)),
         })
     }
@@ -299,6 +294,14 @@ impl Drop for Capture {
         drop(state);
         let _ = thread.join();
     }
+}
+
+fn run_file(outlet: &Outlet, path: &Path) {
+    run(outlet, &path.display().to_string(), || {
+        FileSource::open(path)
+            .map(|source| Box::new(source) as Box<dyn PictureSource>)
+            .map_err(|e| SourceEnd::Failed { key: "dev.file", detail: e.to_string() })
+    });
 }
 
 /// Opens a source and hands its pictures over, each at its time.

@@ -17,6 +17,18 @@ pub enum Content {
     Camera,
     /// A screen: sharp letters first, size stays.
     Screen,
+    /// A screen on which something moves, a film: smooth motion first, as for a camera.
+    Motion,
+}
+
+/// How well a picture is to be encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Quality {
+    /// As the rate allows.
+    #[default]
+    Rate,
+    /// With this quantizer, 0 (best) to 63, whatever it costs.
+    Quantizer(u8),
 }
 
 /// Why a codec could not do its work.
@@ -73,6 +85,14 @@ pub trait VideoEncoder: Send {
     fn settings(&self) -> EncoderSettings;
     /// Changes rate, frame rate or size; another size makes the next picture a key frame.
     fn configure(&mut self, settings: EncoderSettings) -> Result<(), CodecError>;
+    /// How well the next pictures are to be encoded. `false` where the codec decides that alone.
+    fn set_quality(&mut self, _quality: Quality) -> Result<bool, CodecError> {
+        Ok(false)
+    }
+    /// Quantizer of the last picture, 0 (best) to 63, where the codec tells it.
+    fn last_quantizer(&mut self) -> Option<u8> {
+        None
+    }
     /// Encodes one picture of exactly the set size. `None`: the rate control has left it out.
     /// `timestamp` is at 90 kHz, rising.
     fn encode(
@@ -107,6 +127,15 @@ pub struct FrameStamp {
 
 /// Largest width or height taken, by encoders and decoders alike; 4K and a little.
 pub const MAX_DIMENSION: u32 = 4096;
+
+/// Most pixels of a received picture: 4K and a little, either way up.
+pub const MAX_PIXELS: u64 = 4096 * 2304;
+
+/// Whether a received picture of this size is shown.
+pub(super) fn fits(width: u32, height: u32) -> bool {
+    let side = |d: u32| (2..=MAX_DIMENSION).contains(&d);
+    side(width) && side(height) && u64::from(width) * u64::from(height) <= MAX_PIXELS
+}
 
 /// A new encoder.
 pub fn new_encoder(codec: VideoCodec, settings: EncoderSettings) -> Result<Box<dyn VideoEncoder>, CodecError> {
@@ -151,3 +180,7 @@ pub(super) fn copy_plane(target: &mut [u8], source: &[u8], width: usize, stride:
         }
     }
 }
+
+#[cfg(test)]
+#[path = "hostile_tests.rs"]
+mod hostile_tests;

@@ -5,11 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::codec::{CodecError, Content, EncoderSettings, VideoCodec, VideoEncoder, new_encoder};
+use super::codec::{CodecError, Content, EncoderSettings, Quality, VideoCodec, VideoEncoder, new_encoder};
 use super::frame::{FramePool, FrameSlot, VideoFrame};
 use super::ladder::Ladder;
 use super::overuse::Overuse;
+use super::refine::{MotionDetector, Next, Refiner, same};
 use super::scale::{Scaler, fit_within};
+use super::source::Tuning;
 use crate::rtp::frame::{EncodedFrame, VIDEO_CLOCK_HZ};
 
 /// Key frames on request come no closer together than this: ten viewers that ask within a second get few.
@@ -34,8 +36,8 @@ pub struct EncoderConfig {
     pub max_fps: u32,
     /// Target at the start, in bit/s.
     pub bitrate_bps: u32,
-    /// Camera or screen.
-    pub content: Content,
+    /// What a screen is tuned for; `None` for a camera.
+    pub tuning: Option<Tuning>,
     /// The layer, where there are several, which then begins paused; `None` for the whole picture.
     pub layer: Option<LayerConfig>,
 }
@@ -72,7 +74,7 @@ impl Default for EncoderConfig {
             max_size: (1280, 720),
             max_fps: 30,
             bitrate_bps: 1_000_000,
-            content: Content::Camera,
+            tuning: None,
             layer: None,
         }
     }
@@ -113,9 +115,11 @@ struct Shared {
     paused: AtomicBool,
     target_bps: AtomicU32,
     key_frame_wanted: AtomicBool,
+    begin_anew: AtomicBool,
     codec: Mutex<VideoCodec>,
     max_size: AtomicU64,
     max_fps: AtomicU32,
+    tuning: Mutex<Option<Tuning>>,
     stats: Mutex<EncoderStats>,
 }
 
@@ -138,15 +142,17 @@ impl EncoderThread {
     /// An empty slot (muted camera) gives no frames at all.
     pub fn start(slot: FrameSlot, config: EncoderConfig, sink: EncodedSink) -> Result<Self, CodecError> {
         // The library is tried here, where the caller can still choose another codec.
-        new_encoder(config.codec, settings_for((320, 180), 15, config.bitrate_bps, config.content))?;
+        new_encoder(config.codec, settings_for((320, 180), 15, config.bitrate_bps, content_of(config.tuning)))?;
         let shared = Arc::new(Shared {
             stop: AtomicBool::new(false),
             paused: AtomicBool::new(config.layer.is_some()),
             target_bps: AtomicU32::new(clamp_bitrate(config.bitrate_bps)),
             key_frame_wanted: AtomicBool::new(true),
+            begin_anew: AtomicBool::new(false),
             codec: Mutex::new(config.codec),
             max_size: AtomicU64::new(pack(config.max_size)),
             max_fps: AtomicU32::new(config.max_fps.max(1)),
+            tuning: Mutex::new(config.tuning),
             stats: Mutex::default(),
         });
         let worker = Worker::new(slot.clone(), Arc::clone(&shared), config, sink);
@@ -174,6 +180,12 @@ impl EncoderThread {
         self.slot.wake();
     }
 
+    /// There is a new way for the pictures, and nothing that was sent before counts: a key frame at once.
+    pub fn begin_anew(&self) {
+        self.shared.begin_anew.store(true, Ordering::SeqCst);
+        self.request_key_frame();
+    }
+
     /// Goes on with another codec, beginning with a key frame.
     pub fn set_codec(&self, codec: VideoCodec) {
         *self.shared.codec.lock().unwrap_or_else(PoisonError::into_inner) = codec;
@@ -183,6 +195,12 @@ impl EncoderThread {
     pub fn set_limit(&self, max_size: (u32, u32), max_fps: u32) {
         self.shared.max_size.store(pack(max_size), Ordering::Relaxed);
         self.shared.max_fps.store(max_fps.max(1), Ordering::Relaxed);
+    }
+
+    /// What the pictures are from now on: a screen tuned for this, or a camera.
+    pub fn set_tuning(&self, tuning: Option<Tuning>) {
+        *self.shared.tuning.lock().unwrap_or_else(PoisonError::into_inner) = tuning;
+        self.slot.wake();
     }
 
     /// What it has done so far.
@@ -231,11 +249,25 @@ fn settings_for((width, height): (u32, u32), fps: u32, bitrate_bps: u32, content
     EncoderSettings { width, height, fps, bitrate_bps: clamp_bitrate(bitrate_bps), content }
 }
 
+fn content_of(tuning: Option<Tuning>) -> Content {
+    match tuning {
+        None => Content::Camera,
+        Some(Tuning::Auto | Tuning::Text) => Content::Screen,
+        Some(Tuning::Motion) => Content::Motion,
+    }
+}
+
 struct Worker {
     slot: FrameSlot,
     shared: Arc<Shared>,
+    tuning: Option<Tuning>,
     content: Content,
     layer: Option<LayerConfig>,
+    motion: MotionDetector,
+    refiner: Refiner,
+    /// What was seen last on a screen, and what was encoded last of it.
+    shown: Option<Arc<VideoFrame>>,
+    sent: Option<Arc<VideoFrame>>,
     sink: EncodedSink,
     ladder: Ladder,
     overuse: Overuse,
@@ -263,11 +295,16 @@ impl Worker {
         Self {
             slot,
             shared,
-            content: config.content,
             layer: config.layer,
-            sink,
-            ladder: Ladder::new(config.content, config.bitrate_bps),
             overuse: Overuse::default(),
+            tuning: config.tuning,
+            content: content_of(config.tuning),
+            motion: MotionDetector::default(),
+            refiner: Refiner::default(),
+            shown: None,
+            sent: None,
+            sink,
+            ladder: Ladder::new(content_of(config.tuning), config.bitrate_bps),
             encoder: None,
             scaler: Scaler::new(),
             pool: FramePool::new(2),
@@ -285,14 +322,43 @@ impl Worker {
     fn run(mut self) {
         let mut seen = 0;
         let mut last_picture = Instant::now();
+        let mut rest = Duration::ZERO;
         while !self.shared.stop.load(Ordering::SeqCst) {
             let wanted = self.shared.key_frame_wanted.load(Ordering::SeqCst);
-            let timeout = if wanted && self.slot.version() > 0 { STILL_AFTER } else { IDLE };
+            let timeout = match self.content {
+                Content::Screen => rest,
+                _ if wanted && self.slot.version() > 0 => STILL_AFTER,
+                _ => IDLE,
+            };
             let version = self.slot.wait(seen, timeout);
             if self.shared.stop.load(Ordering::SeqCst) {
                 break;
             }
-            if version == seen && !self.shared.paused.load(Ordering::SeqCst) {
+            if self.shared.paused.load(Ordering::SeqCst) {
+                // Whoever wants pictures again has to begin anew; what was missed until then is nobody's loss.
+                seen = version;
+                (self.encoder, self.sent, self.next_due, rest) = (None, None, None, IDLE);
+                self.refiner.clear();
+                self.shared.key_frame_wanted.store(true, Ordering::SeqCst);
+                self.stats(|s| (s.fps, s.bitrate_bps) = (0.0, 0));
+                continue;
+            }
+            let new = version != seen;
+            let missed = version.saturating_sub(seen).saturating_sub(1);
+            if seen > 0 && missed > 0 {
+                self.stats(|s| s.dropped += missed);
+            }
+            seen = version;
+            if self.shared.begin_anew.swap(false, Ordering::SeqCst) {
+                self.refiner = Refiner::default();
+                self.last_key_frame = None;
+            }
+            self.tune(new);
+            if self.content == Content::Screen {
+                rest = self.page(new);
+                continue;
+            }
+            if !new {
                 // Nothing new: a still screen, or a muted camera (then the slot is empty and there is nothing to send).
                 let still = last_picture.elapsed() >= STILL_AFTER;
                 if still
@@ -300,30 +366,64 @@ impl Worker {
                     && let Some(frame) = self.slot.latest()
                 {
                     last_picture = Instant::now();
-                    self.encode(&frame, last_picture);
+                    self.encode(&frame, last_picture, Quality::Rate);
                 }
                 continue;
             }
-            if self.shared.paused.load(Ordering::SeqCst) {
-                // Whoever wants pictures again has to begin anew; what was missed until then is nobody's loss.
-                seen = version;
-                self.encoder = None;
-                self.next_due = None;
-                self.shared.key_frame_wanted.store(true, Ordering::SeqCst);
-                self.stats(|s| (s.fps, s.bitrate_bps) = (0.0, 0));
-                continue;
-            }
-            let missed = version.saturating_sub(seen).saturating_sub(1);
-            if seen > 0 && missed > 0 {
-                self.stats(|s| s.dropped += missed);
-            }
-            seen = version;
             let Some(frame) = self.slot.latest() else { continue };
             last_picture = Instant::now();
             if self.in_time(&frame) {
-                self.encode(&frame, frame.at);
+                self.encode(&frame, frame.at, Quality::Rate);
             } else {
                 self.stats(|s| s.dropped += 1);
+            }
+        }
+    }
+
+    /// Takes over what a screen is tuned for, and looks whether it shows a film.
+    fn tune(&mut self, new: bool) {
+        let tuning = *self.shared.tuning.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut content = if tuning == self.tuning { self.content } else { content_of(tuning) };
+        if tuning != self.tuning {
+            (self.tuning, self.motion, self.shown) = (tuning, MotionDetector::default(), None);
+        }
+        if new && tuning == Some(Tuning::Auto) {
+            let picture = self.slot.latest();
+            if let Some(picture) = &picture {
+                content = self.motion.picture(self.shown.as_deref(), picture, Instant::now());
+            }
+            self.shown = picture;
+        }
+        if content != self.content {
+            self.content = content;
+            self.ladder = Ladder::new(content, self.shared.target_bps.load(Ordering::Relaxed));
+            (self.next_due, self.sent) = (None, None);
+            self.refiner.clear();
+        }
+    }
+
+    /// One step of a shared page; for how long there is nothing more to do.
+    fn page(&mut self, new: bool) -> Duration {
+        let Some(frame) = self.slot.latest() else {
+            self.refiner.clear();
+            self.sent = None;
+            return IDLE;
+        };
+        let now = Instant::now();
+        if (new || self.sent.is_none()) && self.sent.as_ref().is_none_or(|sent| !same(sent, &frame)) {
+            self.refiner.changed(now);
+        }
+        let bitrate = self.shared.target_bps.load(Ordering::Relaxed);
+        match self.refiner.next(now, bitrate, self.key_frame_due()) {
+            Next::Wait(time) => time.min(IDLE),
+            // A key frame that may not come yet.
+            Next::Rest if self.shared.key_frame_wanted.load(Ordering::SeqCst) => STILL_AFTER,
+            Next::Rest => IDLE,
+            Next::Encode(quality) => {
+                let repeated = self.sent.as_ref().is_some_and(|sent| Arc::ptr_eq(sent, &frame) || same(sent, &frame));
+                let encoded = self.encode(&frame, if repeated { now } else { frame.at }, quality);
+                self.sent = Some(frame);
+                if encoded { Duration::ZERO } else { STILL_AFTER }
             }
         }
     }
@@ -357,9 +457,9 @@ impl Worker {
             && self.last_key_frame.is_none_or(|at| at.elapsed() >= KEY_FRAME_INTERVAL)
     }
 
-    fn encode(&mut self, frame: &Arc<VideoFrame>, at: Instant) {
+    fn encode(&mut self, frame: &Arc<VideoFrame>, at: Instant, quality: Quality) -> bool {
         let started = Instant::now();
-        match self.try_encode(frame, at) {
+        match self.try_encode(frame, at, quality) {
             Ok(()) => {
                 self.failures_in_a_row = 0;
                 let took = started.elapsed();
@@ -370,6 +470,7 @@ impl Worker {
                 }
                 let took = took.as_secs_f32() * 1000.0;
                 self.stats(|s| s.encode_ms = if s.encode_ms == 0.0 { took } else { s.encode_ms * 0.9 + took * 0.1 });
+                true
             }
             Err(error) => {
                 self.encoder = None;
@@ -383,11 +484,12 @@ impl Worker {
                     s.failures += 1;
                     s.dropped += 1;
                 });
+                false
             }
         }
     }
 
-    fn try_encode(&mut self, frame: &Arc<VideoFrame>, at: Instant) -> Result<(), CodecError> {
+    fn try_encode(&mut self, frame: &Arc<VideoFrame>, at: Instant, quality: Quality) -> Result<(), CodecError> {
         let bitrate = self.shared.target_bps.load(Ordering::Relaxed);
         self.ladder.update(bitrate, Instant::now());
         let limit = self.ladder.rung().limit;
@@ -422,8 +524,11 @@ impl Worker {
         };
         let force = self.key_frame_due();
         let ticks = self.ticks(at);
+        encoder.set_quality(quality)?;
         let encoded = encoder.encode(&picture, ticks, force)?;
+        let quantizer = encoder.last_quantizer();
         self.encoder = Some(encoder);
+        self.refiner.encoded(Instant::now(), quality, quantizer, encoded.as_ref().map_or(0, |e| e.data.len()));
         let Some(encoded) = encoded else {
             self.stats(|s| s.dropped += 1);
             return Ok(());

@@ -16,8 +16,8 @@ use openh264_sys2::{
 };
 
 use super::codec::{
-    CodecError, Content, EncodedPicture, EncoderSettings, FrameStamp, MAX_DIMENSION, VideoCodec, VideoDecoder,
-    VideoEncoder, check_frame, check_settings, copy_plane,
+    CodecError, Content, EncodedPicture, EncoderSettings, FrameStamp, VideoCodec, VideoDecoder, VideoEncoder,
+    check_frame, check_settings, copy_plane, fits,
 };
 use super::frame::{FramePool, VideoFrame};
 
@@ -48,7 +48,7 @@ impl H264Encoder {
             .usage_type(UsageType::CameraVideoRealTime)
             .rate_control_mode(RateControlMode::Bitrate)
             .complexity(if settings.content == Content::Screen { Complexity::Medium } else { Complexity::Low })
-            .skip_frames(settings.content == Content::Camera)
+            .skip_frames(settings.content != Content::Screen)
             .profile(Profile::Baseline)
             .sps_pps_strategy(SpsPpsStrategy::ConstantId)
             .num_threads(1)
@@ -205,6 +205,11 @@ impl VideoDecoder for H264Decoder {
         }
         let picture = match self.decoder.decode(data) {
             Ok(Some(picture)) => picture,
+            // There is no reordering here: a key frame without a picture is one that was not understood.
+            Ok(None) if key_frame => {
+                self.need_key_frame = true;
+                return Err(CodecError::Corrupt("a key frame without a picture".into()));
+            }
             Ok(None) => return Ok(None),
             Err(error) => {
                 self.need_key_frame = true;
@@ -213,11 +218,11 @@ impl VideoDecoder for H264Decoder {
         };
         let (width, height) = picture.dimensions();
         let (y_stride, u_stride, v_stride) = picture.strides();
-        let size = |d: usize| u32::try_from(d).ok().filter(|d| (2..=MAX_DIMENSION).contains(d));
-        let (Some(width), Some(height)) = (size(width), size(height)) else {
-            self.need_key_frame = true;
-            return Err(CodecError::Corrupt(format!("size {width}x{height}")));
-        };
+        let size = |d: usize| u32::try_from(d).unwrap_or(u32::MAX);
+        let (width, height) = (size(width), size(height));
+        if !fits(width, height) {
+            return Err(self.corrupt(format!("size {width}x{height}")));
+        }
         let frame = pool.draw(width, height, |frame| {
             let width = frame.width as usize;
             copy_plane(&mut frame.y, picture.y(), width, y_stride);

@@ -15,6 +15,7 @@ pub mod h264;
 pub mod ladder;
 pub mod overuse;
 pub mod pattern;
+mod refine;
 pub mod scale;
 pub mod source;
 pub mod vp8;

@@ -118,11 +118,13 @@ impl CameraSource {
     }
 }
 
-/// A screen SOURCE: `pattern[:ID[:WxH@FPS]]`, `monitor[:N]`, `window:TITLE` or `portal`.
+/// A screen SOURCE: `pattern[:ID[:WxH@FPS]]`, `file:PATH`, `monitor[:N]`, `window:TITLE` or `portal`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ScreenSource {
     /// The test picture.
     Pattern(PatternSource),
+    /// A y4m, ivf or mjpeg file, looped.
+    File(PathBuf),
     /// A monitor, counted from 0.
     Monitor(u32),
     /// The window of this number (`0x…`, as X11 counts), else the first whose title holds this text.
@@ -137,6 +139,7 @@ impl ScreenSource {
         let (kind, rest) = split_kind(text);
         match (kind, rest) {
             ("pattern" | "pattern+sync", _) => Ok(Self::Pattern(pattern(rest, kind == "pattern+sync")?)),
+            ("file", Some(path)) if !path.is_empty() => Ok(Self::File(PathBuf::from(path))),
             ("monitor", None) => Ok(Self::Monitor(0)),
             ("monitor", Some(number)) => number
                 .parse()
@@ -145,10 +148,44 @@ impl ScreenSource {
             ("window", Some(title)) if !title.is_empty() => Ok(Self::Window(title.to_owned())),
             ("window", _) => Err(SourceError("window: needs a part of the window's title, like window:Slides".into())),
             ("portal", None) => Ok(Self::Portal),
-            _ => {
-                Err(SourceError(format!("“{text}” is no screen source: use pattern, monitor, window:TITLE or portal")))
-            }
+            _ => Err(SourceError(format!(
+                "“{text}” is no screen source: use pattern, file:PATH, monitor, window:TITLE or portal"
+            ))),
         }
+    }
+}
+
+/// What a shared screen is tuned for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Tuning {
+    /// Text, until a film is seen on it.
+    #[default]
+    Auto,
+    /// Every pixel and sharp letters, up to 15 pictures a second.
+    Text,
+    /// Up to 1920x1080@30; details may be softer.
+    Motion,
+}
+
+impl Tuning {
+    /// All of them, in the order they are offered.
+    pub const ALL: [Self; 3] = [Self::Auto, Self::Text, Self::Motion];
+
+    /// Its word on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Text => "text",
+            Self::Motion => "motion",
+        }
+    }
+
+    /// Reads the word of the command line.
+    pub fn parse(text: &str) -> Result<Self, SourceError> {
+        Self::ALL
+            .into_iter()
+            .find(|tuning| tuning.name() == text)
+            .ok_or_else(|| SourceError(format!("a screen is tuned for auto, text or motion, not “{text}”")))
     }
 }
 
@@ -222,6 +259,9 @@ mod tests {
         assert_eq!(ScreenSource::parse("monitor:2"), Ok(ScreenSource::Monitor(2)));
         assert_eq!(ScreenSource::parse("window:My: slides"), Ok(ScreenSource::Window("My: slides".into())));
         assert_eq!(ScreenSource::parse("portal"), Ok(ScreenSource::Portal));
+        assert_eq!(ScreenSource::parse("file:a:b.y4m"), Ok(ScreenSource::File("a:b.y4m".into())));
+        assert_eq!(Tuning::parse("motion"), Ok(Tuning::Motion));
+        assert!(Tuning::parse("Text").is_err());
         assert_eq!(ScreenSource::parse("pattern:9"), Ok(ScreenSource::Pattern(PatternSource { id: 9, ..default })));
     }
 
@@ -243,7 +283,7 @@ mod tests {
             let error = CameraSource::parse(text).expect_err(text).to_string();
             assert!(error.contains(hint), "{text}: {error}");
         }
-        for text in ["", "monitor:x", "window:", "window", "portal:1", "device"] {
+        for text in ["", "monitor:x", "window:", "window", "portal:1", "device", "file:"] {
             assert!(ScreenSource::parse(text).is_err(), "{text}");
         }
     }

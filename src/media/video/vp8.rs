@@ -9,8 +9,8 @@ use bytes::Bytes;
 use vpx_sys::*;
 
 use super::codec::{
-    CodecError, Content, EncodedPicture, EncoderSettings, FrameStamp, MAX_DIMENSION, VideoCodec, VideoDecoder,
-    VideoEncoder, check_frame, check_settings, copy_plane,
+    CodecError, Content, EncodedPicture, EncoderSettings, FrameStamp, Quality, VideoCodec, VideoDecoder, VideoEncoder,
+    check_frame, check_settings, copy_plane, fits,
 };
 use super::frame::{FramePool, VideoFrame};
 
@@ -74,6 +74,7 @@ pub struct Vp8Encoder {
     context: Context,
     config: vpx_codec_enc_cfg_t,
     settings: EncoderSettings,
+    quality: Quality,
     last_timestamp: Option<u64>,
 }
 
@@ -94,7 +95,7 @@ impl Vp8Encoder {
             }
             config.assume_init()
         };
-        apply(&mut config, &settings);
+        apply(&mut config, &settings, Quality::Rate);
         let mut context = Box::new(MaybeUninit::<vpx_codec_ctx_t>::zeroed());
         // SAFETY: the context is zeroed memory as the C macro `vpx_codec_enc_init` expects it (it has no Rust enum whose
         // zero is invalid: VPX_CODEC_OK is 0), the configuration is complete, the ABI version is that of the bindings.
@@ -111,7 +112,7 @@ impl Vp8Encoder {
             }
             Context(Box::from_raw(Box::into_raw(context).cast::<vpx_codec_ctx_t>()))
         };
-        let mut encoder = Self { context, config, settings, last_timestamp: None };
+        let mut encoder = Self { context, config, settings, quality: Quality::Rate, last_timestamp: None };
         encoder.set_controls()?;
         Ok(encoder)
     }
@@ -141,11 +142,32 @@ impl Vp8Encoder {
         // A key frame may cost what a third of the rate buffer holds, in percent of an average frame: 200 ms of the path.
         let intra = (self.config.rc_buf_optimal_sz / 3 * fps / 10).max(300);
         self.control(VP8E_SET_MAX_INTRA_BITRATE_PCT, i32::try_from(intra).unwrap_or(900))?;
-        self.control(VP8E_SET_SCREEN_CONTENT_MODE, i32::from(screen))
+        // Not the library's own mode for screens: it leaves still blocks as they are, and a page would never become sharp.
+        self.control(VP8E_SET_SCREEN_CONTENT_MODE, 0)
+    }
+
+    fn set_config(&mut self) -> Result<(), CodecError> {
+        // SAFETY: context and configuration are initialised and have the size the encoder was started with.
+        let result = unsafe { vpx_codec_enc_config_set(&raw mut *self.context.0, &raw const self.config) };
+        if result == VPX_CODEC_OK { Ok(()) } else { Err(setup(self.context.error())) }
     }
 }
 
-fn apply(config: &mut vpx_codec_enc_cfg_t, settings: &EncoderSettings) {
+/// Best and worst quantizer of the rate control, 0 to 63.
+fn quantizers(settings: &EncoderSettings, quality: Quality) -> (u32, u32) {
+    match (quality, settings.content, settings.bitrate_bps) {
+        (Quality::Quantizer(q), ..) => (u32::from(q.min(63)), u32::from(q.min(63))),
+        (_, Content::Camera | Content::Motion, _) => (2, 56),
+        // The first look at a new page comes soon, and is made sharp afterwards: the rate control alone would send a page
+        // after a still time at its best, a second long.
+        (_, Content::Screen, 6_000_000..) => (12, 52),
+        (_, Content::Screen, 3_000_000..) => (26, 54),
+        (_, Content::Screen, 1_200_000..) => (42, 56),
+        (_, Content::Screen, _) => (50, 58),
+    }
+}
+
+fn apply(config: &mut vpx_codec_enc_cfg_t, settings: &EncoderSettings, quality: Quality) {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let big = settings.width * settings.height >= SECOND_THREAD_PIXELS;
     config.g_w = settings.width;
@@ -158,8 +180,7 @@ fn apply(config: &mut vpx_codec_enc_cfg_t, settings: &EncoderSettings) {
     config.g_lag_in_frames = 0;
     config.rc_end_usage = vpx_rc_mode::VPX_CBR;
     config.rc_target_bitrate = (settings.bitrate_bps / 1000).max(1);
-    config.rc_min_quantizer = 2;
-    config.rc_max_quantizer = if settings.content == Content::Screen { 52 } else { 56 };
+    (config.rc_min_quantizer, config.rc_max_quantizer) = quantizers(settings, quality);
     config.rc_undershoot_pct = 100;
     config.rc_overshoot_pct = 15;
     config.rc_buf_sz = 1000;
@@ -188,14 +209,32 @@ impl VideoEncoder for Vp8Encoder {
             *self = Self::new(settings)?;
             return Ok(());
         }
-        apply(&mut self.config, &settings);
-        // SAFETY: context and configuration are initialised and have the size the encoder was started with.
-        let result = unsafe { vpx_codec_enc_config_set(&raw mut *self.context.0, &raw const self.config) };
-        if result != VPX_CODEC_OK {
-            return Err(setup(self.context.error()));
-        }
+        apply(&mut self.config, &settings, self.quality);
+        self.set_config()?;
         self.settings = settings;
         Ok(())
+    }
+
+    fn set_quality(&mut self, quality: Quality) -> Result<bool, CodecError> {
+        if quality != self.quality {
+            apply(&mut self.config, &self.settings, quality);
+            self.set_config()?;
+            self.quality = quality;
+        }
+        Ok(true)
+    }
+
+    fn last_quantizer(&mut self) -> Option<u8> {
+        let mut quantizer: i32 = -1;
+        // SAFETY: this control takes a pointer to a C int; the context is initialised.
+        let result = unsafe {
+            vpx_codec_control_(
+                &raw mut *self.context.0,
+                vp8e_enc_control_id::VP8E_GET_LAST_QUANTIZER_64 as i32,
+                &raw mut quantizer,
+            )
+        };
+        u8::try_from(quantizer).ok().filter(|_| result == VPX_CODEC_OK)
     }
 
     fn encode(
@@ -306,7 +345,7 @@ impl VideoDecoder for Vp8Decoder {
         match key_frame_size(data) {
             None => return Err(self.corrupt("no VP8 frame header")),
             Some(None) if self.need_key_frame => return Err(self.corrupt("a key frame must come first")),
-            Some(Some((w, h))) if w == 0 || h == 0 || w > MAX_DIMENSION || h > MAX_DIMENSION => {
+            Some(Some((w, h))) if !fits(w, h) => {
                 return Err(self.corrupt(format!("size {w}x{h}")));
             }
             Some(_) => {}

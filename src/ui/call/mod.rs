@@ -145,6 +145,7 @@ impl CallScreen {
         let stage =
             Rect::from_min_max(pos2(area.left() + margin, top.bottom()), pos2(area.right() - margin, bottom.top()));
         self.top_bar(ui, backend, &view, top);
+        let stage = self.share_bar(ui, &view, stage);
         self.stage(ui, backend, prefs, video, &view, stage);
         let mut out = self.control_bar(ui, backend, prefs, &view, bottom);
         if let Some(ended) = self.banner(ui, &view, stage) {

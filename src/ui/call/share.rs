@@ -1,6 +1,7 @@
 //! Choosing what to share: a screen or a window of another program, by its picture.
 
 use super::*;
+use crate::call::view::Tuning;
 use crate::ui::bridge::{Screen, Screens};
 use crate::ui::video::Show;
 
@@ -8,6 +9,7 @@ use crate::ui::video::Show;
 pub(super) struct Picker {
     windows: bool,
     chosen: Option<String>,
+    tuning: Tuning,
     /// The focus has gone to the main button, as it does once there is something to share.
     focused: bool,
 }
@@ -17,6 +19,15 @@ const WIDEST: f32 = 828.0;
 const CARD: f32 = 200.0;
 /// The pictures of the picker among the streams that are drawn.
 const PICTURES: &str = "share/";
+/// The strip while something is shared: height, share of its color in it, its dot, room for its words and its choice.
+const BAR: f32 = 44.0;
+const BAR_TINT: f32 = 0.25;
+const DOT: f32 = 5.0;
+const BAR_WORDS: f32 = 180.0;
+const TUNING: f32 = 300.0;
+const TUNING_LEAST: f32 = 150.0;
+/// Rows of the picker under the cards: what the share is tuned for.
+const TUNING_ROWS: f32 = 84.0;
 /// Name and size under a picture.
 const CAPTION: f32 = 36.0;
 
@@ -27,7 +38,7 @@ impl CallScreen {
             self.call.send(CallCommand::Share(None));
         } else if self.picker.is_none() {
             backend.refresh_screens();
-            self.picker = Some(Picker { windows: false, chosen: None, focused: false });
+            self.picker = Some(Picker { windows: false, chosen: None, tuning: view.me.tuning, focused: false });
         }
     }
 
@@ -47,12 +58,61 @@ impl CallScreen {
             .frame(egui::Frame::window(ui.style()).inner_margin(space::XL))
             .show(ui.ctx(), |ui| picker.show(ui, video, &screens, &title, w - 2.0 * space::XL, area.height()));
         match modal.inner {
-            Some(Choice::Share(source)) => self.call.send(CallCommand::Share(Some(source))),
+            Some(Choice::Share(source)) => {
+                self.call.send(CallCommand::Tune(picker.tuning));
+                self.call.send(CallCommand::Share(Some(source)));
+            }
             Some(Choice::Close) => {}
             None if modal.should_close() => {}
             None => self.picker = Some(picker),
         }
     }
+}
+
+impl CallScreen {
+    /// The strip over the stage while something of ours is shared; what it leaves of the stage.
+    pub(super) fn share_bar(&mut self, ui: &mut Ui, view: &View, stage: Rect) -> Rect {
+        if !view.me.sharing {
+            return stage;
+        }
+        let p = theme::palette(ui.ctx());
+        let bar = Rect::from_min_size(stage.min, vec2(stage.width(), BAR));
+        ui.painter().rect_filled(bar, CornerRadius::same(radius::TILE), theme::mix(p.field, p.share, BAR_TINT));
+        let dot = pos2(bar.left() + space::L, bar.center().y);
+        ui.painter().circle_filled(dot, DOT, p.share);
+        let middle = |w: f32, right: f32| {
+            Rect::from_min_size(pos2(right - w, bar.center().y - height::BUTTON / 2.0), vec2(w, height::BUTTON))
+        };
+        let stop = Button::new("share.stop", Kind::Danger, t("cmd.share_stop"));
+        let place = middle(stop.width(ui), bar.right() - space::XS);
+        let mut left = place.left();
+        if stop.show(ui, place).clicked() {
+            self.call.send(CallCommand::Share(None));
+        }
+        let words_w = if bar.width() < NARROW { 0.0 } else { BAR_WORDS };
+        let row = middle(TUNING.min(left - dot.x - 2.0 * space::L - words_w), left - space::L);
+        if row.width() >= TUNING_LEAST {
+            if let Some(tuning) = tune(ui, "share.now", row, view.me.tuning) {
+                self.call.send(CallCommand::Tune(tuning));
+            }
+            left = row.left();
+        }
+        let at = pos2(dot.x + space::M, bar.center().y);
+        let room = left - at.x - space::M;
+        if room >= BAR_WORDS / 2.0 {
+            let font = theme::semibold(size::LABEL);
+            widgets::line(ui, at, Align2::LEFT_CENTER, &t("share.me"), font, p.text, room);
+        }
+        Rect::from_min_max(pos2(stage.left(), bar.bottom() + space::S), stage.max)
+    }
+}
+
+/// What a share is tuned for, as a choice of three; returns the one that was pressed.
+fn tune(ui: &mut Ui, salt: &str, row: Rect, tuning: Tuning) -> Option<Tuning> {
+    let labels = [t("share.auto"), t("share.text"), t("share.motion")];
+    let on = Tuning::ALL.iter().position(|t| *t == tuning).unwrap_or(0);
+    let pressed = widgets::segments(ui, salt, row, &[&labels[0], &labels[1], &labels[2]], on, false)?;
+    Tuning::ALL.get(pressed).copied().filter(|t| *t != tuning)
 }
 
 enum Choice {
@@ -120,7 +180,7 @@ impl Picker {
         if self.chosen.as_ref().is_none_or(|c| shown.iter().all(|s| s.source != *c)) {
             self.chosen = shown.first().map(|s| s.source.clone());
         }
-        let most = (room - 2.0 * space::XL - 2.0 * height::BUTTON - height::BUTTON - 120.0).max(120.0);
+        let most = (room - 2.0 * space::XL - 2.0 * height::BUTTON - height::BUTTON - 120.0 - TUNING_ROWS).max(120.0);
         if shown.is_empty() {
             let words = match (screens, self.windows) {
                 (Screens::Looking, _) => t("share.looking"),
@@ -136,6 +196,21 @@ impl Picker {
                     out = Some(Choice::Share(source));
                 }
             });
+        }
+        ui.add_space(space::L);
+        let (label, _) = ui.allocate_exact_size(vec2(w, size::LABEL + space::S), Sense::hover());
+        let at = label.left_center();
+        widgets::line(ui, at, Align2::LEFT_CENTER, &t("share.tune"), theme::medium(size::LABEL), p.text2, w);
+        ui.add_space(space::XS);
+        let (row, _) = ui.allocate_exact_size(vec2(w, height::BUTTON), Sense::hover());
+        if let Some(tuning) = tune(ui, "share.tune", row, self.tuning) {
+            self.tuning = tuning;
+        }
+        let rest = w - TUNING - space::L;
+        if rest >= BAR_WORDS {
+            let at = pos2(row.left() + TUNING + space::L, row.top());
+            let font = theme::regular(size::CAPTION);
+            widgets::paragraph(ui, at, Align2::LEFT_TOP, &t("share.tune_text"), font, p.text2, rest);
         }
         ui.add_space(space::XL);
         let (foot, _) = ui.allocate_exact_size(vec2(w, height::BUTTON), Sense::hover());
