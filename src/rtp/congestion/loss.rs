@@ -75,9 +75,16 @@ impl LossLimit {
         self.queue = self.queue.max(queue);
         let total = self.arrived + self.lost;
         let length = now.saturating_sub(since);
-        // That nothing is lost shows with few packets too: a source that was pressed down sends no more.
-        let calm = self.lost == 0 && total >= CALM_PACKETS;
-        if (total < PACKETS && !calm) || length < LENGTH {
+        if length < LENGTH {
+            return;
+        }
+        if total < PACKETS {
+            // That nothing is lost shows with few packets too: a source that was pressed down sends no more. About the path
+            // they tell nothing, for those with losses are waited for longer.
+            if self.lost == 0 && total >= CALM_PACKETS && self.trial.is_none() && self.limit_bps.is_some() {
+                self.limit_bps = self.limit_bps.map(|limit| limit * 1.05);
+                (self.since, self.arrived, self.bytes, self.queue) = (Some(now), 0, 0, Duration::ZERO);
+            }
             return;
         }
         let share = f64::from(self.lost) / f64::from(total);
