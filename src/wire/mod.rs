@@ -25,6 +25,9 @@ pub use rtx_unwrap::RtxUnwrap;
 pub use shared::{Allowance, Report, SenderClock, WireHandle, WireStats};
 pub use stamp::{Stamp, StampConfig};
 
+/// Distance from the wire of transport-wide feedback: before [`RtxUnwrap`], which drops the repeats that a sender measures
+/// the path with. They would be taken for lost.
+pub const FEEDBACK_SLOT: usize = 6_400;
 /// Distance from the wire of [`RtxUnwrap`]: before anything that reads sequence numbers.
 pub const RTX_UNWRAP_SLOT: usize = 6_500;
 /// Distance from the wire of [`RtcpToApp`]: after everything that consumes RTCP.

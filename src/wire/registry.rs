@@ -7,8 +7,8 @@ use rtc::interceptor::{ReceiverReportBuilder, Registry, SenderReportBuilder, Slo
 use crate::rtp::congestion::Bounds;
 
 use super::{
-    Quiet, REMB_SLOT, RTCP_TO_APP_SLOT, RTX_UNWRAP_SLOT, Remb, Responder, RtcpToApp, RtxUnwrap, STAMP_SLOT, Stamp,
-    StampConfig, WireHandle,
+    FEEDBACK_SLOT, Quiet, REMB_SLOT, RTCP_TO_APP_SLOT, RTX_UNWRAP_SLOT, Remb, Responder, RtcpToApp, RtxUnwrap,
+    STAMP_SLOT, Stamp, StampConfig, WireHandle,
 };
 
 /// Receiver and sender reports.
@@ -39,7 +39,7 @@ pub fn receiving(handle: &WireHandle) -> Registry {
         .with(Slot::from(STAMP_SLOT), Stamp::new(StampConfig::default(), handle.clone()))
         .with(Slot::from(REMB_SLOT), Remb::new(handle.clone()))
         .with(Slot::from(RTX_UNWRAP_SLOT), RtxUnwrap::new(handle.clone()))
-        .with(Slot::TwccReceiver, Quiet::new(TwccReceiverBuilder::new().with_interval(TWCC_INTERVAL).build()))
+        .with(Slot::from(FEEDBACK_SLOT), Quiet::new(TwccReceiverBuilder::new().with_interval(TWCC_INTERVAL).build()))
 }
 
 fn common(handle: &WireHandle) -> Registry {

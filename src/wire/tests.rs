@@ -377,6 +377,34 @@ fn feedback_is_written_while_packets_come_and_no_timer_runs_while_none_do() {
 }
 
 #[test]
+fn repeats_that_measure_the_path_are_told_as_arrived() {
+    let start = Instant::now();
+    let handle = WireHandle::new();
+    let mut chain = receiving(&handle).build();
+    chain.bind_remote_stream(&stream(&[(TRANSPORT_CC_URI, 3)]));
+    let mut number = 0u16;
+    let mut arrive = |packet: RtpPacket| {
+        let mut packet = from_rtp(packet);
+        packet.header.set_extension(3, Bytes::copy_from_slice(&number.to_be_bytes())).unwrap();
+        number += 1;
+        chain.handle_read(tagged(Packet::Rtp(packet), start)).unwrap();
+    };
+    arrive(media(7));
+    for sequence in 0..3 {
+        // The same packet again and again, in its repair stream.
+        arrive(wrap(&media(7), RTX, 97, sequence));
+    }
+    assert_eq!(std::iter::from_fn(|| chain.poll_read()).count(), 1);
+    chain.handle_timeout(start + 60 * MS).unwrap();
+    let told = std::iter::from_fn(|| chain.poll_write()).find_map(|message| match message.message.packet {
+        Packet::Rtcp(list) => list.iter().find_map(|p| p.as_any().downcast_ref::<TransportLayerCc>().cloned()),
+        _ => None,
+    });
+    let arrived = rtc::interceptor::convert_twcc(&told.expect("feedback"));
+    assert_eq!(arrived.iter().filter(|packet| packet.arrived).count(), 4);
+}
+
+#[test]
 fn mids_are_written_until_the_first_report() {
     let now = Instant::now();
     let handle = WireHandle::new();
