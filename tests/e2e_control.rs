@@ -179,9 +179,9 @@ fn what_is_not_possible_says_so_and_changes_nothing() {
     ] {
         refused(&mut a, line);
     }
-    // A screen that the system does not give: it was begun, and its end is told with the reason.
+    // A screen that the system does not give: nothing was begun, and the reason is told.
     a.tell(&json!({"do": "share", "screen": "portal"}));
-    a.named("shareStarted");
+    a.named("shareChoosing");
     assert_eq!(a.named("shareStopped")["reason"], "err.portal");
     a.tell(&json!({"do": "unpublish"}));
     a.named("streamDestroyed");

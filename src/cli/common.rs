@@ -20,10 +20,12 @@ use crate::call::{CallConfig, CallHandle, Command, MediaChoice, VideoInput, View
 use crate::lan::invitation::Invitation;
 use crate::media::audio::source::default_tone_hz;
 use crate::media::audio::{self, MicrophoneSource, SpeakerSink};
+use crate::media::screen;
 use crate::media::video::decoder::DecoderPool;
 use crate::media::video::source::{CameraSource, ScreenSource, Tuning};
 use crate::protocol::Secret;
 use crate::rtp::frame::VideoCodec;
+use crate::settings::Secrets;
 use crate::signaling::target::{Target, TokenSource};
 use crate::signaling::tls::{Fingerprint, Trust};
 use crate::wire::netsim::Impairments;
@@ -356,6 +358,28 @@ pub(super) async fn asked_to_end() {
         }
     }
     drop(tokio::signal::ctrl_c().await);
+}
+
+/// Place of the desktop's token among the secrets.
+const SCREEN_CHOICE: &str = "screen-portal";
+
+struct ScreenChoice(Arc<Secrets>);
+
+impl screen::ChoiceStore for ScreenChoice {
+    fn load(&self) -> Option<String> {
+        self.0.get(SCREEN_CHOICE)
+    }
+
+    fn save(&self, token: &str) {
+        self.0.set(SCREEN_CHOICE, token);
+    }
+}
+
+/// From now on what was chosen in the desktop's picker is kept with the other secrets.
+pub(super) fn keep_screen_choice(secrets: Secrets) -> Arc<Secrets> {
+    let secrets = Arc::new(secrets);
+    screen::keep_choice_in(ScreenChoice(Arc::clone(&secrets)));
+    secrets
 }
 
 #[cfg(test)]

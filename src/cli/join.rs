@@ -17,6 +17,7 @@ use crate::call::process::ProcessMeter;
 use crate::call::report::Report;
 use crate::call::view::Connection;
 use crate::call::{CallConfig, CallHandle, Command, Event, View, start_listening};
+use crate::settings::Secrets;
 use crate::signaling::target::TokenSource;
 
 /// Longest line taken from standard input, in bytes.
@@ -46,6 +47,7 @@ pub(super) fn run(global: &Common, args: JoinArgs, started: Instant) -> Result<(
         Err(Failure::Failed(error)) => return Err(not_begun(&args.media, error, started)),
         Err(usage) => return Err(usage),
     };
+    common::keep_screen_choice(Secrets::default());
     let name = args.media.name.clone().unwrap_or_else(common::default_name);
     let mut config = common::call_config(target, media, name, "join", started)?;
     config.impairments = common::impairments(global)?;

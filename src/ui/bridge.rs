@@ -292,6 +292,11 @@ pub trait Backend {
         false
     }
 
+    /// Whether the desktop asks what to share, in a dialog of its own: then there is none of ours (source `portal:ask`).
+    fn desktop_picks_screen(&self) -> bool {
+        false
+    }
+
     /// Asks for a fresh list of what can be shared; it appears in [`Backend::screens`].
     fn refresh_screens(&mut self) {}
 

@@ -59,6 +59,7 @@ impl Engine {
             MediaNotice::Capture(..) => {}
             MediaNotice::Decoder(leg, event, at) => self.decoder_event(leg, event, at),
             MediaNotice::Refused(command, message) => self.refuse(command, &message),
+            MediaNotice::ScreenChosen(number, result) => self.screen_chosen(number, result),
         }
     }
 

@@ -30,6 +30,7 @@ use super::leg::{LEG_QUEUE, LegId, LegReport};
 use super::report::{Report, StreamReport, Timeline};
 use super::view::{ChatLine, Connection, Failure, JoinStep, Notice, View};
 use crate::media::audio::{AudioConfig, AudioEngine, AudioEvent};
+use crate::media::screen::NotChosen;
 use crate::media::video::capture::CaptureEvent;
 use crate::media::video::decoder::DecoderEvent;
 use crate::protocol::metadata::ClientMetadata;
@@ -37,6 +38,7 @@ use crate::signaling::openvidu::{ConnectConfig, OpenVidu, connect};
 use crate::signaling::{Joined, Signaling, SignalingError, SignalingEvent};
 use own::Own;
 use people::{Numbers, Person};
+use sharing::Choosing;
 
 /// Reports of legs that may wait; a leg waits when it is full.
 const LEG_REPORTS: usize = 256;
@@ -64,6 +66,8 @@ enum MediaNotice {
     Decoder(LegId, DecoderEvent, Instant),
     /// A request of the user was refused.
     Refused(&'static str, String),
+    /// Answer of the desktop's picker to the question with this number.
+    ScreenChosen(u64, Result<(), NotChosen>),
 }
 
 /// Both ends of a bounded queue that the engine hands out and reads itself.
@@ -109,6 +113,9 @@ pub(super) struct Engine {
     ended_streams: Vec<StreamReport>,
     /// The second connection that carries our screen.
     screen_call: Option<CallHandle>,
+    /// The desktop is asking what to share.
+    choosing: Option<Choosing>,
+    choices: u64,
     /// Under which connections our screen has been in the room, the newest last.
     own_screens: Vec<String>,
     chat: Vec<ChatLine>,
@@ -158,6 +165,8 @@ impl Engine {
             drawn_anew: BTreeSet::new(),
             ended_streams: Vec::new(),
             screen_call: None,
+            choosing: None,
+            choices: 0,
             own_screens: Vec::new(),
             chat: Vec::new(),
             standing: Vec::new(),

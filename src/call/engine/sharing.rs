@@ -1,22 +1,42 @@
 //! Sharing a screen.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use tracing::info;
 
-use super::Engine;
 use super::people::Person;
+use super::{Engine, MediaNotice};
 use crate::call::command::Command;
 use crate::call::config::VideoInput;
 use crate::call::handle::start;
 use crate::call::view::{Connection, DeviceState};
 use crate::media::audio::{MicrophoneSource, SpeakerSink};
+use crate::media::screen::{self, NotChosen};
 use crate::media::video::source::{ScreenSource, Tuning};
 
 /// The window that was shared is not there any more.
 pub(super) const WINDOW_GONE: &str = "share.window_gone";
 /// The second connection is gone.
 const LOST: &str = "share.lost";
+/// The desktop's picker was closed without a choice.
+const CANCELLED: &str = "cancelled";
+/// The desktop gives no screen.
+const NOT_GIVEN: &str = "err.portal";
 /// Connections of ours that are remembered: the last one may still be in the room when the next one comes.
 const OWN_SCREENS: usize = 8;
+
+/// A question to the desktop that is open. Dropped: its dialog is closed.
+pub(super) struct Choosing {
+    number: u64,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Drop for Choosing {
+    fn drop(&mut self) {
+        self.cancelled.store(true, Ordering::Release);
+    }
+}
 
 impl Engine {
     /// Shares a screen: over a second connection where we can get a second token, else in place of the camera.
@@ -24,7 +44,9 @@ impl Engine {
         self.dirty = true;
         self.note_own_screen();
         let Some(source) = screen else {
-            if let Some(call) = self.screen_call.take() {
+            if self.choosing.take().is_some() {
+                self.share_ended(CANCELLED);
+            } else if let Some(call) = self.screen_call.take() {
                 let _ = call.send(Command::Leave);
                 let event = self.event("shareStopped");
                 self.emit(event);
@@ -42,9 +64,68 @@ impl Engine {
             return;
         };
         match ScreenSource::parse(&source) {
-            Ok(source) => self.share_screen(source),
+            Ok(source) => self.share_source(source),
             Err(error) => self.refuse("share", &error.to_string()),
         }
+    }
+
+    fn share_source(&mut self, source: ScreenSource) {
+        if !self.may_publish_now() {
+            return self.refuse("share", "the role does not allow publishing");
+        }
+        match source {
+            // Nobody in the room hears of it before something has been chosen.
+            ScreenSource::Portal { again } => self.choose_screen(again),
+            source => {
+                self.choosing = None;
+                self.share_screen(source);
+            }
+        }
+    }
+
+    fn choose_screen(&mut self, again: bool) {
+        if self.choosing.is_some() {
+            return self.refuse("share", "the desktop is already asking what to share");
+        }
+        self.choices += 1;
+        let (number, notices, repaint) = (self.choices, self.notices.0.clone(), self.config.repaint.clone());
+        let cancelled = Arc::new(AtomicBool::new(false));
+        self.choosing = Some(Choosing { number, cancelled: Arc::clone(&cancelled) });
+        tokio::task::spawn_blocking(move || {
+            let result = screen::choose(again, &|| cancelled.load(Ordering::Acquire));
+            // Fails only where the call is over.
+            if notices.blocking_send(MediaNotice::ScreenChosen(number, result)).is_err() {
+                screen::forget_choice();
+            }
+            if let Some(repaint) = repaint {
+                repaint();
+            }
+        });
+        let event = self.event("shareChoosing");
+        self.emit(event);
+    }
+
+    pub(super) fn screen_chosen(&mut self, number: u64, result: Result<(), NotChosen>) {
+        if self.choosing.as_ref().is_none_or(|c| c.number != number) {
+            // Asked for something else meanwhile.
+            return screen::forget_choice();
+        }
+        self.choosing = None;
+        match result {
+            Ok(()) => self.share_screen(ScreenSource::Portal { again: true }),
+            // A normal answer: nothing is said about it on the screen.
+            Err(NotChosen::Cancelled) => self.share_ended(CANCELLED),
+            Err(NotChosen::Failed(detail)) => {
+                info!(%detail, "the desktop's picker gave nothing");
+                self.notice(NOT_GIVEN, Vec::new());
+                self.share_ended(NOT_GIVEN);
+            }
+        }
+    }
+
+    fn share_ended(&mut self, reason: &str) {
+        let event = self.event("shareStopped").with("reason", reason);
+        self.emit(event);
     }
 
     /// Tunes what is shared, and what will be.
@@ -75,12 +156,13 @@ impl Engine {
 
     pub(super) fn start_shared_screen(&mut self) {
         if let Some(source) = self.config.media.screen.take() {
-            self.share_screen(source);
+            self.share_source(source);
         }
     }
 
     fn share_screen(&mut self, source: ScreenSource) {
         if !self.may_publish_now() {
+            screen::forget_choice();
             return self.refuse("share", "the role does not allow publishing");
         }
         if let Some(call) = self.screen_call.take() {
@@ -134,8 +216,7 @@ impl Engine {
         let _ = call.send(Command::Leave);
         self.screen_call = None;
         self.notice(key, values);
-        let event = self.event("shareStopped").with("reason", reason);
-        self.emit(event);
+        self.share_ended(&reason);
     }
 
     /// Whether this connection, which says that it is our screen, is or may turn out to be.

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::{Desk, Shown};
 use crate::host::{self, HostConfig, HostError, Tls};
+use crate::media::screen;
 use crate::settings::{self, RecentSession, Theme};
 use crate::ui::bridge::{
     Backend, Call, DeviceChoice, Devices, JoinRequest, Preferences, Preview, Recent, Repaint, RoomState, Screens,
@@ -172,9 +173,14 @@ impl Backend for Desk {
 
     fn can_share(&self) -> bool {
         // Under Wayland only the desktop's own dialog hands out a screen, and XWayland's root window is empty.
-        cfg!(target_os = "linux")
-            && std::env::var_os("DISPLAY").is_some_and(|d| !d.is_empty())
-            && std::env::var_os("WAYLAND_DISPLAY").is_none_or(|d| d.is_empty())
+        screen::chosen_by_desktop()
+            || cfg!(target_os = "linux")
+                && std::env::var_os("DISPLAY").is_some_and(|d| !d.is_empty())
+                && std::env::var_os("WAYLAND_DISPLAY").is_none_or(|d| d.is_empty())
+    }
+
+    fn desktop_picks_screen(&self) -> bool {
+        screen::chosen_by_desktop()
     }
 
     fn refresh_screens(&mut self) {

@@ -284,7 +284,7 @@ impl Desk {
             }),
             store,
             settings,
-            secrets: Arc::new(Secrets::default()),
+            secrets: common::keep_screen_choice(Secrets::default()),
             decoders: common::decoders()?,
             meter: Arc::new(ProcessMeter::new(started)),
             started,

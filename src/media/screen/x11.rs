@@ -16,8 +16,8 @@ use x11rb::protocol::xproto::{AtomEnum, ConnectionExt as _, Drawable, ImageForma
 use x11rb::protocol::{ErrorKind, Event};
 use x11rb::rust_connection::{ConnectionError, ReplyError, RustConnection};
 
-use super::ScreenInfo;
 use super::x11_shm::Segment;
+use super::{STILL, ScreenInfo, again};
 use crate::media::video::capture::{PictureSource, SourceEnd};
 use crate::media::video::convert::{self, PixelFormat};
 use crate::media::video::frame::{FramePool, VideoFrame};
@@ -29,8 +29,6 @@ const FPS: u32 = 30;
 const FPS_BY_SOCKET: u32 = 15;
 /// A screen on which nothing changes is looked at this often.
 const LOOK: Duration = Duration::from_millis(30);
-/// And its last picture is given again after this time, for those who have come meanwhile.
-const STILL: Duration = Duration::from_millis(250);
 
 struct X11Source {
     connection: RustConnection,
@@ -380,14 +378,7 @@ impl PictureSource for X11Source {
                     Err(NoPicture::Failed(detail)) => return Err(failed(detail)),
                     Err(NoPicture::Hidden) | Ok(_) => {}
                 }
-                return pool.draw(last.width, last.height, |frame| {
-                    frame.y.copy_from_slice(&last.y);
-                    frame.u.copy_from_slice(&last.u);
-                    frame.v.copy_from_slice(&last.v);
-                    frame.at = Instant::now();
-                    frame.rtp_timestamp = 0;
-                    Ok(())
-                });
+                return again(&last, pool);
             }
             std::thread::sleep(LOOK);
         }

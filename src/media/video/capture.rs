@@ -223,7 +223,7 @@ impl Capture {
         Self::start(slot, events, move |outlet| match source {
             ScreenSource::Pattern(pattern) => run(outlet, "pattern", move || Ok(Box::new(Pattern::new(pattern)))),
             ScreenSource::File(path) => run_file(outlet, &path),
-            other => run(outlet, "screen", move || screen::open(&other)),
+            other => run(outlet, "screen", move || screen::open(&other, &|| outlet.closed())),
         })
     }
 

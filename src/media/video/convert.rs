@@ -35,6 +35,8 @@ pub enum PixelFormat {
     Bgr,
     /// B G R and one byte of anything.
     Bgra,
+    /// R G B and one byte of anything.
+    Rgba,
 }
 
 impl PixelFormat {
@@ -46,7 +48,7 @@ impl PixelFormat {
             Self::Nv12 | Self::I420 => pixels + 2 * (width as usize).div_ceil(2) * (height as usize).div_ceil(2),
             Self::Gray => pixels,
             Self::Rgb | Self::Bgr => pixels * 3,
-            Self::Bgra => pixels * 4,
+            Self::Bgra | Self::Rgba => pixels * 4,
         }
     }
 
@@ -55,7 +57,7 @@ impl PixelFormat {
             Self::Yuyv => width * 2,
             Self::Nv12 | Self::I420 | Self::Gray => width,
             Self::Rgb | Self::Bgr => width * 3,
-            Self::Bgra => width * 4,
+            Self::Bgra | Self::Rgba => width * 4,
         }
     }
 }
@@ -98,13 +100,15 @@ pub fn to_i420_strided(
             let packed = YuvPackedImage { yuy: packed.yuy.get(..used).ok_or_else(short)?, ..packed };
             yuv::yuyv422_to_yuv420(&mut planes(frame), &packed)?;
         }
-        PixelFormat::Rgb | PixelFormat::Bgr | PixelFormat::Bgra => {
-            let used = data.get(..height as usize * stride as usize).ok_or_else(short)?;
+        PixelFormat::Rgb | PixelFormat::Bgr | PixelFormat::Bgra | PixelFormat::Rgba => {
+            // The last row may end with its last pixel; the crate checks that it is there.
+            let used = data.get(..(height as usize * stride as usize).min(data.len())).ok_or_else(short)?;
             let mode = YuvConversionMode::Balanced;
             let mut target = planes(frame);
             match format {
                 PixelFormat::Rgb => yuv::rgb_to_yuv420(&mut target, used, stride, range, matrix, mode)?,
                 PixelFormat::Bgr => yuv::bgr_to_yuv420(&mut target, used, stride, range, matrix, mode)?,
+                PixelFormat::Rgba => yuv::rgba_to_yuv420(&mut target, used, stride, range, matrix, mode)?,
                 _ => yuv::bgra_to_yuv420(&mut target, used, stride, range, matrix, mode)?,
             }
         }

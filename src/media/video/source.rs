@@ -118,7 +118,7 @@ impl CameraSource {
     }
 }
 
-/// A screen SOURCE: `pattern[:ID[:WxH@FPS]]`, `file:PATH`, `monitor[:N]`, `window:TITLE` or `portal`.
+/// A screen SOURCE: `pattern[:ID[:WxH@FPS]]`, `file:PATH`, `monitor[:N]`, `window:TITLE` or `portal[:ask]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ScreenSource {
     /// The test picture.
@@ -130,7 +130,10 @@ pub enum ScreenSource {
     /// The window of this number (`0x…`, as X11 counts), else the first whose title holds this text.
     Window(String),
     /// The desktop's own picker (Wayland).
-    Portal,
+    Portal {
+        /// The last choice without a dialog, where the desktop still knows it.
+        again: bool,
+    },
 }
 
 impl ScreenSource {
@@ -147,7 +150,8 @@ impl ScreenSource {
                 .map_err(|_| SourceError(format!("“{number}” is no monitor number: 0 is the first"))),
             ("window", Some(title)) if !title.is_empty() => Ok(Self::Window(title.to_owned())),
             ("window", _) => Err(SourceError("window: needs a part of the window's title, like window:Slides".into())),
-            ("portal", None) => Ok(Self::Portal),
+            ("portal", None) => Ok(Self::Portal { again: true }),
+            ("portal", Some("ask")) => Ok(Self::Portal { again: false }),
             _ => Err(SourceError(format!(
                 "“{text}” is no screen source: use pattern, file:PATH, monitor, window:TITLE or portal"
             ))),
@@ -258,7 +262,7 @@ mod tests {
         assert_eq!(ScreenSource::parse("monitor"), Ok(ScreenSource::Monitor(0)));
         assert_eq!(ScreenSource::parse("monitor:2"), Ok(ScreenSource::Monitor(2)));
         assert_eq!(ScreenSource::parse("window:My: slides"), Ok(ScreenSource::Window("My: slides".into())));
-        assert_eq!(ScreenSource::parse("portal"), Ok(ScreenSource::Portal));
+        assert_eq!(ScreenSource::parse("portal"), Ok(ScreenSource::Portal { again: true }));
         assert_eq!(ScreenSource::parse("file:a:b.y4m"), Ok(ScreenSource::File("a:b.y4m".into())));
         assert_eq!(Tuning::parse("motion"), Ok(Tuning::Motion));
         assert!(Tuning::parse("Text").is_err());

@@ -36,6 +36,8 @@ impl CallScreen {
     pub(super) fn share(&mut self, backend: &mut dyn Backend, view: &View) {
         if view.me.sharing {
             self.call.send(CallCommand::Share(None));
+        } else if backend.desktop_picks_screen() {
+            self.call.send(CallCommand::Share(Some("portal:ask".into())));
         } else if self.picker.is_none() {
             backend.refresh_screens();
             self.picker = Some(Picker { windows: false, chosen: None, tuning: view.me.tuning, focused: false });
