@@ -3,6 +3,10 @@ CARGO ?= cargo
 SECONDS_SHOWN ?= 30
 export CARGO_TERM_COLOR ?= never
 
+# Sharing under Wayland needs PipeWire's library; the tests have it, the app takes it where it is.
+ALL_FEATURES = --features portal
+RUN_FEATURES = $(shell pkg-config --exists libpipewire-0.3 2>/dev/null && echo $(ALL_FEATURES))
+
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS = video_payload video_receiver audio_jitter congestion sdp frames
 
@@ -25,17 +29,18 @@ demo: deps
 	fi
 
 run: deps
-	$(CARGO) run --release --locked
+	$(CARGO) run --release --locked $(RUN_FEATURES)
 
-lint: deps
+lint: deps-test
 	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked -- -D warnings
+	$(CARGO) clippy --locked $(ALL_FEATURES) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
 	@sh packaging/deny.sh
 
 test: deps-test lint
 	@# Many tests run in real time over lossy links and real devices. One run that fails is repeated once, for everybody to see.
-	$(CARGO) test --locked --no-fail-fast || { echo "FAILED once, see above; second and last run:" >&2; $(CARGO) test --locked --no-fail-fast; }
+	$(CARGO) test --locked $(ALL_FEATURES) --no-fail-fast || { echo "FAILED once, see above; second and last run:" >&2; $(CARGO) test --locked $(ALL_FEATURES) --no-fail-fast; }
 	$(MAKE) mute-proof
 	$(MAKE) browser-tests
 
@@ -47,7 +52,7 @@ mute-proof:
 	else echo "without the mute gate its tests fail, as they must"; fi
 
 browser-tests: deps-test
-	$(CARGO) build --locked
+	$(CARGO) build --locked $(ALL_FEATURES)
 	cd tests/browser && npm ci --no-audit --no-fund --ignore-scripts && TERTULIA_BIN=$(CURDIR)/target/debug/tertulia node --test call.test.mjs
 
 # Needs `cargo install cargo-fuzz`; what it finds goes into tests/fuzz/corpus, which tests/fuzz_corpus.rs plays back.

@@ -5,6 +5,7 @@ set -eu
 
 build="build-essential pkg-config clang libclang-dev cmake nasm libasound2-dev libvpx-dev libdbus-1-dev libxkbcommon-dev libwayland-dev libxcb1-dev"
 test="chromium nodejs xvfb xauth xdotool xclip openbox imagemagick x11-utils libgl1 libegl1 libgles2 libgl1-mesa-dri mesa-vulkan-drivers libxkbcommon-x11-0 libxcursor1 libxi6 libxrandr2
+ libpipewire-0.3-dev sway swaybg xdg-desktop-portal xdg-desktop-portal-wlr
  pipewire pipewire-pulse wireplumber pulseaudio-utils dbus coturn tcpdump iproute2 desktop-file-utils appstream"
 
 wanted=""

@@ -72,7 +72,7 @@ pub(super) fn start_logging(verbose: u8, quiet: bool) {
         (false, _) => "debug,tertulia=trace",
     };
     let fallback = format!(
-        "{level},rtc=error,rtc_dtls=off,rtc_ice=error,rtc_sctp=off,webrtc=off,rtc_interceptor=error,pulseaudio=off"
+        "{level},rtc=error,rtc_dtls=off,rtc_ice=error,rtc_sctp=off,webrtc=off,rtc_interceptor=error,pulseaudio=off,zbus=error"
     );
     let filter = EnvFilter::try_from_env("TERTULIA_LOG").unwrap_or_else(|_| EnvFilter::new(fallback));
     // A second call (tests in one process) keeps the first subscriber.

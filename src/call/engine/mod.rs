@@ -231,6 +231,9 @@ impl Engine {
         self.tell_sizes();
         if self.own.wants_publishing(self.may_publish_now()) {
             self.start_publication();
+        } else if self.may_publish_now() && self.own.has_nothing_to_publish() {
+            // A screen that was asked for does not wait for a camera that is not there.
+            self.start_shared_screen();
         }
         if ticks.is_multiple_of(10) {
             self.config.meter.sample();

@@ -150,6 +150,11 @@ impl Own {
             && (self.has_microphone || self.sends_video())
     }
 
+    /// Neither is a stream of ours in the room nor will one come by itself.
+    pub(super) fn has_nothing_to_publish(&self) -> bool {
+        self.publishing.is_none() && self.opening_since.is_none() && !self.has_microphone && !self.sends_video()
+    }
+
     pub(super) fn sends_video(&self) -> bool {
         self.video != VideoInput::None && !matches!(self.camera_state, DeviceState::Failed(_))
     }

@@ -1,7 +1,8 @@
 //! Pictures of a screen that another program puts into PipeWire, by the node that the portal names.
 //!
 //! A loop in a thread of its own takes every buffer, converts it at once and keeps the newest picture. A picture comes when something has
-//! changed; where nothing has, the last one is given again four times a second.
+//! changed; where nothing has, the last one is given again four times a second. Some desktops give none before something changes for the
+//! first time: until then it is black.
 
 use std::cell::RefCell;
 use std::io::Cursor;
@@ -25,19 +26,19 @@ use super::{STILL, again};
 use crate::media::video::capture::{PictureSource, SourceEnd};
 use crate::media::video::codec::MAX_DIMENSION;
 use crate::media::video::convert::{self, PixelFormat};
-use crate::media::video::frame::{FramePool, VideoFrame};
+use crate::media::video::frame::{FramePool, VideoFrame, even_size};
 use crate::media::video::source::VideoMode;
 
 /// Pictures per second that are asked for.
 const FPS: u32 = 30;
-/// A stream without a first picture by then is none.
-const FIRST_PICTURE: Duration = Duration::from_secs(5);
+/// A stream whose format is not settled by then is none.
+const BEGIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How soon the desktop's own end of the share is seen.
 const LOOK: Duration = Duration::from_millis(50);
 /// Pictures in flight: the newest, the one in the encoder, the one that is drawn, the one being filled.
 const POOL: usize = 4;
 
-/// Opens the granted stream and waits for its first picture.
+/// Opens the granted stream and waits until its pictures' size is known.
 pub(super) fn open(granted: Granted) -> Result<Box<dyn PictureSource>, String> {
     let Granted { remote, node, session } = granted;
     let shared = Arc::new(Shared::default());
@@ -53,9 +54,9 @@ pub(super) fn open(granted: Granted) -> Result<Box<dyn PictureSource>, String> {
         })
         .map_err(|e| e.to_string())?;
     let source = PipeWireSource { shared, session, stop, seen: 0, last: None };
-    match source.shared.wait(0, FIRST_PICTURE, &source.session) {
-        Waited::Picture(..) => Ok(Box::new(source)),
-        Waited::Nothing => Err(format!("no picture of the screen came for {} s", FIRST_PICTURE.as_secs())),
+    match source.shared.wait(BEGIN_TIMEOUT, &source.session, |s| s.size.map(|_| ())) {
+        Waited::There(()) => Ok(Box::new(source)),
+        Waited::Nothing => Err(format!("nothing came of the screen for {} s", BEGIN_TIMEOUT.as_secs())),
         Waited::End(why) => Err(why.unwrap_or_else(|| "the desktop ended the share".into())),
     }
 }
@@ -69,6 +70,8 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
+    /// Of the format that was agreed on, then of the pictures.
+    size: Option<(u32, u32)>,
     picture: Option<Arc<VideoFrame>>,
     /// Grows with every picture.
     number: u64,
@@ -77,8 +80,8 @@ struct State {
     error: Option<String>,
 }
 
-enum Waited {
-    Picture(u64, Arc<VideoFrame>),
+enum Waited<T> {
+    There(T),
     Nothing,
     End(Option<String>),
 }
@@ -90,9 +93,15 @@ impl Shared {
 
     fn put(&self, picture: Arc<VideoFrame>) {
         let mut state = self.lock();
+        state.size = Some((picture.width, picture.height));
         state.picture = Some(picture);
         state.number += 1;
         drop(state);
+        self.changed.notify_all();
+    }
+
+    fn format(&self, width: u32, height: u32) {
+        self.lock().size.get_or_insert((width, height));
         self.changed.notify_all();
     }
 
@@ -107,16 +116,16 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// Waits for a picture newer than `seen`.
-    fn wait(&self, seen: u64, limit: Duration, session: &Held) -> Waited {
+    /// Waits until `there` finds what it looks for.
+    fn wait<T>(&self, limit: Duration, session: &Held, there: impl Fn(&State) -> Option<T>) -> Waited<T> {
         let deadline = Instant::now() + limit;
         let mut state = self.lock();
         loop {
             if state.ended || session.is_closed() {
                 return Waited::End(state.error.clone());
             }
-            if let Some(picture) = state.picture.as_ref().filter(|_| state.number != seen) {
-                return Waited::Picture(state.number, Arc::clone(picture));
+            if let Some(found) = there(&state) {
+                return Waited::There(found);
             }
             let now = Instant::now();
             if now >= deadline {
@@ -145,27 +154,38 @@ impl Drop for PipeWireSource {
     }
 }
 
+impl PipeWireSource {
+    fn size(&self) -> (u32, u32) {
+        let (width, height) = self.shared.lock().size.unwrap_or_default();
+        even_size(width, height)
+    }
+}
+
 impl PictureSource for PipeWireSource {
     fn name(&self) -> String {
         "portal".into()
     }
 
     fn mode(&self) -> VideoMode {
-        let state = self.shared.lock();
-        let (width, height) = state.picture.as_ref().map_or((0, 0), |p| (p.width, p.height));
+        let (width, height) = self.size();
         VideoMode { width, height, fps: FPS }
     }
 
     fn next(&mut self, pool: &mut FramePool) -> Result<Arc<VideoFrame>, SourceEnd> {
-        match self.shared.wait(self.seen, STILL, &self.session) {
-            Waited::Picture(number, picture) => {
+        let seen = self.seen;
+        let newer = |s: &State| s.picture.clone().filter(|_| s.number != seen).map(|p| (s.number, p));
+        match self.shared.wait(STILL, &self.session, newer) {
+            Waited::There((number, picture)) => {
                 self.seen = number;
                 self.last = Some(Arc::clone(&picture));
                 Ok(picture)
             }
             Waited::Nothing => match &self.last {
                 Some(last) => again(last, pool),
-                None => Err(SourceEnd::Ended),
+                None => {
+                    let (width, height) = self.size();
+                    again(&VideoFrame::black(width, height), pool)
+                }
             },
             Waited::End(None) => Err(SourceEnd::Ended),
             Waited::End(Some(detail)) => Err(SourceEnd::Failed { key: "err.portal", detail }),
@@ -203,10 +223,24 @@ fn run(
             }
         })
         .register();
+    // The program that gives the pictures may go without a word.
+    let registry = core.get_registry_rc()?;
+    let (quit, ended) = (main.clone(), Arc::clone(shared));
+    let _registry = registry
+        .add_listener_local()
+        .global_remove(move |id| {
+            if id == node {
+                ended.end(None);
+                quit.quit();
+            }
+        })
+        .register();
     let properties = pw::properties::properties! {
         *pw::keys::MEDIA_TYPE => "Video",
         *pw::keys::MEDIA_CATEGORY => "Capture",
         *pw::keys::MEDIA_ROLE => "Screen",
+        // Another screen in its place was not chosen.
+        *pw::keys::NODE_DONT_RECONNECT => "true",
     };
     let stream = pw::stream::StreamBox::new(&core, "tertulia-screen", properties)?;
     let taking = Rc::new(RefCell::new(Taking { shared: Arc::clone(shared), pool: FramePool::new(POOL), format: None }));
@@ -250,6 +284,7 @@ impl Taking {
         if format.parse(param).is_err() {
             return self.shared.end(Some("the format of the screen's pictures is not understood".into()));
         }
+        self.shared.format(format.size().width, format.size().height);
         self.format = Some(format);
         // Memory that can be read here, and the part of a buffer in which a window is.
         let buffers = object(
