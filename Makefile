@@ -69,11 +69,15 @@ bench: deps
 # An independent witness for the network rows: real processes in network namespaces (root), over the switch of tests/netns.
 network: deps-test
 	$(CARGO) build --release --locked
-	TERTULIA_NETNS=required TERTULIA_BIN=$(CURDIR)/target/release/tertulia $(CARGO) test --locked --test network -- --ignored --nocapture
+	@mkdir -p artefacts
+	TERTULIA_NETNS=required TERTULIA_BIN=$(CURDIR)/target/release/tertulia TERTULIA_ROWS_JSON=$(CURDIR)/artefacts/f-netns.json \
+	  $(CARGO) test --locked $(ALL_FEATURES) --test network -- --ignored --nocapture
 
-figures: deps
+figures: deps-test
 	$(CARGO) build --release --locked
 	sh packaging/figures.sh
+	$(MAKE) network
+	python3 packaging/figures.py artefacts target/release/tertulia > docs/figures.md
 
 pictures: deps-test
 	$(CARGO) build --locked

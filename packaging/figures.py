@@ -86,14 +86,60 @@ print(
     f"| F28 | `bench screen`: shared page of text, {screen['size']}, at 1.5 Mbit/s, {len(pages)} pages: slowest at the viewer | seen after {first}, {screen['sharp_db']:.0f} dB after {sharp}, at the end "
     f"{min(p['psnr_db'] for p in pages)} dB; {max(p['pictures_when_still'] for p in pages)} pictures while it stands still | ≤ 2 s |"
 )
+
+
+def verdict(text, *held):
+    """What must hold, and whether it does."""
+    return f"{text}: {'met' if all(held) else '**missed**'}"
+
+
+def must(row, fps, freeze_ms, seconds, concealed):
+    """Limits of the lossy rows; whoever has none is described by its numbers only."""
+    minute = freeze_ms * 60 / seconds
+    if row.startswith("F13"):
+        return verdict("freezes ≤ 1 s a minute, sound ≥ 98 %", minute <= 1000, concealed <= 2)
+    if row.startswith("F14"):
+        return verdict("≥ 24 fps, ≤ 3 % concealed", fps >= 24, concealed <= 3)
+    if row.startswith("F15"):
+        return verdict("≤ 12 % concealed, no end", fps > 0, concealed <= 12)
+    return "described by the rows of the switch below"
+
+
 for run in load("f-network.json")["figures"]:
     concealed = run["audio_concealed_ms"] / run["seconds"] / 10
     print(
-        f"| {run['row']} | `bench network`: {run['leg']}'s leg `{run['network']}`, {run['size']} "
+        f"| {run['row']} | `bench network`: {run['leg']}'s leg `{run['network']}`, {run['size']}, {run['seconds']} s "
         f"| {run['fps']:.1f} fps, {run['freezes']} freezes ({run['freeze_ms']} ms), {run['crc_errors']} CRC errors, latency p50 {run['latency_ms_p50']:.0f} p95 {run['latency_ms_p95']:.0f} ms, "
-        f"{run['sent_bps'] / 1000:.0f} kbit/s of pictures sent, sound concealed {concealed:.1f} %, its delay {run['audio_playout_delay_ms']:.0f} ms | see the list |"
+        f"{run['sent_bps'] / 1000:.0f} kbit/s of pictures sent, sound concealed {concealed:.1f} %, its delay {run['audio_playout_delay_ms']:.0f} ms "
+        f"| {must(run['row'], run['fps'], run['freeze_ms'], run['seconds'], concealed)} |"
     )
 print(f"| F7 | stripped binary | {os.path.getsize(binary) / 1e6:.1f} MB | ≤ 40 MB |")
+if os.path.exists(os.path.join(folder, "f-netns.json")):
+    print("\n## Over the switch between network namespaces\n")
+    print("`make network`: the same program as processes, each in its own namespace, joined by `tests/netns/wire.c`. An independent witness: its links are none of ours.\n")
+    print("| row | links | measured | must |\n|---|---|---|---|")
+    for run in load("f-netns.json"):
+        video, audio = run["video"], run["audio"]
+        concealed = (audio["concealed_ms"] or 0) / run["seconds"] / 10
+        changes = "".join(f"; at {at:.0f} s {link}" for at, link in run["changes"])
+        limit = must(run["row"], video["fps"] or 0, video["freeze_ms"] or 0, run["seconds"], concealed)
+        phases = ""
+        for p in run["phases"]:
+            after = f"right after {p['right_after_s']:.1f} s" if p["right_after_s"] is not None else "never right"
+            phases += f"; {p['kbps']:.0f} kbit/s: {p['used'] * 100:.0f} % used, queue p95 {p['queue_ms_p95']:.0f} ms, {after}"
+        if run["row"].startswith("F17"):
+            used = sum(p["used"] * p["kbps"] * (p["to_s"] - p["from_s"]) for p in run["phases"]) / sum(p["kbps"] * (p["to_s"] - p["from_s"]) for p in run["phases"])
+            queue = max(p["queue_ms_p95"] for p in run["phases"])
+            limit = verdict(f"≥ 80 % used ({used * 100:.0f} % in all), queue p95 ≤ 100 ms, ≤ 5 s down, ≤ 10 s up", used >= 0.8, queue <= 100, all((p["right_after_s"] or 0 if p["right_after_s"] is not None else 99) <= 10 for p in run["phases"]))
+        elif run["row"].startswith("F10"):
+            limit = verdict("720p ≤ 4 s", (video["time_to_720p_ms"] or 1e9) <= 4000)
+        elif run["row"].startswith("F16"):
+            limit = f"held {max(run['held_ms']):.0f} ms at most, {run['held_ms'][-1]:.0f} at the end (≤ p95 of the jitter + 20 ms)"
+        print(
+            f"| {run['row']} | {'; '.join(run['links'])}{changes}; {run['size']}, {run['seconds']:.0f} s, seed {run['seed']} "
+            f"| {video['fps']:.1f} fps, {video['freezes']} freezes ({video['freeze_ms']} ms), {video['pattern']['crc_errors']} CRC errors, latency p50 {video['pattern']['latency_ms_p50']:.0f} p95 {video['pattern']['latency_ms_p95']:.0f} ms, "
+            f"720p after {video['time_to_720p_ms']} ms, sound concealed {concealed:.1f} %, lips {audio['av_offset_ms']} ms{phases} | {limit} |"
+        )
 print("\nRaw samples of `bench join` in ms: " + ", ".join(str(s) for s in f4["samples_ms"]) + ".\n")
 if window:
     print("Raw samples of `bench start` in ms: " + ", ".join(str(s) for s in f7["samples_ms"]) + ".\n")

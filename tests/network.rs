@@ -8,6 +8,7 @@
 mod netns;
 
 use netns::{Call, Sample};
+use serde_json::json;
 
 fn mean(samples: &[Sample], from: f64, to: f64) -> f64 {
     let targets: Vec<f64> = samples.iter().filter(|s| (from..to).contains(&s.at)).map(|s| s.target_bps()).collect();
@@ -100,13 +101,13 @@ fn the_playout_delay_comes_and_goes_with_the_jitter() {
 /// One row of the list of figures: links, picture, seconds, and what changes when.
 type Row = (&'static str, &'static [&'static str], &'static str, f64, &'static [(f64, &'static str)]);
 
-const ROWS: [Row; 12] = [
-    ("F13 viewer", &["view up loss=5,delay=45", "view down loss=5,delay=45"], "640x360", 30.0, &[]),
-    ("F13 publisher", &["pub up loss=5,delay=45", "pub down loss=5,delay=45"], "640x360", 30.0, &[]),
-    ("F14 viewer", &["view up loss=10,burst=3,delay=30", "view down loss=10,burst=3,delay=30"], "640x360", 30.0, &[]),
-    ("F14 publisher", &["pub up loss=10,burst=3,delay=30", "pub down loss=10,burst=3,delay=30"], "640x360", 30.0, &[]),
-    ("F15 viewer", &["view up loss=30,delay=20", "view down loss=30,delay=20"], "640x360", 30.0, &[]),
-    ("F15 publisher", &["pub up loss=30,delay=20", "pub down loss=30,delay=20"], "640x360", 30.0, &[]),
+const ROWS: [Row; 14] = [
+    ("F13 viewer", &["view up loss=5,delay=45", "view down loss=5,delay=45"], "640x360", 60.0, &[]),
+    ("F13 publisher", &["pub up loss=5,delay=45", "pub down loss=5,delay=45"], "640x360", 60.0, &[]),
+    ("F14 viewer", &["view up loss=10,burst=3,delay=30", "view down loss=10,burst=3,delay=30"], "640x360", 60.0, &[]),
+    ("F14 publisher", &["pub up loss=10,burst=3,delay=30", "pub down loss=10,burst=3,delay=30"], "640x360", 60.0, &[]),
+    ("F15 viewer", &["view up loss=30,delay=20", "view down loss=30,delay=20"], "640x360", 60.0, &[]),
+    ("F15 publisher", &["pub up loss=30,delay=20", "pub down loss=30,delay=20"], "640x360", 60.0, &[]),
     (
         "F16 jitter 30",
         &["view up delay=50", "view down delay=50,jitter=30"],
@@ -121,7 +122,7 @@ const ROWS: [Row; 12] = [
         30.0,
         &[(15.0, "view down jitter=0")],
     ),
-    ("F16 reorder", &["view up delay=50", "view down delay=50,reorder=5"], "640x360", 30.0, &[]),
+    ("F16 reorder", &["view up delay=50", "view down delay=50,reorder=5"], "640x360", 60.0, &[]),
     (
         "F17",
         &["pub up rate=1000,queue=300,delay=50", "pub down delay=50"],
@@ -130,11 +131,19 @@ const ROWS: [Row; 12] = [
         &[(40.0, "pub up rate=2500"), (60.0, "pub up rate=600"), (80.0, "pub up rate=1000")],
     ),
     ("begins at 400", &["pub up rate=400,queue=300,delay=50", "pub down delay=50"], "1280x720", 20.0, &[]),
+    ("F10", &["pub up rate=3000,queue=300,delay=20", "pub down delay=20"], "1280x720", 15.0, &[]),
+    (
+        "F17 viewer",
+        &["view down rate=1000,queue=300,delay=50", "view up delay=50"],
+        "1280x720",
+        100.0,
+        &[(40.0, "view down rate=2500"), (60.0, "view down rate=600"), (80.0, "view down rate=1000")],
+    ),
     ("viewer narrow", &["view down rate=700,queue=300,delay=30", "view up delay=30"], "1280x720", 30.0, &[]),
 ];
 
 #[test]
-#[ignore = "seven minutes of figures"]
+#[ignore = "nine minutes of figures"]
 fn rows() {
     let seed = std::env::var("TERTULIA_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
     let only = std::env::var("TERTULIA_ROWS").ok();
@@ -146,29 +155,56 @@ fn rows() {
         println!("{row}");
         let Some(mut call) = Call::begin(links, size, seed) else { return };
         let mut samples = Vec::new();
-        for (at, link) in steps {
-            samples.extend(call.until(*at));
-            call.set(link);
+        let mut phases = Vec::new();
+        let mut began = 0.0;
+        let limited = links.iter().find(|l| l.contains("rate="));
+        let mut rate = limited.and_then(|l| rate_of(l));
+        let ends = steps.iter().map(|(at, link)| (*at, Some(*link))).chain([(seconds, None)]);
+        for (at, link) in ends {
+            samples.extend(call.until(at));
+            let narrow = limited.and_then(|l| l.rsplit_once(' ')).map(|(link, _)| link);
+            if let (Some(link), Some(rate)) = (narrow, rate) {
+                phases.push(phase(&mut call, link, rate, (began, at), &samples));
+            }
+            if let Some(link) = link {
+                call.set(link);
+                rate = rate_of(link).or(rate);
+            }
+            began = at;
         }
-        samples.extend(call.until(seconds));
         drop(call);
         let last = samples.last().unwrap();
-        let number = |value: &serde_json::Value| value.as_f64().unwrap_or(f64::NAN);
-        out.push(format!(
-            "| {row} | {} | {:.1} fps, {} freezes ({} ms), {} CRC errors, latency p50 {:.0} p95 {:.0} ms, {} PLIs, target {:.0} kbit/s, 720p after {} ms, sound concealed {:.1} %, lips {:.0} ms |",
-            links.join("; "),
-            last.number("fps"),
-            last.video["freezes"],
-            last.video["freeze_ms"],
-            last.video["pattern"]["crc_errors"],
-            number(&last.video["pattern"]["latency_ms_p50"]),
-            number(&last.video["pattern"]["latency_ms_p95"]),
-            last.video["plis"],
-            last.target_bps() / 1e3,
-            last.video["time_to_720p_ms"],
-            number(&last.audio["concealed_ms"]) / seconds / 10.0,
-            number(&last.audio["av_offset_ms"]),
-        ));
+        out.push(json!({
+            "row": row, "links": links, "changes": steps, "size": size, "seconds": seconds, "seed": seed,
+            "video": last.video, "audio": last.audio, "target_bitrate_bps": last.target_bps(), "phases": phases,
+            "held_ms": samples.iter().map(|s| s.number("playout_delay_ms")).collect::<Vec<_>>(),
+        }));
     }
-    println!("\n| row | links | measured |\n|---|---|---|\n{}", out.join("\n"));
+    let text = serde_json::to_string_pretty(&out).expect("JSON");
+    match std::env::var_os("TERTULIA_ROWS_JSON") {
+        Some(path) => std::fs::write(path, text).expect("the rows' file"),
+        None => println!("{text}"),
+    }
+}
+
+/// The rate in a link's words, in kbit/s.
+fn rate_of(link: &str) -> Option<f64> {
+    link.split(['=', ',', ' ']).skip_while(|w| *w != "rate").nth(1)?.parse().ok()
+}
+
+/// One capacity: how much of it was used (all packets of the link, the first seconds of finding out left out), how long the queue was that the sender
+/// made itself, and how soon the rate was right.
+fn phase(call: &mut Call, link: &str, kbps: f64, (from, to): (f64, f64), samples: &[Sample]) -> serde_json::Value {
+    let now: Vec<&Sample> = samples.iter().filter(|s| (from..to).contains(&s.at)).collect();
+    let first = now.first().map_or(0.0, |s| s.target_bps());
+    let right = |s: &&&Sample| {
+        let (target, capacity) = (s.target_bps(), kbps * 1e3);
+        if first > capacity { target <= capacity } else { target >= 0.75 * capacity }
+    };
+    let (bytes, queue_ms_p95) = call.crossed(link).unwrap_or((0.0, f64::NAN));
+    json!({
+        "kbps": kbps, "from_s": from, "to_s": to, "used": bytes * 8.0 / 1e3 / (kbps * (to - from)), "queue_ms_p95": queue_ms_p95,
+        "right_after_s": now.iter().find(right).map(|s| s.at - from),
+        "target_bps": now.iter().map(|s| s.target_bps()).collect::<Vec<_>>(),
+    })
 }

@@ -5,7 +5,7 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -123,6 +123,7 @@ pub struct Call {
     viewer: Party,
     _host: Party,
     wire_input: ChildStdin,
+    wire_output: BufReader<ChildStdout>,
     _wire: Guard,
     names: [(&'static str, String); 3],
     began: Instant,
@@ -176,7 +177,8 @@ impl Call {
         }
         let mut wire = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut ready = String::new();
-        BufReader::new(wire.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+        let mut wire_output = BufReader::new(wire.stdout.take().unwrap());
+        wire_output.read_line(&mut ready).unwrap();
         assert_eq!(ready.trim(), "ready");
         let wire_input = wire.stdin.take().unwrap();
         let wire = Guard(wire);
@@ -202,12 +204,36 @@ impl Call {
         let publisher = join("pub", &names[1].1, &["--camera", &camera, "--microphone", "tone"]);
         viewer.find("first picture", |line| line.contains("firstPicture").then_some(()));
         let began = Instant::now();
-        Some(Self { publisher, viewer, _host: host, wire_input, _wire: wire, names, began, _dir: dir, _turn: turn })
+        Some(Self {
+            publisher,
+            viewer,
+            _host: host,
+            wire_input,
+            wire_output,
+            _wire: wire,
+            names,
+            began,
+            _dir: dir,
+            _turn: turn,
+        })
     }
 
     /// Changes a link now.
     pub fn set(&mut self, link: &str) {
         writeln!(self.wire_input, "{}", named(&self.names, link)).expect("the switch reads its input");
+    }
+
+    /// What crossed the link `pub up` (or another) since the last time: bytes, and the 95th percentile of its queue in ms. `None` for a link
+    /// without a limit.
+    pub fn crossed(&mut self, link: &str) -> Option<(f64, f64)> {
+        writeln!(self.wire_input, "stats").expect("the switch reads its input");
+        let mut line = String::new();
+        self.wire_output.read_line(&mut line).expect("the switch answers");
+        let links: Value = serde_json::from_str(&line).expect("its answer");
+        let (host, direction) = link.split_once(' ').expect("who, and which way");
+        let (_, host) = self.names.iter().find(|(name, _)| *name == host).expect("host, pub or view");
+        let link = links.as_array()?.iter().find(|l| l["host"] == **host && l["direction"] == *direction)?;
+        Some((link["bytes"].as_f64()?, link["queue_ms_p95"].as_f64()?))
     }
 
     /// What both ends say now.

@@ -44,7 +44,7 @@ impl Engine {
         self.dirty = true;
         self.note_own_screen();
         let Some(source) = screen else {
-            if self.choosing.take().is_some() {
+            if self.config.media.screen.take().is_some() || self.choosing.take().is_some() {
                 self.share_ended(CANCELLED);
             } else if let Some(call) = self.screen_call.take() {
                 let _ = call.send(Command::Leave);
@@ -70,6 +70,11 @@ impl Engine {
     }
 
     fn share_source(&mut self, source: ScreenSource) {
+        if self.place.joined.is_none() && !self.leaving {
+            // Begins with the call.
+            self.config.media.screen = Some(source);
+            return;
+        }
         if !self.may_publish_now() {
             return self.refuse("share", "the role does not allow publishing");
         }

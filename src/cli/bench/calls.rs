@@ -21,32 +21,54 @@ struct Scenario {
     publisher: bool,
     network: &'static str,
     mode: VideoMode,
+    seconds: u64,
 }
 
 const HD: VideoMode = VideoMode { width: 1280, height: 720, fps: 30 };
 const SMALL: VideoMode = VideoMode { width: 640, height: 360, fps: 30 };
 
 /// One lossy leg (F13 to F15), jitter (F16), narrow links with a long queue (F17's capacities, one by one).
-const NETWORK: [Scenario; 9] = [
-    Scenario { row: "F13", publisher: false, network: "loss=5,delay=45", mode: SMALL },
-    Scenario { row: "F13", publisher: true, network: "loss=5,delay=45", mode: SMALL },
-    Scenario { row: "F14", publisher: false, network: "loss=10,burst=3,delay=30", mode: SMALL },
-    Scenario { row: "F15", publisher: false, network: "loss=30,delay=20", mode: SMALL },
-    Scenario { row: "F16", publisher: false, network: "delay=50,jitter=30", mode: SMALL },
-    Scenario { row: "F16", publisher: false, network: "delay=100,jitter=100", mode: SMALL },
-    Scenario { row: "F17", publisher: true, network: "up:rate=2500,queue=300,delay=50,down:delay=50", mode: HD },
-    Scenario { row: "F17", publisher: true, network: "up:rate=1000,queue=300,delay=50,down:delay=50", mode: HD },
-    Scenario { row: "F17", publisher: true, network: "up:rate=600,queue=300,delay=50,down:delay=50", mode: HD },
+const NETWORK: [Scenario; 11] = [
+    Scenario { row: "F13", publisher: false, network: "loss=5,delay=45", mode: SMALL, seconds: MINUTE },
+    Scenario { row: "F13", publisher: true, network: "loss=5,delay=45", mode: SMALL, seconds: MINUTE },
+    Scenario { row: "F14", publisher: false, network: "loss=10,burst=3,delay=30", mode: SMALL, seconds: MINUTE },
+    Scenario { row: "F14", publisher: true, network: "loss=10,burst=3,delay=30", mode: SMALL, seconds: MINUTE },
+    Scenario { row: "F15", publisher: false, network: "loss=30,delay=20", mode: SMALL, seconds: SHORT },
+    Scenario { row: "F15", publisher: true, network: "loss=30,delay=20", mode: SMALL, seconds: SHORT },
+    Scenario { row: "F16", publisher: false, network: "delay=50,jitter=30", mode: SMALL, seconds: SHORT },
+    Scenario { row: "F16", publisher: false, network: "delay=100,jitter=100", mode: SMALL, seconds: SHORT },
+    Scenario {
+        row: "F17",
+        publisher: true,
+        network: "up:rate=2500,queue=300,delay=50,down:delay=50",
+        mode: HD,
+        seconds: SHORT,
+    },
+    Scenario {
+        row: "F17",
+        publisher: true,
+        network: "up:rate=1000,queue=300,delay=50,down:delay=50",
+        mode: HD,
+        seconds: SHORT,
+    },
+    Scenario {
+        row: "F17",
+        publisher: true,
+        network: "up:rate=600,queue=300,delay=50,down:delay=50",
+        mode: HD,
+        seconds: SHORT,
+    },
 ];
 
-/// Length of a scenario.
-const LENGTH: Duration = Duration::from_secs(25);
+/// Length of a scenario in s; where freezes a minute are asked for, it is a minute.
+const SHORT: u64 = 25;
+const MINUTE: u64 = 60;
 /// Patience with a participant that leaves.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// From the camera's picture to a picture ready to be shown, 720p30 over a clean link (F8, F10).
 pub(super) async fn latency(global: &Common, started: Instant) -> Result<Value, Failure> {
-    let clean = Scenario { row: "F8", publisher: true, network: "", mode: HD };
+    let clean = Scenario { row: "F8", publisher: true, network: "", mode: HD, seconds: SHORT };
     run(global, &clean, started).await
 }
 
@@ -54,7 +76,7 @@ pub(super) async fn latency(global: &Common, started: Instant) -> Result<Value, 
 pub(super) async fn network(global: &Common, started: Instant) -> Result<Value, Failure> {
     let mut results = Vec::new();
     for scenario in &NETWORK {
-        common::remark(&format!("{}: {} ({} s)", scenario.row, scenario.network, LENGTH.as_secs()));
+        common::remark(&format!("{}: {} ({} s)", scenario.row, scenario.network, scenario.seconds));
         results.push(run(global, scenario, started).await?);
     }
     Ok(Value::Array(results))
@@ -77,7 +99,7 @@ async fn run(global: &Common, scenario: &Scenario, started: Instant) -> Result<V
         config.media.subscribe_only = number == 2;
         calls.push(start(config));
     }
-    tokio::time::sleep(LENGTH).await;
+    tokio::time::sleep(Duration::from_secs(scenario.seconds)).await;
     let mut reports = Vec::new();
     for call in &calls {
         reports.push(call.report().await);
@@ -102,7 +124,7 @@ fn figures(scenario: &Scenario, publisher: &Report, viewer: &Report) -> Value {
         "leg": if scenario.publisher { "publisher" } else { "viewer" },
         "network": scenario.network,
         "size": format!("{}x{}", scenario.mode.width, scenario.mode.height),
-        "seconds": LENGTH.as_secs(),
+        "seconds": scenario.seconds,
         "fps": video.and_then(|v| v.fps),
         "freezes": video.and_then(|v| v.freezes),
         "freeze_ms": video.and_then(|v| v.freeze_ms),
