@@ -298,3 +298,32 @@ fn a_microphone_that_fails_is_announced_as_inactive() {
     a.leave();
     b.leave();
 }
+
+/// What one participant does in a burst reaches the others in its order, and the end does not overtake what was said before it.
+#[test]
+fn a_burst_of_commands_arrives_in_its_order() {
+    let host = Host::start(ROOM, &[]);
+    let quiet = ["--camera", "pattern:1:320x180@5", "--microphone", "tone"];
+    let mut a = Participant::join_with("a", &host.invitation(), &quiet, |_| {});
+    let stream = a.stream_id();
+    let b = Participant::join_with("b", &host.invitation(), &[], |_| {});
+    b.event("their stream", |e| e["event"] == "streamCreated" && e["stream_id"] == stream.as_str());
+    let lines = |commands: &[Value]| commands.iter().map(Value::to_string).collect::<Vec<_>>().join("\n");
+    let signal = |n: usize| json!({"do": "signal", "type": "n", "data": n.to_string()});
+    let mute = |on: bool| json!({"do": "mute", "audio": on});
+    let mut burst: Vec<Value> = (0..20).map(signal).collect();
+    burst.extend([true, false, true, false].map(mute));
+    burst.push(signal(20));
+    a.tell_line(&lines(&burst));
+    let said = |n: &str| b.event("a signal", |e| e["event"] == "signal" && e["data"] == n);
+    said("20");
+    a.tell_line(&lines(&[signal(21), json!({"do": "leave"})]));
+    said("21");
+    let of = |name: &str, member: &str| -> Vec<Value> {
+        b.events().iter().filter(|e| e["event"] == name).map(|e| e[member].clone()).collect()
+    };
+    assert_eq!(of("signal", "data"), (0..22).map(|n| json!(n.to_string())).collect::<Vec<_>>());
+    assert_eq!(of("streamPropertyChanged", "value"), [true, false, true, false]);
+    a.end();
+    b.leave();
+}

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
+use futures_util::FutureExt as _;
 use tokio::sync::{broadcast, mpsc};
 use tracing::warn;
 
@@ -285,21 +286,21 @@ impl Engine {
                     let _ = screen.send(Command::ReconnectNow);
                 }
                 let server = Arc::clone(&self.signaling);
-                tokio::spawn(async move { server.retry_now().await });
+                in_turn(async move { server.retry_now().await });
             }
             Command::Answer(_) => self.refuse("answer", "nobody is calling"),
             Command::Leave => self.begin_leave(),
         }
     }
 
-    /// Runs a request whose outcome only matters when it fails.
+    /// Runs a request whose outcome only matters when it fails. It goes to the server behind those made before it.
     fn request(
         &mut self,
         what: &'static str,
         request: impl Future<Output = Result<(), SignalingError>> + Send + 'static,
     ) {
         let notices = self.notices.0.clone();
-        tokio::spawn(async move {
+        in_turn(async move {
             if let Err(error) = request.await {
                 // The engine gone means that the call is over.
                 drop(notices.send(MediaNotice::Refused(what, error.to_string())).await);
@@ -316,7 +317,7 @@ impl Engine {
             let _ = screen.send(Command::Leave);
         }
         let server = Arc::clone(&self.signaling);
-        tokio::spawn(async move { server.leave().await });
+        in_turn(async move { server.leave().await });
     }
 
     /// Milliseconds since the process started.
@@ -436,6 +437,17 @@ impl Engine {
     }
 }
 
+/// Runs a request as a task that has taken its place in the queue to the server before this returns: what is asked later comes later.
+///
+/// Tasks begin in any order, the newest often first; so the request is begun here, where the order is known. Only its answer is waited for
+/// elsewhere. Where the queue is full the place in it is kept all the same.
+fn in_turn(request: impl Future<Output = ()> + Send + 'static) {
+    let mut request = Box::pin(tokio::task::unconstrained(request));
+    if (&mut request).now_or_never().is_none() {
+        tokio::spawn(request);
+    }
+}
+
 async fn next_audio_event(events: &mut Option<mpsc::Receiver<AudioEvent>>) -> Option<AudioEvent> {
     match events {
         Some(queue) => queue.recv().await,
@@ -447,5 +459,26 @@ async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn requests_reach_the_queue_in_the_order_in_which_they_are_made() {
+        // Also those for which there is no room yet.
+        let (queue, mut queued) = mpsc::channel(2);
+        for n in 0..100 {
+            let queue = queue.clone();
+            in_turn(async move { queue.send(n).await.unwrap() });
+        }
+        drop(queue);
+        let mut order = Vec::new();
+        while let Some(n) = queued.recv().await {
+            order.push(n);
+        }
+        assert_eq!(order, (0..100).collect::<Vec<_>>());
     }
 }

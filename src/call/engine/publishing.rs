@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 
 use tracing::warn;
 
-use super::Engine;
 use super::encoders::Encoders;
 use super::own::Publishing;
+use super::{Engine, in_turn};
 use crate::call::leg::{self, LegReport, Line, PublishSpec, Reporter};
 use crate::call::view::{DeviceState, Failure};
 use crate::media::video::encoder::EncoderConfig;
@@ -242,7 +242,7 @@ impl Engine {
     fn report_video_data(&self) {
         let (server, mode) = (Arc::clone(&self.signaling), self.own.mode);
         let (video, audio) = (!self.own.video_muted, !self.own.audio_muted);
-        tokio::spawn(async move { server.video_data(mode.width, mode.height, video, audio).await });
+        in_turn(async move { server.video_data(mode.width, mode.height, video, audio).await });
     }
 
     pub(super) fn own_stream_gone(&mut self, reason: &str) {
@@ -269,7 +269,7 @@ impl Engine {
         } else {
             // The request may be on its way and would leave a stream without media. Where there is none yet, the refusal
             // is as good.
-            tokio::spawn(async move { drop(server.unpublish().await) });
+            in_turn(async move { drop(server.unpublish().await) });
         }
         let event = self.event("streamDestroyed").with("stream_id", stream_id).with("reason", reason);
         self.emit(event);

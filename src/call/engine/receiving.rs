@@ -7,7 +7,7 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use super::{Engine, MediaNotice};
+use super::{Engine, MediaNotice, in_turn};
 use crate::call::leg::{self, LegId, LegInput, LegReport, Line, Reporter, SubscribeSpec, Turn};
 use crate::call::sync::LipSync;
 use crate::call::view::{Connection, Failure, Level};
@@ -481,7 +481,7 @@ impl Engine {
         }
         let tiles = changed.into_iter().filter_map(|id| Some((id.clone(), *self.drawn.get(&id)?))).collect();
         let server = Arc::clone(&self.signaling);
-        tokio::spawn(async move { server.tiles(tiles).await });
+        in_turn(async move { server.tiles(tiles).await });
     }
 
     /// A new place, or a way back to it: whatever is known of tiles is told anew.
