@@ -151,12 +151,27 @@ const MESSAGE_LIMIT: usize = 200;
 
 /// A server's message without what must not be seen: the real one repeats the whole token in its refusal (protocol §1.3).
 fn scrubbed(message: &str) -> String {
-    let secret = |word: &str| {
+    without(message, &[SECRETS, &["://"]].concat()).chars().take(MESSAGE_LIMIT).collect()
+}
+
+/// What a word has that holds a token or a secret.
+const SECRETS: &[&str] = &["tok_", "token=", "secret=", "key="];
+
+/// A text of a server or of somebody through it without the words that hold tokens or secrets.
+pub(super) fn without_tokens(text: &str) -> String {
+    without(text, SECRETS)
+}
+
+fn without(text: &str, signs: &[&str]) -> String {
+    let hit = |word: &str| {
         let word = word.to_ascii_lowercase();
-        ["tok_", "token=", "secret=", "://", "key="].iter().any(|sign| word.contains(sign))
+        signs.iter().any(|sign| word.contains(sign))
     };
-    let words: Vec<&str> = message.split_whitespace().map(|word| if secret(word) { "…" } else { word }).collect();
-    words.join(" ").chars().take(MESSAGE_LIMIT).collect()
+    if !hit(text) {
+        return text.to_owned();
+    }
+    let words: Vec<&str> = text.split_whitespace().map(|word| if hit(word) { "…" } else { word }).collect();
+    words.join(" ")
 }
 
 impl SignalingError {

@@ -230,10 +230,12 @@ pub enum SignalingEvent {
     },
     /// Over, or never begun.
     Failed(SignalingError),
-    /// Something the server said that has no other place (recording, unknown notification).
+    /// Something the server said that has no other place: recordings, filters, quality, and under one name of our own whatever is unknown.
     Other {
-        /// Name of the notification.
+        /// Name of the event.
         name: String,
+        /// What it said, bounded and without tokens.
+        detail: serde_json::Map<String, serde_json::Value>,
     },
     /// A frame that could not be used.
     Garbage {

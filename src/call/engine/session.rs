@@ -85,8 +85,9 @@ impl Engine {
                 self.ended(&reason);
             }
             SignalingEvent::Failed(error) => self.failed(error),
-            SignalingEvent::Other { name } => {
-                let event = self.event(&name);
+            SignalingEvent::Other { name, detail } => {
+                let mut event = self.event(&name);
+                event.detail = detail;
                 self.emit(event);
             }
             SignalingEvent::Garbage { what, count } => {
@@ -225,7 +226,7 @@ impl Engine {
             PropertyValue::AudioTrack(label) => ("audioTrack", serde_json::Value::from(label.clone())),
             PropertyValue::VideoTrack(label) => ("videoTrack", serde_json::Value::from(label.clone())),
             PropertyValue::Filter(value) => ("filter", value.clone()),
-            PropertyValue::Other => ("other", serde_json::Value::Null),
+            PropertyValue::Other { name, value } => (name.as_str(), value.clone()),
         };
         let event = self
             .event("streamPropertyChanged")

@@ -386,7 +386,7 @@ impl Client {
                 PropertyValue::VideoActive(on) => stream.video_active = Some(*on),
                 PropertyValue::VideoDimensions(d) => stream.video_dimensions = Some(d.to_json()),
                 PropertyValue::Filter(filter) => stream.filter = Some(filter.clone()),
-                PropertyValue::AudioTrack(_) | PropertyValue::VideoTrack(_) | PropertyValue::Other => {}
+                PropertyValue::AudioTrack(_) | PropertyValue::VideoTrack(_) | PropertyValue::Other { .. } => {}
             }
         }
         self.emit(ClientEvent::PropertyChanged {

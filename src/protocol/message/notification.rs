@@ -139,7 +139,12 @@ pub enum PropertyValue {
     /// Filter, `{}` when removed.
     Filter(Value),
     /// A property this version does not know, or a value it cannot read.
-    Other,
+    Other {
+        /// The property.
+        name: String,
+        /// Its value as it came.
+        value: Value,
+    },
 }
 
 impl StreamPropertyChangedEvent {
@@ -157,6 +162,7 @@ impl StreamPropertyChangedEvent {
             }
             value => value.get("label").and_then(lenient::to_text),
         };
+        let other = || PropertyValue::Other { name: self.property.clone(), value: self.new_value.clone() };
         match self.property.as_str() {
             "audioActive" => PropertyValue::AudioActive(lenient::to_bool(&self.new_value)),
             "videoActive" => PropertyValue::VideoActive(lenient::to_bool(&self.new_value)),
@@ -164,11 +170,11 @@ impl StreamPropertyChangedEvent {
                 .new_value
                 .as_str()
                 .and_then(VideoDimensions::parse)
-                .map_or(PropertyValue::Other, PropertyValue::VideoDimensions),
-            "audioTrack" => label().map_or(PropertyValue::Other, PropertyValue::AudioTrack),
-            "videoTrack" => label().map_or(PropertyValue::Other, PropertyValue::VideoTrack),
+                .map_or_else(other, PropertyValue::VideoDimensions),
+            "audioTrack" => label().map_or_else(other, PropertyValue::AudioTrack),
+            "videoTrack" => label().map_or_else(other, PropertyValue::VideoTrack),
             "filter" => PropertyValue::Filter(self.new_value.clone()),
-            _ => PropertyValue::Other,
+            _ => other(),
         }
     }
 }
@@ -522,6 +528,6 @@ mod tests {
             PropertyValue::VideoTrack("USB".into())
         );
         assert_eq!(ev("filter", json!({})).value(), PropertyValue::Filter(json!({})));
-        assert_eq!(ev("new", json!(1)).value(), PropertyValue::Other);
+        assert_eq!(ev("new", json!(1)).value(), PropertyValue::Other { name: "new".into(), value: json!(1) });
     }
 }

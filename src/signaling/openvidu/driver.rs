@@ -11,6 +11,7 @@ use super::super::{Joined, ServerKind, SignalingError, SignalingEvent};
 use super::handle::ConnectConfig;
 use super::rest;
 use super::socket::{Socket, SocketEvent};
+use super::told;
 use crate::protocol::client::{
     Action, ActionError, ActionId, Answer, Client, ClientConfig, ClientEvent, EndReason, Input, LostPlace, Output,
     SDK_VERSION, Seed, State,
@@ -243,7 +244,12 @@ impl Driver {
             ClientEvent::State(state) => return self.state(state).await,
             ClientEvent::Joined { result, rejoined } => {
                 self.lost_cause = None;
-                SignalingEvent::Joined { joined: Box::new(joined(&result, &self.host)), rejoined }
+                let event = SignalingEvent::Joined { joined: Box::new(joined(&result, &self.host)), rejoined };
+                self.tell(event).await;
+                match told::running_recording(&result) {
+                    Some(recording) => recording,
+                    None => return false,
+                }
             }
             ClientEvent::ParticipantJoined(info) => SignalingEvent::ParticipantJoined(Box::new(info)),
             ClientEvent::ParticipantLeft { connection_id, reason } => {
@@ -266,11 +272,12 @@ impl Driver {
             }
             ClientEvent::Signal { from, kind, data } => SignalingEvent::Signal { from, kind, data },
             ClientEvent::PropertyChanged { connection_id, stream_id, property, reason } => {
+                let property = told::property(property);
                 SignalingEvent::PropertyChanged { connection_id, stream_id, property, reason }
             }
             ClientEvent::RoleChanged(role) => SignalingEvent::RoleChanged(role),
             ClientEvent::Reconnected { .. } => SignalingEvent::Reconnected,
-            ClientEvent::Other(notification) => SignalingEvent::Other { name: notification.method().to_owned() },
+            ClientEvent::Other(notification) => told::other(*notification),
             ClientEvent::Garbage { what, count } => SignalingEvent::Garbage { what, count },
             ClientEvent::RejoinNeeded { attempt, cause } => {
                 SignalingEvent::Rejoining { attempt, retry_at: None, cause: Some(cause_name(cause)) }

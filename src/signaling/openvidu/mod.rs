@@ -4,5 +4,6 @@ mod driver;
 mod handle;
 pub mod rest;
 mod socket;
+mod told;
 
 pub use handle::{ConnectConfig, OpenVidu, connect};
