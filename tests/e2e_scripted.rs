@@ -32,6 +32,8 @@ enum Script {
     NotOpenVidu,
     /// Answers a method with this error, code and message.
     Refuses(&'static str, i64, &'static str),
+    /// Takes whoever has the server's secret in as its hidden recorder, and closes the socket instead of answering the leave, as recorded.
+    Hidden,
     /// Removes everybody soon after the join, for this reason.
     Evicts(&'static str),
 }
@@ -100,6 +102,13 @@ fn joined(number: u32) -> Value {
     })
 }
 
+/// What the recorder was answered in the recording `hidden-and-secret`.
+fn hidden() -> Value {
+    let recording = std::fs::read_to_string("tests/fixtures/calls/hidden-and-secret.jsonl").unwrap();
+    let frames = recording.lines().map(|l| serde_json::from_str::<Value>(l).unwrap()["frame"]["result"].clone());
+    frames.into_iter().find(|result| result["id"] == "RECORDER").expect("the answer to its join")
+}
+
 async fn talk(mut socket: WebSocketStream<TcpStream>, script: Script, number: u32) {
     let nonsense = [
         "not json",
@@ -137,6 +146,12 @@ async fn talk(mut socket: WebSocketStream<TcpStream>, script: Script, number: u3
         }
         let result = match request["method"].as_str().unwrap_or_default() {
             "ping" => json!({"value": "pong"}),
+            "joinRoom" if script == Script::Hidden => {
+                let params = &request["params"];
+                assert_eq!((&params["secret"], &params["recorder"]), (&json!(SECRET), &json!(true)));
+                hidden()
+            }
+            "leaveRoom" if script == Script::Hidden => return drop(socket.close(None).await),
             "joinRoom" => joined(number),
             "connect" => json!({"value": "reconnection successful", "sessionId": request["params"]["sessionId"]}),
             "leaveRoom" => json!({"sessionId": "rpc"}),
@@ -301,6 +316,26 @@ fn a_stream_that_the_server_does_not_take_is_told_and_the_call_goes_on() {
         std::thread::sleep(Duration::from_millis(300));
         guest.leave();
     }
+}
+
+/// A token with the server's secret comes on standard input, where no list of processes shows it; its bearer is nobody among the others.
+#[test]
+fn a_hidden_recorder_joins_by_standard_input() {
+    let server = Server::start(Script::Hidden);
+    let token = format!("ws://{}?sessionId={ROOM}&secret={SECRET}&recorder=true", server.addr);
+    let refused = std::process::Command::new(env!("CARGO_BIN_EXE_tertulia"))
+        .args(["join", &token, "--headless"])
+        .output()
+        .unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    let mut recorder = join("-", &["--camera", "pattern:1:160x120@5"]);
+    recorder.tell_line(&token);
+    let joined = recorder.named("joined");
+    assert_eq!((&joined["connection_id"], &joined["role"]), (&json!("RECORDER"), &json!("SUBSCRIBER")));
+    recorder.named("connectionCreated");
+    let end = recorder.leave();
+    assert_eq!((end.code, &end.report["ok"]), (Some(0), &json!(true)), "{:?}", end.complaint);
+    assert!(!end.report.to_string().contains(SECRET));
 }
 
 #[test]

@@ -24,6 +24,7 @@ use crate::media::screen;
 use crate::media::video::decoder::DecoderPool;
 use crate::media::video::source::{CameraSource, ScreenSource, Tuning};
 use crate::protocol::Secret;
+use crate::protocol::token::Token;
 use crate::rtp::frame::VideoCodec;
 use crate::settings::Secrets;
 use crate::signaling::target::{Target, TokenSource};
@@ -174,6 +175,18 @@ pub(super) fn secret_from(variable: &str) -> Result<Secret, Failure> {
     }
 }
 
+/// Refuses a token with a server's secret where everybody reads it who lists the processes.
+pub(super) fn no_secret_in(argument: &str) -> Result<(), Failure> {
+    if Token::parse(argument).is_ok_and(|t| !t.secret().is_empty()) {
+        return Err(Failure::Usage(
+            "the server's secret does not belong on the command line: give such a token on standard input (-), or name a variable \
+             with --secret-env"
+                .to_owned(),
+        ));
+    }
+    Ok(())
+}
+
 /// Understands what `join` was given.
 pub(super) fn target(
     text: &str,
@@ -205,11 +218,6 @@ pub(super) fn target(
         return Ok(Target { source, trust });
     }
     if text.starts_with("ws://") || text.starts_with("wss://") {
-        if crate::protocol::token::Token::parse(text).is_ok_and(|t| !t.secret().is_empty()) {
-            return Err(Failure::Usage(
-                "the server's secret does not belong on the command line: name a variable with --secret-env".to_owned(),
-            ));
-        }
         return Ok(Target { source: TokenSource::Raw(Secret::new(text)), trust: loose });
     }
     if text.starts_with("https://") || text.starts_with("http://") {
@@ -396,7 +404,10 @@ mod tests {
         assert!(matches!(understood(&invitation, None).unwrap().trust, Trust::Pinned(_)));
         assert!(matches!(understood(&invitation[..invitation.len() - 4], None), Err(Failure::Failed(_))));
         assert!(matches!(understood("wss://h?sessionId=a&token=t", None).unwrap().source, TokenSource::Raw(_)));
-        assert!(matches!(understood("wss://h?sessionId=a&secret=s&recorder=true", None), Err(Failure::Usage(_))));
+        let hidden = "wss://h?sessionId=a&secret=s&recorder=true";
+        assert!(matches!(no_secret_in(hidden), Err(Failure::Usage(_))));
+        assert!(no_secret_in("wss://h?sessionId=a&token=t").is_ok() && no_secret_in("nonsense").is_ok());
+        assert!(matches!(understood(hidden, None).unwrap().source, TokenSource::Raw(_)), "not from the command line");
         assert!(matches!(understood("https://h", None), Err(Failure::Usage(_))));
         assert!(matches!(understood("https://h", Some("no spaces")), Err(Failure::Usage(_))));
         assert!(matches!(understood("https://h/", Some("ok")).unwrap().source, TokenSource::Application { .. }));

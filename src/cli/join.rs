@@ -61,7 +61,11 @@ pub(super) fn run(global: &Common, args: JoinArgs, started: Instant) -> Result<(
 }
 
 fn read_target(args: &JoinArgs) -> Result<String, Failure> {
-    if args.target == "-" { first_line_of_input() } else { Ok(args.target.clone()) }
+    if args.target == "-" {
+        return first_line_of_input();
+    }
+    common::no_secret_in(&args.target)?;
+    Ok(args.target.clone())
 }
 
 /// A link that is none fails like any other call: event, report, one line.
