@@ -18,6 +18,8 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
 const ROOM: &str = "scripted";
+/// In the token of a hidden recorder.
+const HIDDEN_SECRET: &str = "MY_SECRET";
 
 /// What the server does.
 #[derive(Clone, Copy, PartialEq)]
@@ -148,7 +150,7 @@ async fn talk(mut socket: WebSocketStream<TcpStream>, script: Script, number: u3
             "ping" => json!({"value": "pong"}),
             "joinRoom" if script == Script::Hidden => {
                 let params = &request["params"];
-                assert_eq!((&params["secret"], &params["recorder"]), (&json!(SECRET), &json!(true)));
+                assert_eq!((&params["secret"], &params["recorder"]), (&json!(HIDDEN_SECRET), &json!(true)));
                 hidden()
             }
             "leaveRoom" if script == Script::Hidden => return drop(socket.close(None).await),
@@ -229,7 +231,7 @@ fn fails(target: &str, more: &[&str], key: &str, words: &[&str]) {
     assert_failed(&end, words);
     let error = end.events.iter().find(|e| e["event"] == "error").unwrap();
     assert_eq!(error["key"], key, "{error}");
-    assert!(!end.report.to_string().contains(SECRET) && !end.complaint[0].contains(SECRET));
+    assert!(!end.report.to_string().contains(SECRET) && !end.complaint[0].contains(HIDDEN_SECRET));
 }
 
 #[test]
@@ -322,7 +324,7 @@ fn a_stream_that_the_server_does_not_take_is_told_and_the_call_goes_on() {
 #[test]
 fn a_hidden_recorder_joins_by_standard_input() {
     let server = Server::start(Script::Hidden);
-    let token = format!("ws://{}?sessionId={ROOM}&secret={SECRET}&recorder=true", server.addr);
+    let token = format!("ws://{}?sessionId={ROOM}&secret={HIDDEN_SECRET}&recorder=true", server.addr);
     let refused = std::process::Command::new(env!("CARGO_BIN_EXE_tertulia"))
         .args(["join", &token, "--headless"])
         .output()
@@ -335,7 +337,7 @@ fn a_hidden_recorder_joins_by_standard_input() {
     recorder.named("connectionCreated");
     let end = recorder.leave();
     assert_eq!((end.code, &end.report["ok"]), (Some(0), &json!(true)), "{:?}", end.complaint);
-    assert!(!end.report.to_string().contains(SECRET));
+    assert!(!end.report.to_string().contains(HIDDEN_SECRET));
 }
 
 #[test]
