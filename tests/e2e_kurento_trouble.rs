@@ -190,3 +190,23 @@ fn a_stream_that_the_server_forgot_is_published_anew() {
     let end = client.leave();
     assert_eq!(end.report["error"], Value::Null);
 }
+
+/// A media server that restarts takes a while until it takes streams again; until then it refuses them in one way or another.
+#[test]
+fn a_media_server_that_restarts_gets_our_stream_again() {
+    let server = Server::start(Script::default(), SECRET);
+    let client = join(&server, "Ada", 3, &[]);
+    client.stream_id();
+    let me = client.connection_id();
+    let until = Instant::now() + Duration::from_secs(3);
+    *server.shared.script.restarting.lock().unwrap() = Some((until, vec![102, 204, 303, -1]));
+    server.unpublish(&me, "mediaServerReconnect");
+    let told = Instant::now();
+    wait("the first try", SOON, || (server.requests(&me, "publishVideo").len() == 2).then_some(()));
+    assert!(told.elapsed() >= Duration::from_millis(900), "after {:?}", told.elapsed());
+    wait("the stream", SOON, || (client.count("published") == 2).then_some(()));
+    let tries = server.requests(&me, "publishVideo").len();
+    assert!((4..=6).contains(&tries), "{tries} tries");
+    assert_eq!(client.count("error"), 0);
+    client.leave();
+}

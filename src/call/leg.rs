@@ -5,7 +5,7 @@
 //! playout) hangs on the engine and survives a rebuild.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
 use tracing::{debug, warn};
@@ -22,10 +22,6 @@ use crate::peer::{
 use crate::rtp::frame::VideoCodec;
 use crate::signaling::{PublishRequest, Signaling, SignalingError};
 
-/// How often in a row a transport is rebuilt before the leg gives up for [`REST_MS`].
-const REBUILDS_IN_A_ROW: u32 = 3;
-/// Pause after [`REBUILDS_IN_A_ROW`] failures: the network may come back, and nobody is served by hammering the server.
-const REST_MS: u64 = 5_000;
 /// Candidates that may wait for a leg; a server sends fewer than 30 per stream.
 pub(super) const LEG_QUEUE: usize = 128;
 
@@ -196,13 +192,13 @@ enum Outcome {
     Answer(String),
 }
 
-/// Waits after too many failures in a row; `false` when the leg was closed meanwhile.
+/// Waits as long as what went wrong asks for; `false` when the leg was closed meanwhile.
 async fn rest(failures: &mut Failures, input: &mut mpsc::Receiver<LegInput>, active: &mut (bool, bool)) -> bool {
-    failures.in_a_row += 1;
-    if failures.in_a_row <= REBUILDS_IN_A_ROW {
+    let pause = failures.rest();
+    if pause.is_zero() {
         return true;
     }
-    let pause = tokio::time::sleep(Duration::from_millis(REST_MS));
+    let pause = tokio::time::sleep(pause);
     tokio::pin!(pause);
     loop {
         tokio::select! {
@@ -225,6 +221,15 @@ fn after(failures: &mut Failures, error: SignalingError) -> Outcome {
     }
 }
 
+/// What something that went wrong on this computer leads to: most of it passes, as a network without an address does.
+fn after_local(failures: &mut Failures, error: PeerError) -> Outcome {
+    if failures.again_after_local(&error) {
+        warn!(%error, "no media transport for now");
+        return Outcome::Rebuild("local_error".to_owned());
+    }
+    Outcome::Refused(error.into())
+}
+
 async fn publish_once(
     spec: &PublishSpec,
     signaling: &Arc<dyn Signaling>,
@@ -240,13 +245,13 @@ async fn publish_once(
     }
     let (publication, mut events) = match Publication::layered(&spec.transport, spec.media.clone(), spec.layers).await {
         Ok(made) => made,
-        Err(e) => return Outcome::Refused(e.into()),
+        Err(e) => return after_local(failures, e),
     };
     let publication = Arc::new(publication);
     line.set(Arc::clone(&publication));
     let offer = match publication.offer().await {
         Ok(offer) => offer,
-        Err(e) => return Outcome::Refused(e.into()),
+        Err(e) => return after_local(failures, e),
     };
     if input.is_closed() {
         // The end of the stream is asked for already: nothing may follow it.
@@ -290,10 +295,17 @@ async fn publish_once(
         Err(SignalingError::Gone { .. }) if stream_id.take().is_some() => {
             return Outcome::Rebuild("stream_gone".to_owned());
         }
+        // There is nothing yet that could be gone: a server that is putting its streams in order says so.
+        Err(e @ SignalingError::Gone { .. }) => {
+            return match failures.refused() {
+                Some(why) => Outcome::Rebuild(why.to_owned()),
+                None => Outcome::Refused(e.into()),
+            };
+        }
         Err(e) => return after(failures, e),
     };
     if let Err(e) = publication.set_answer(&sdp_answer).await {
-        return Outcome::Refused(e.into());
+        return after_local(failures, e);
     }
     reporter.tell(LegReport::Sender { sender: publication.sender(), codec: publication.video_codec() }).await;
     loop {
@@ -442,9 +454,8 @@ async fn negotiate(
     state: &mut Watching,
 ) -> Result<(), Outcome> {
     let (stream_id, way, again) = (spec.stream_id.as_str(), (server, spec.connection_id.as_str()), state.subscribed);
-    let refused = |error: PeerError| Outcome::Refused(error.into());
     if let Some(offer) = state.offered.take() {
-        let answer = subscription.answer(&offer).await.map_err(refused)?;
+        let answer = subscription.answer(&offer).await.map_err(|e| after_local(&mut state.failures, e))?;
         let request = server.reconnect_subscription_answer(stream_id, &answer, true);
         ask(request, subscription, (events, input), way, state).await?;
     } else if spec.server_offers {
@@ -452,7 +463,7 @@ async fn negotiate(
         let offer = ask(request, subscription, (&mut *events, &mut *input), way, state).await?;
         // From here on the server has it, whatever becomes of the answer.
         state.subscribed = true;
-        let answer = subscription.answer(&offer).await.map_err(refused)?;
+        let answer = subscription.answer(&offer).await.map_err(|e| after_local(&mut state.failures, e))?;
         let request = async {
             match again {
                 true => server.reconnect_subscription_answer(stream_id, &answer, false).await,
@@ -461,7 +472,7 @@ async fn negotiate(
         };
         ask(request, subscription, (events, input), way, state).await?;
     } else {
-        let offer = subscription.offer().await.map_err(refused)?;
+        let offer = subscription.offer().await.map_err(|e| after_local(&mut state.failures, e))?;
         let request = async {
             match again {
                 true => server.reconnect_subscription(stream_id, &offer).await,
@@ -470,7 +481,7 @@ async fn negotiate(
         };
         let answer = ask(request, subscription, (events, input), way, state).await?;
         state.subscribed = true;
-        subscription.set_answer(&answer).await.map_err(refused)?;
+        subscription.set_answer(&answer).await.map_err(|e| after_local(&mut state.failures, e))?;
     }
     state.subscribed = true;
     Ok(())
@@ -492,7 +503,7 @@ async fn subscribe_once(
     }
     let (subscription, mut events) = match Subscription::new(&spec.transport, spec.media, spec.sinks.clone()).await {
         Ok(made) => made,
-        Err(e) => return Outcome::Refused(e.into()),
+        Err(e) => return after_local(&mut state.failures, e),
     };
     let subscription = Arc::new(subscription);
     line.set(Arc::clone(&subscription));

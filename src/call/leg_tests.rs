@@ -118,10 +118,14 @@ struct Leg {
 }
 
 fn leg(server: &Arc<Server>, turn: &Turn) -> Leg {
+    leg_over(local(), server, turn)
+}
+
+fn leg_over(transport: TransportConfig, server: &Arc<Server>, turn: &Turn) -> Leg {
     let (input, queue) = mpsc::channel(LEG_QUEUE);
     let (reports, reported) = mpsc::channel(64);
     let spec = SubscribeSpec {
-        transport: local(),
+        transport,
         connection_id: "con_A".to_owned(),
         stream_id: STREAM.to_owned(),
         media: SubscribeMedia { audio: true, video: true },
@@ -189,6 +193,21 @@ async fn one_leg_takes_back_what_the_one_before_has_asked_for() {
     tokio::time::timeout(Duration::from_secs(5), last.task).await.unwrap().unwrap();
     unsubscribe(turn, server.clone(), STREAM.to_owned()).await;
     assert_eq!(server.asked().last().map(String::as_str), Some("unsubscribe"));
+}
+
+/// For a moment there is no address to be bound, as after a change of network.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_computer_without_a_network_does_not_end_a_stream() {
+    let (server, turn) = (Arc::new(Server::default()), Turn::default());
+    let nowhere = TransportConfig { local_addrs: vec![[203, 0, 113, 7].into()], ..TransportConfig::default() };
+    let mut leg = leg_over(nowhere, &server, &turn);
+    for _ in 0..2 {
+        let told = tokio::time::timeout(Duration::from_secs(5), leg.reports.recv()).await.unwrap().unwrap().1;
+        assert!(matches!(&told, LegReport::Interrupted { why } if why == "local_error"), "{told:?}");
+    }
+    assert!(!leg.task.is_finished());
+    drop(leg.input);
+    tokio::time::timeout(Duration::from_secs(5), leg.task).await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,11 +5,19 @@
 
 use std::time::{Duration, Instant};
 
-use crate::peer::MediaKind;
+use crate::peer::{MediaKind, PeerError};
 use crate::signaling::SignalingError;
 
 /// How often in a row the server may refuse for reasons of its own before that is final.
 const REFUSALS_IN_A_ROW: u32 = 6;
+/// How often in a row something on this computer may go wrong before that is final: longer than a lost network is waited for.
+const LOCAL_ERRORS_IN_A_ROW: u32 = 20;
+/// Pauses in ms after refusals and errors, one after the other; the last one stays. A media server that restarts needs a few seconds.
+const PAUSES_MS: [u64; 4] = [500, 1_000, 2_000, 4_000];
+/// How often in a row a transport is rebuilt at once before there is a pause of [`REST_MS`].
+const REBUILDS_IN_A_ROW: u32 = 3;
+/// Pause after [`REBUILDS_IN_A_ROW`] failures: the network may come back, and nobody is served by hammering the server.
+const REST_MS: u64 = 5_000;
 
 /// Seconds from one transport to the next while no key frame comes. Each has had two seconds or more for one.
 const WITHOUT_KEY_FRAME: [u64; 6] = [0, 0, 0, 10, 20, 40];
@@ -85,9 +93,13 @@ impl Patience {
 #[derive(Debug, Default)]
 pub(super) struct Failures {
     /// Transports that did not connect.
-    pub(super) in_a_row: u32,
+    in_a_row: u32,
     /// Requests that the server refused though another try may go well.
     refusals: u32,
+    /// Transports that could not even be built.
+    local_errors: u32,
+    /// What the last refusal or error asks for.
+    pause: Duration,
     /// The last request was lost or failed half-way: the server may have carried it out all the same.
     pub(super) doubtful: bool,
 }
@@ -95,7 +107,36 @@ pub(super) struct Failures {
 impl Failures {
     /// Media can flow again.
     pub(super) fn connected(&mut self) {
-        (self.in_a_row, self.refusals) = (0, 0);
+        (self.in_a_row, self.refusals, self.local_errors) = (0, 0, 0);
+    }
+
+    /// Counts a transport that came to nothing; how long to wait before the next.
+    pub(super) fn rest(&mut self) -> Duration {
+        self.in_a_row += 1;
+        let rest = if self.in_a_row > REBUILDS_IN_A_ROW { REST_MS } else { 0 };
+        std::mem::take(&mut self.pause).max(Duration::from_millis(rest))
+    }
+
+    /// The server refused for reasons that may pass: why to try again; `None` when it has done so too often.
+    pub(super) fn refused(&mut self) -> Option<&'static str> {
+        if self.refusals >= REFUSALS_IN_A_ROW {
+            return None;
+        }
+        self.doubtful = true;
+        self.pause = pause_after(self.refusals);
+        self.refusals += 1;
+        Some("refused")
+    }
+
+    /// Whether to try again after something went wrong on this computer. A description or a codec that does not fit never will.
+    pub(super) fn again_after_local(&mut self, error: &PeerError) -> bool {
+        let fits = !matches!(error, PeerError::NoMedia | PeerError::BadDescription(_) | PeerError::NoCommonCodec(_));
+        let again = fits && self.local_errors < LOCAL_ERRORS_IN_A_ROW;
+        if again {
+            self.pause = pause_after(self.local_errors);
+            self.local_errors += 1;
+        }
+        again
     }
 
     /// Why to try again after a request that went wrong; `None` when that is no use.
@@ -106,17 +147,18 @@ impl Failures {
                 self.doubtful = true;
                 Some("no_answer")
             }
-            // Its media server stumbled, or it has a stream or a subscription of ours from before.
+            // Its media server stumbled or is not back yet, or it has a stream or a subscription of ours from before.
             SignalingError::Server { code: -1 | 104 | 106 | 201 | 301..=306 | 999, .. }
-                if self.refusals < REFUSALS_IN_A_ROW =>
-            {
-                self.doubtful = true;
-                self.refusals += 1;
-                Some("refused")
-            }
+            | SignalingError::NoCapacity { .. } => self.refused(),
             _ => None,
         }
     }
+}
+
+/// The pause after so many like the last one.
+fn pause_after(before: u32) -> Duration {
+    let at = usize::try_from(before).unwrap_or(usize::MAX);
+    Duration::from_millis(PAUSES_MS.get(at).or(PAUSES_MS.last()).copied().unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -147,6 +189,27 @@ mod tests {
         assert_eq!((failures.again_after(&server(-1)), failures.doubtful), (None, true));
         failures.connected();
         assert_eq!(failures.again_after(&server(302)), Some("refused"));
+        let full = SignalingError::NoCapacity { detail: String::new() };
+        assert_eq!(failures.again_after(&full), Some("refused"), "a media server that restarts");
+    }
+
+    #[test]
+    fn what_goes_wrong_here_is_tried_again_with_pauses_and_not_for_ever() {
+        let mut failures = Failures::default();
+        for error in [PeerError::NoMedia, PeerError::BadDescription("x".into()), PeerError::NoCommonCodec("video")] {
+            assert!(!failures.again_after_local(&error), "{error}");
+        }
+        let passing = [PeerError::NoAddress, PeerError::Timeout(1), PeerError::Stack("x".into())];
+        let mut pauses = Vec::new();
+        for error in passing.iter().cycle().take(LOCAL_ERRORS_IN_A_ROW as usize) {
+            assert!(failures.again_after_local(error), "{error}");
+            pauses.push(failures.rest().as_millis());
+        }
+        assert_eq!(pauses[..5], [500, 1_000, 2_000, 5_000, 5_000]);
+        assert!(!failures.again_after_local(&PeerError::NoAddress));
+        failures.connected();
+        assert!(failures.again_after_local(&PeerError::NoAddress));
+        assert_eq!((failures.rest().as_millis(), failures.rest().as_millis()), (500, 0), "a pause is for once");
     }
 
     #[test]

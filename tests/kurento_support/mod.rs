@@ -48,6 +48,8 @@ pub struct Script {
     pub ice_servers: Option<Value>,
     /// The session ends between the two requests of a client, once.
     pub ends_between: AtomicBool,
+    /// Until then `publishVideo` is refused, with these codes in turn, as while a media server restarts.
+    pub restarting: Mutex<Option<(Instant, Vec<i64>)>>,
     pub control: Arc<Control>,
 }
 

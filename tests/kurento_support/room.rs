@@ -255,6 +255,12 @@ impl Socket<'_> {
             let room = self.shared.room.lock().unwrap();
             (room.members[&me].role.clone(), room.members[&me].stream.is_some())
         };
+        if let Some((until, codes)) = &mut *self.shared.script.restarting.lock().unwrap()
+            && std::time::Instant::now() < *until
+        {
+            codes.rotate_left(1);
+            return refuse(codes[codes.len() - 1], "the media server is not there");
+        }
         if role == "SUBSCRIBER" {
             return refuse(401, "Unable to publish video. The user does not have a valid token");
         }

@@ -47,6 +47,8 @@ pub(super) struct Own {
     pub(super) unpublished: bool,
     /// The server refused to let us publish: not asked again in this place.
     pub(super) refused: bool,
+    /// The media server restarts: nothing is published before.
+    pub(super) not_before: Option<Instant>,
     pub(super) publishing: Option<Publishing>,
     pub(super) encoder: Option<Encoders>,
     /// Layers that are negotiated for the picture.
@@ -104,6 +106,7 @@ impl Own {
             opening_since: None,
             unpublished: media.subscribe_only,
             refused: false,
+            not_before: None,
             publishing: None,
             encoder: None,
             layers: 1,
@@ -146,6 +149,7 @@ impl Own {
             && !self.unpublished
             && !self.refused
             && self.publishing.is_none()
+            && self.not_before.is_none_or(|at| Instant::now() >= at)
             && self.opening_since.is_none()
             && (self.has_microphone || self.sends_video())
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use tracing::warn;
 
@@ -22,6 +23,9 @@ use crate::signaling::{PublishRequest, Signaling as _};
 const START_BITRATE_BPS: u32 = 280_000;
 /// Never more than this for a camera, in bit/s.
 const MAX_BITRATE_BPS: u64 = 2_500_000;
+
+/// After a media server restarted nothing is published for so long.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
 impl Engine {
     /// The user wants to publish, after a pause or a refusal.
@@ -250,8 +254,11 @@ impl Engine {
         self.collect_own_stream();
         self.own.stop_publishing();
         self.stop_audio_sink();
-        // Stopped by somebody else: only the user starts it again. A restarted media server is no such decision.
-        self.own.unpublished = reason != "mediaServerReconnect";
+        // Stopped by somebody else: only the user starts it again. A restarted media server is no such decision, but it is not through yet
+        // when it says so.
+        let restarted = reason == "mediaServerReconnect";
+        self.own.unpublished = !restarted;
+        self.own.not_before = restarted.then(|| Instant::now() + RESTART_PAUSE);
         let event = self.event("streamDestroyed").with("stream_id", stream_id).with("reason", reason);
         self.emit(event);
     }
