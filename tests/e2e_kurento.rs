@@ -216,6 +216,22 @@ fn changes_of_streams_and_the_end() {
         server.requests(&me, "streamPropertyChanged").pop().filter(|r| r["params"]["newValue"] == true)
     });
 
+    // Another camera and another microphone, as the record has it (`property-changes`): the track, and nothing about being on.
+    let before = server.requests(&me, "streamPropertyChanged").len();
+    client.tell(&json!({"do": "camera", "source": "pattern:4:320x180@30"}));
+    client.event("the other camera", |e| e["event"] == "cameraOpened" && e["device"] == "pattern 4");
+    client.tell(&json!({"do": "microphone", "source": "tone:700"}));
+    let told = wait("both tracks", SOON, || {
+        Some(server.requests(&me, "streamPropertyChanged").split_off(before)).filter(|r| r.len() >= 2)
+    });
+    let told: Vec<_> = told.iter().map(|r| r["params"].clone()).collect();
+    assert_eq!(
+        told,
+        [("videoTrack", "pattern 4"), ("audioTrack", "tone:700")].map(|(property, label)| {
+            json!({"streamId": first, "property": property, "newValue": {"label": label}, "reason": "trackReplaced"})
+        })
+    );
+
     // What Bob does; sizes come as JSON in JSON.
     server.change("Bob", "videoActive", &json!(false), "publishVideo");
     server.change("Bob", "videoDimensions", &json!("{\"width\":1000,\"height\":700}"), "screenResized");

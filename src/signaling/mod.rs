@@ -96,6 +96,10 @@ pub enum Property {
     VideoActive(bool),
     /// Another picture size.
     VideoDimensions(u32, u32),
+    /// Another microphone, by its label.
+    AudioTrack(String),
+    /// Another camera, by its label.
+    VideoTrack(String),
 }
 
 /// Which of our publications or subscriptions a candidate belongs to.

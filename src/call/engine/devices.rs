@@ -68,7 +68,8 @@ impl Engine {
             CaptureEvent::Opened { name, width, height, fps } => {
                 self.own.opening_since = None;
                 self.own.camera_state = DeviceState::On;
-                self.own.camera_name = Some(name.clone());
+                let another = self.own.camera_name.replace(name.clone()).is_some_and(|before| before != name);
+                let label = self.own.video_label(&name);
                 let changed = (self.own.mode.width, self.own.mode.height) != (width, height);
                 self.own.mode = VideoMode { width, height, fps };
                 let event = self
@@ -78,6 +79,9 @@ impl Engine {
                     .with("height", height)
                     .with("fps", fps);
                 self.emit(event);
+                if another {
+                    self.tell_track(Property::VideoTrack(label));
+                }
                 if changed && self.own.publishing.as_ref().is_some_and(|p| p.stream_id.is_some()) {
                     let server = Arc::clone(&self.signaling);
                     self.request("camera", async move {
@@ -148,7 +152,12 @@ impl Engine {
         match event {
             AudioEvent::MicrophoneOpened(name) => {
                 self.own.microphone_state = unmuted;
-                self.own.microphone_name = Some(name.clone());
+                let another = self.own.microphone_name.replace(name.clone()).is_some_and(|before| before != name);
+                if another {
+                    // Where a file lies is nobody's business.
+                    let label = if name.starts_with("file:") { "file".to_owned() } else { name.clone() };
+                    self.tell_track(Property::AudioTrack(label));
+                }
                 let event = self.event("microphoneOpened").with("device", name);
                 self.emit(event);
                 self.announce_audio_if_changed();
@@ -291,10 +300,27 @@ impl Engine {
         self.announce_video(!muted);
     }
 
+    /// The picture is on or off; told where that is news.
     pub(super) fn announce_video(&mut self, active: bool) {
         self.own.note_video(active);
+        let before = self.own.active.get().1;
         self.own.active.set_video(active);
-        self.tell_active(MediaKind::Video, active);
+        if before != active {
+            self.tell_active(MediaKind::Video, active);
+        }
+    }
+
+    /// Tells the others that sound or picture come from another device. Who comes later is not told, nor is anybody before we publish.
+    fn tell_track(&mut self, track: Property) {
+        let (what, carried) = match (&track, &self.own.publishing) {
+            (_, None) => return,
+            (Property::AudioTrack(_), Some(p)) => ("microphone", p.has_audio && p.stream_id.is_some()),
+            (_, Some(p)) => ("camera", p.has_video && p.stream_id.is_some()),
+        };
+        if carried {
+            let server = Arc::clone(&self.signaling);
+            self.request(what, async move { server.set_property(track).await });
+        }
     }
 
     /// Tells the others. Before the server has named our stream there is nothing to change: then it follows the name.

@@ -16,7 +16,7 @@ use crate::call::view::{DeviceState, Failure, Level};
 use crate::media::audio::{SpeakerSink, VoiceChoice};
 use crate::media::video::capture::Capture;
 use crate::media::video::frame::FrameSlot;
-use crate::media::video::source::{ScreenSource, Tuning, VideoMode};
+use crate::media::video::source::{CameraSource, ScreenSource, Tuning, VideoMode};
 use crate::peer::{MediaSender, Publication};
 
 /// Devices and publication.
@@ -205,6 +205,15 @@ impl Own {
     /// What the encoder is told about the pictures: a screen tuned for something, or a camera.
     pub(super) fn tuning(&self, config: &CallConfig) -> Option<Tuning> {
         matches!(self.video, VideoInput::Screen(_)).then_some(config.media.tuning)
+    }
+
+    /// What the others are told of a picture's source: a device by its name; neither the title of a window nor where a file lies.
+    pub(super) fn video_label(&self, name: &str) -> String {
+        match &self.video {
+            VideoInput::Camera(CameraSource::File(_)) => "file".to_owned(),
+            VideoInput::Screen(_) => "screen".to_owned(),
+            _ => name.to_owned(),
+        }
     }
 
     pub(super) fn source_word(&self) -> &'static str {

@@ -158,6 +158,8 @@ impl Signaling for OpenVidu {
         let property = match property {
             Property::AudioActive(on) => OwnProperty::AudioActive(on),
             Property::VideoActive(on) => OwnProperty::VideoActive(on),
+            Property::AudioTrack(label) => OwnProperty::AudioTrack(label),
+            Property::VideoTrack(label) => OwnProperty::VideoTrack(label),
             Property::VideoDimensions(width, height) => OwnProperty::VideoDimensions {
                 dimensions: VideoDimensions { width, height },
                 reason: DimensionsReason::TrackReplaced,
