@@ -222,6 +222,16 @@ fn in_the_call_keys_and_buttons_mean_the_same() {
 }
 
 #[test]
+fn a_call_that_was_given_up_is_left_for_good() {
+    let script = Script::default();
+    let call = script.call();
+    let mut w = Window::open(&script, Start::Call(call, session()), (1280.0, 800.0));
+    script.with(|s| s.set_connection(Connection::Failed(failure("conn.cut_off", &[]))));
+    w.steps(2);
+    assert_eq!(script.with(|s| s.commands()).last(), Some(&Command::Leave), "its devices would stay open");
+}
+
+#[test]
 fn a_call_from_the_command_line_says_what_it_waits_for() {
     let script = Script::default();
     script.with(|s| {

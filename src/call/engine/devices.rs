@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use tracing::warn;
 
-use super::own::{Publishing, mode_of};
+use super::own::{Publishing, mode_of, to_be_opened};
 use super::sharing::WINDOW_GONE;
 use super::{Engine, MediaNotice};
 use crate::call::command::VoiceChange;
 use crate::call::config::VideoInput;
-use crate::call::view::{DeviceState, Failure};
+use crate::call::view::{Connection, DeviceState, Failure};
 use crate::media::audio::{AudioDevice, AudioEvent, MicrophoneSource, Processing, Sound, SpeakerSink};
 use crate::media::video::capture::{Capture, CaptureEvent};
 use crate::media::video::source::{CameraSource, VideoMode};
@@ -20,7 +20,7 @@ use crate::signaling::{Property, Signaling as _};
 impl Engine {
     /// Opens the camera or screen, unless muted: a muted camera is a closed device.
     pub(super) fn start_capture(&mut self) {
-        if self.own.video == VideoInput::None || self.own.video_muted {
+        if self.own.video == VideoInput::None || self.own.video_muted || self.own.withheld {
             return;
         }
         self.own.capture_number += 1;
@@ -50,6 +50,33 @@ impl Engine {
         }
         self.own.capture_number += 1;
         self.own.opening_since = None;
+    }
+
+    /// Camera and microphone are open where what they give may be sent: neither with whoever may only watch nor with whoever is cut off.
+    pub(super) fn settle_devices(&mut self) {
+        let may_publish = self.place.joined.as_ref().is_none_or(|j| j.role.may_publish());
+        let reason = if matches!(self.connection, Connection::Failed(_)) { "givenUp" } else { "role" };
+        let withheld = reason == "givenUp" || !may_publish;
+        if std::mem::replace(&mut self.own.withheld, withheld) == withheld {
+            return;
+        }
+        let event = if withheld {
+            self.stop_capture();
+            (self.own.camera_state, self.own.microphone_state) = (DeviceState::None, DeviceState::None);
+            self.event("devicesClosed").with("reason", reason)
+        } else {
+            self.own.camera_state = to_be_opened(self.has_own_video(), self.own.video_muted);
+            self.own.microphone_state = to_be_opened(self.own.has_microphone, self.own.audio_muted);
+            self.start_capture();
+            self.event("devicesOpened")
+        };
+        if let Some(audio) = &self.audio {
+            audio.set_microphone(if withheld { MicrophoneSource::None } else { self.own.microphone.clone() });
+        }
+        if self.has_own_video() || self.own.has_microphone {
+            self.emit(event);
+        }
+        self.dirty = true;
     }
 
     pub(super) fn media_notice(&mut self, notice: MediaNotice) {
@@ -150,6 +177,8 @@ impl Engine {
         self.dirty = true;
         let unmuted = if self.own.audio_muted { DeviceState::Muted } else { DeviceState::On };
         match event {
+            // Closed again before it could tell.
+            AudioEvent::MicrophoneOpened(_) | AudioEvent::MicrophoneFailed(_) if self.own.withheld => {}
             AudioEvent::MicrophoneOpened(name) => {
                 self.own.microphone_state = unmuted;
                 let another = self.own.microphone_name.replace(name.clone()).is_some_and(|before| before != name);
@@ -287,7 +316,7 @@ impl Engine {
             return;
         }
         self.own.video_muted = muted;
-        if self.has_own_video() {
+        if self.has_own_video() && !self.own.withheld {
             if muted {
                 self.stop_capture();
                 self.own.camera_state = DeviceState::Muted;
@@ -352,11 +381,7 @@ impl Engine {
         self.stop_capture();
         self.own.video = video;
         self.own.mode = mode_of(&self.own.video);
-        self.own.camera_state = match (&self.own.video, self.own.video_muted) {
-            (VideoInput::None, _) => DeviceState::None,
-            (_, true) => DeviceState::Muted,
-            (_, false) => DeviceState::Opening,
-        };
+        self.own.camera_state = to_be_opened(self.has_own_video(), self.own.video_muted);
         let tuning = self.own.tuning(&self.config);
         if let Some(encoder) = &mut self.own.encoder {
             encoder.set_tuning(tuning);
@@ -382,14 +407,11 @@ impl Engine {
         match source.parse::<MicrophoneSource>() {
             Ok(source) => {
                 let there = source != MicrophoneSource::None;
+                self.own.microphone = source.clone();
                 if let Some(audio) = &self.audio {
                     audio.set_microphone(source);
                 }
-                self.own.microphone_state = match (there, self.own.audio_muted) {
-                    (false, _) => DeviceState::None,
-                    (true, true) => DeviceState::Muted,
-                    (true, false) => DeviceState::Opening,
-                };
+                self.own.microphone_state = to_be_opened(there, self.own.audio_muted);
                 let before = std::mem::replace(&mut self.own.has_microphone, there);
                 if before != there {
                     self.announce_audio();

@@ -253,6 +253,11 @@ impl Engine {
         {
             return self.refuse(name, "this participant only watches and listens (--subscribe-only)");
         }
+        if self.own.withheld
+            && let Some(name) = command.of_publishing()
+        {
+            return self.refuse(name, "the role or the lost connection does not allow publishing");
+        }
         match command {
             Command::MuteAudio(muted) => self.mute_audio(muted),
             Command::MuteVideo(muted) => self.mute_video(muted),
@@ -463,22 +468,4 @@ async fn sleep_until(at: Option<Instant>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn requests_reach_the_queue_in_the_order_in_which_they_are_made() {
-        // Also those for which there is no room yet.
-        let (queue, mut queued) = mpsc::channel(2);
-        for n in 0..100 {
-            let queue = queue.clone();
-            in_turn(async move { queue.send(n).await.unwrap() });
-        }
-        drop(queue);
-        let mut order = Vec::new();
-        while let Some(n) = queued.recv().await {
-            order.push(n);
-        }
-        assert_eq!(order, (0..100).collect::<Vec<_>>());
-    }
-}
+mod tests;

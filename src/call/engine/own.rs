@@ -13,7 +13,7 @@ use crate::call::active::Active;
 use crate::call::config::{CallConfig, VideoInput};
 use crate::call::leg::{LegId, LegInput, Line};
 use crate::call::view::{DeviceState, Failure, Level};
-use crate::media::audio::{SpeakerSink, VoiceChoice};
+use crate::media::audio::{MicrophoneSource, SpeakerSink, VoiceChoice};
 use crate::media::video::capture::Capture;
 use crate::media::video::frame::FrameSlot;
 use crate::media::video::source::{CameraSource, ScreenSource, Tuning, VideoMode};
@@ -47,6 +47,10 @@ pub(super) struct Own {
     pub(super) unpublished: bool,
     /// The server refused to let us publish: not asked again in this place.
     pub(super) refused: bool,
+    /// Camera and microphone are closed although they are wanted: nothing of them could be sent.
+    pub(super) withheld: bool,
+    /// The microphone that is wanted.
+    pub(super) microphone: MicrophoneSource,
     /// The media server restarts: nothing is published before.
     pub(super) not_before: Option<Instant>,
     pub(super) publishing: Option<Publishing>,
@@ -78,15 +82,10 @@ pub(super) struct Publishing {
 impl Own {
     pub(super) fn new(config: &CallConfig) -> Self {
         let media = &config.media;
-        let has_microphone = media.microphone != crate::media::audio::MicrophoneSource::None;
-        let device = |there: bool, muted: bool| match (there, muted) {
-            (false, _) => DeviceState::None,
-            (true, true) => DeviceState::Muted,
-            (true, false) => DeviceState::Opening,
-        };
+        let has_microphone = media.microphone != MicrophoneSource::None;
         Self {
-            camera_state: device(media.video != VideoInput::None, media.video_muted),
-            microphone_state: device(has_microphone, media.audio_muted),
+            camera_state: to_be_opened(media.video != VideoInput::None, media.video_muted),
+            microphone_state: to_be_opened(has_microphone, media.audio_muted),
             video: media.video.clone(),
             camera_before_share: None,
             capture: None,
@@ -106,6 +105,8 @@ impl Own {
             opening_since: None,
             unpublished: media.subscribe_only,
             refused: false,
+            withheld: false,
+            microphone: media.microphone.clone(),
             not_before: None,
             publishing: None,
             encoder: None,
@@ -221,6 +222,15 @@ impl Own {
             VideoInput::Screen(_) => "screen",
             _ => "camera",
         }
+    }
+}
+
+/// The state of a device before it has opened.
+pub(super) fn to_be_opened(there: bool, muted: bool) -> DeviceState {
+    match (there, muted) {
+        (false, _) => DeviceState::None,
+        (true, true) => DeviceState::Muted,
+        (true, false) => DeviceState::Opening,
     }
 }
 

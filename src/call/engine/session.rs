@@ -46,6 +46,7 @@ impl Engine {
                 if let Some(joined) = &mut self.place.joined {
                     joined.role = role;
                 }
+                self.settle_devices();
                 let event =
                     self.event("connectionPropertyChanged").with("property", "role").with("value", role.as_str());
                 self.emit(event);
@@ -74,6 +75,7 @@ impl Engine {
                 self.error = Some("the connection was lost and there was no way back for 60 s; try again".to_owned());
                 let event = self.event("givenUp");
                 self.emit(event);
+                self.settle_devices();
             }
             SignalingEvent::Left => {
                 // The report says how the connection stood; that we left is in the timeline.
@@ -119,6 +121,7 @@ impl Engine {
         self.place.rejoining = false;
         self.connection = Connection::Connected;
         self.own.new_place();
+        self.settle_devices();
         self.tell_sizes_again();
     }
 
@@ -143,6 +146,7 @@ impl Engine {
         let took_ms = self.place.reconnect_ms.last().copied();
         let event = self.event("reconnected").with("took_ms", took_ms);
         self.emit(event);
+        self.settle_devices();
         self.tell_sizes_again();
         // Streams whose media did not survive are renegotiated; the others never noticed.
         self.rebuild_interrupted();

@@ -167,7 +167,11 @@ impl CallScreen {
     fn ended(&self, view: &View) -> Option<Ended> {
         match &view.connection {
             Connection::Ended { reason } => Some(self.end(Why::Reason(reason.clone()))),
-            Connection::Failed(failure) => Some(self.end(Why::Failed(failure.clone()))),
+            Connection::Failed(failure) => {
+                // One that has only given up is not over by itself, and nobody would be left to end it.
+                self.call.send(CallCommand::Leave);
+                Some(self.end(Why::Failed(failure.clone())))
+            }
             _ => None,
         }
     }
