@@ -8,6 +8,7 @@ use tracing::{debug, info, warn};
 
 use super::super::tls::Trust;
 use super::super::{Joined, ServerKind, SignalingError, SignalingEvent};
+use super::changes;
 use super::handle::ConnectConfig;
 use super::rest;
 use super::socket::{Socket, SocketEvent};
@@ -122,6 +123,8 @@ impl Driver {
     async fn drive(&mut self, mut client: Client) {
         let (socket_events, mut sockets) = mpsc::channel(SOCKET_QUEUE);
         let (token_found, mut tokens) = mpsc::channel::<FreshToken>(4);
+        let (network, mut networks) = mpsc::channel(1);
+        tokio::spawn(changes::watch(network));
         client.handle(Input::User(0, Action::Join), self.now());
         let mut leaving = false;
         loop {
@@ -161,6 +164,10 @@ impl Driver {
             let input = tokio::select! {
                 Some((id, event)) = sockets.recv() => self.socket_input(id, event).await,
                 Some(found) = tokens.recv() => Some(Input::User(0, self.token_action(found))),
+                Some(()) = networks.recv() => {
+                    info!("the network changed, or the computer slept");
+                    Some(Input::User(0, Action::NetworkChanged))
+                }
                 () = sleep_until(wake) => Some(Input::Timeout),
                 ask = self.asks.recv(), if !leaving => match ask {
                     Some(ask) => Some(self.take(ask)),

@@ -6,7 +6,6 @@ use std::time::Duration;
 use futures_util::{SinkExt as _, StreamExt as _};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -17,6 +16,7 @@ use url::Url;
 
 use super::super::SignalingError;
 use super::super::tls::{self, Trust};
+use super::dial;
 use super::rest::explain_connect;
 
 /// Longest wait for TCP, TLS and the WebSocket handshake together, in ms.
@@ -168,7 +168,7 @@ async fn open(url: &str, trust: Trust) -> Result<WebSocketStream<Box<dyn Wire>>,
     let (host, port) = host_and_port(url);
     let explain = |text: &str| explain_connect(text, &host, port);
     let address = host.trim_start_matches('[').trim_end_matches(']');
-    let tcp = TcpStream::connect((address, port)).await.map_err(|e| explain(&e.to_string()))?;
+    let tcp = dial::connect(address, port).await.map_err(|e| explain(&e.to_string()))?;
     // Small frames that somebody waits for.
     drop(tcp.set_nodelay(true));
     let wire: Box<dyn Wire> = if url.starts_with("wss:") {
