@@ -538,3 +538,52 @@ fn too_much_is_refused_at_once() {
     assert_eq!(rig.outcome(100), None);
     assert_eq!(rig.outcome(699), Some(&Err(ActionError::TooMany)));
 }
+
+#[test]
+fn only_an_eviction_that_somebody_decided_is_final() {
+    let evicted = |can_rejoin: bool, reason: &str| {
+        let mut rig = Rig::joined(can_rejoin);
+        rig.tell("participantEvicted", json!({"connectionId":"con_Me","reason":reason}));
+        assert_eq!(rig.closes.last(), Some(&4102));
+        rig
+    };
+    for reason in ["forceDisconnectByUser", "sessionClosedByServer", "nodeCrashed", "openviduServerStopped"] {
+        let rig = evicted(true, reason);
+        assert_eq!(*rig.client.state(), State::Ended(EndReason::Evicted { reason: reason.into() }));
+    }
+    // A ghost is evicted with the reason of what could not be told to it.
+    for reason in ["", "networkDisconnect", "disconnect", "unpublish", "never heard of"] {
+        let rig = evicted(true, reason);
+        assert!(
+            rig.events.contains(&ClientEvent::RejoinNeeded { attempt: 1, cause: LostPlace::NetworkEviction }),
+            "{reason}"
+        );
+        assert_eq!(*evicted(false, reason).client.state(), State::Ended(EndReason::NeedsNewToken));
+    }
+}
+
+#[test]
+fn a_stream_that_is_gone_without_a_word_tells_of_lost_notifications() {
+    let subscribe = |rig: &mut Rig| {
+        rig.act(7, Action::Subscribe { stream_id: "str_CAM_a_con_Bob".into(), sdp_offer: "v=0".into() });
+        rig.refuse_request("receiveVideoFrom", 105);
+    };
+    let needed = |rig: &Rig| rig.events.iter().any(|e| matches!(e, ClientEvent::RejoinNeeded { .. }));
+    for (can_rejoin, deaf) in [(true, false), (false, true), (true, true)] {
+        let mut rig = Rig::joined(can_rejoin);
+        if deaf {
+            rig.wait(10_500, false);
+        } else {
+            rig.cut(1006);
+        }
+        rig.open();
+        rig.answer("connect", json!({"value":"reconnection successful","sessionId":"rpcHush"}));
+        rig.answer("ping", json!({"value":"pong"}));
+        rig.answer("videoData", json!({}));
+        assert_eq!(*rig.client.state(), State::Joined);
+        subscribe(&mut rig);
+        // A socket that closes loses nothing but what the server knows that it lost.
+        assert_eq!(needed(&rig), can_rejoin && deaf, "{can_rejoin} {deaf}");
+        assert!(rig.outcome(7).is_some());
+    }
+}

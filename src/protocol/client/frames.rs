@@ -15,6 +15,16 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::time::Duration;
 
+/// Evictions that somebody decided, or behind which there is no session any more.
+const FINAL_EVICTIONS: [&str; 6] = [
+    "forceDisconnectByUser",
+    "forceDisconnectByServer",
+    "sessionClosedByServer",
+    "nodeCrashed",
+    "mediaServerDisconnect",
+    "openviduServerStopped",
+];
+
 /// Results are lenient: what is not an object reads as an empty one.
 fn read<T: DeserializeOwned + Default>(result: Value) -> T {
     serde_json::from_value(result).unwrap_or_default()
@@ -84,8 +94,12 @@ impl Client {
             Purpose::Action { action, what } => match outcome {
                 Ok(result) => self.on_action_done(action, what, result, now),
                 Err(error) => {
+                    let missed = self.proves_missed_news(&what, &error);
                     self.answer(action, Err(ActionError::Refused(error)));
                     self.on_action_failed(&what);
+                    if missed {
+                        self.lose_place(LostPlace::MissedNews, now);
+                    }
                 }
             },
         }
@@ -115,6 +129,7 @@ impl Client {
         self.session = Some(Session::new(&result));
         self.forget_loss();
         self.place_lost = None;
+        self.deaf_once = false;
         self.set_state(State::Joined);
         self.emit(ClientEvent::Joined { result: Box::new(result), rejoined });
         for mut person in people {
@@ -183,6 +198,19 @@ impl Client {
                 self.description_arrived(action, stream_id, |stream_id| Answer::Offer { stream_id, sdp_offer });
             }
         }
+    }
+
+    /// Whether a refusal says that a stream is gone of whose end nobody told us. What a server writes into a dead connection is lost (protocol
+    /// §2.6), so that after one what we know of the others may be old; only a new join tells anew.
+    fn proves_missed_news(&self, what: &What, error: &RpcError) -> bool {
+        let (What::Subscribe { stream_id } | What::Prepare { stream_id } | What::ReconnectSubscriber { stream_id }) =
+            what
+        else {
+            return false;
+        };
+        let gone = [ErrorCode::UserNotFound, ErrorCode::UserNotStreaming].iter().any(|code| code.code() == error.code);
+        let listed = self.participants().any(|p| p.streams.iter().any(|s| s.id == *stream_id));
+        gone && listed && self.deaf_once && self.config.can_rejoin && self.is_joined()
     }
 
     /// Hands out a remote description, then the candidates that waited for it.
@@ -356,11 +384,12 @@ impl Client {
 
     fn evicted(&mut self, reason: String, now: Duration) {
         self.close_socket(CLOSE_LEFT);
-        // Nobody wanted us out: the server only thought that our network had failed.
-        if reason.is_empty() || reason == "networkDisconnect" {
-            self.lose_place(LostPlace::NetworkEviction, now);
-        } else {
+        if FINAL_EVICTIONS.contains(&reason.as_str()) {
             self.end(EndReason::Evicted { reason });
+        } else {
+            // Nobody wanted us out: the server only thought that our network had failed. As the reason it gives that of whatever it could
+            // not tell us then (protocol §2.4), or none.
+            self.lose_place(LostPlace::NetworkEviction, now);
         }
     }
 

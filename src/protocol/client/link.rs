@@ -119,6 +119,7 @@ impl Client {
 
     /// The socket does not answer any more.
     fn socket_dead(&mut self, now: Duration) {
+        self.deaf_once = true;
         self.close_socket(CLOSE_RECONNECTING);
         self.on_lost(now, 4104, "no answer to ping");
     }
@@ -220,8 +221,9 @@ impl Client {
         if !self.config.can_rejoin {
             return self.end(EndReason::NeedsNewToken);
         }
-        let rejoined_at =
-            self.last_attempt.filter(|_| matches!(cause, LostPlace::NetworkEviction | LostPlace::NoResume));
+        let rejoined_at = self
+            .last_attempt
+            .filter(|_| matches!(cause, LostPlace::NetworkEviction | LostPlace::NoResume | LostPlace::MissedNews));
         let reconnect = Reconnect::new(now, self.config.seed);
         // A server that takes us in only to evict us again is not asked all the time.
         let first = reconnect.first_try_at(rejoined_at);

@@ -145,6 +145,8 @@ pub struct Client {
     /// The place is lost: only a fresh token helps.
     place_lost: Option<LostPlace>,
     session: Option<Session>,
+    /// A socket of this place was dead for a while: what the server wrote into it is lost.
+    deaf_once: bool,
     deferred: Vec<Deferred>,
     /// Notifications that overtook the answer to `joinRoom`.
     early: Vec<Notification>,
@@ -169,6 +171,7 @@ impl Client {
             last_attempt: None,
             place_lost: None,
             session: None,
+            deaf_once: false,
             deferred: Vec::new(),
             early: Vec::new(),
             counters: Counters::default(),

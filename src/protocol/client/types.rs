@@ -447,6 +447,8 @@ pub enum LostPlace {
     NetworkEviction,
     /// The server had given no id to resume with.
     NoResume,
+    /// A stream that should be there is gone: notifications were lost while the socket was dead.
+    MissedNews,
     /// The attempt before failed.
     RejoinFailed,
 }

@@ -388,6 +388,7 @@ fn cause_name(cause: LostPlace) -> &'static str {
         LostPlace::ParticipantGone => "participantGone",
         LostPlace::NetworkEviction => "networkDisconnect",
         LostPlace::NoResume => "noResume",
+        LostPlace::MissedNews => "missedNews",
         LostPlace::RejoinFailed => "rejoinFailed",
     }
 }
