@@ -13,6 +13,7 @@ use tracing::{debug, warn};
 use super::active::Active;
 use super::candidates::{add_candidate, forward_candidate};
 pub(super) use super::leg_error::LegError;
+use super::leg_waits::{Gate, Told, before_rebuild};
 pub(super) use super::line::Line;
 use super::patience::{Failures, Patience};
 use crate::peer::{
@@ -143,6 +144,7 @@ pub(super) struct SubscribeSpec {
     pub(super) sinks: Sinks,
     pub(super) server_offers: bool,
     pub(super) turn: Turn,
+    pub(super) gate: Gate,
 }
 
 /// One leg at a time asks the server about a stream: whoever holds it. Inside stands whether the server may believe that we
@@ -176,7 +178,7 @@ pub(super) async fn publish(
             Outcome::Answer(_) => {}
             Outcome::Rebuild(why) => {
                 reporter.tell(LegReport::Interrupted { why }).await;
-                if !rest(&mut failures, &mut input, &mut (true, true)).await {
+                if !before_rebuild(&mut failures, &signaling, &mut input, &mut Told::default()).await {
                     return;
                 }
             }
@@ -190,27 +192,6 @@ enum Outcome {
     Rebuild(String),
     /// A new transport by this offer of the server's.
     Answer(String),
-}
-
-/// Waits as long as what went wrong asks for; `false` when the leg was closed meanwhile.
-async fn rest(failures: &mut Failures, input: &mut mpsc::Receiver<LegInput>, active: &mut (bool, bool)) -> bool {
-    let pause = failures.rest();
-    if pause.is_zero() {
-        return true;
-    }
-    let pause = tokio::time::sleep(pause);
-    tokio::pin!(pause);
-    loop {
-        tokio::select! {
-            () = &mut pause => return true,
-            told = input.recv() => match told {
-                None => return false,
-                Some(LegInput::Rebuild) => return true,
-                Some(LegInput::ExpectActive { audio, video }) => *active = (audio, video),
-                Some(_) => {}
-            },
-        }
-    }
 }
 
 /// What a request that went wrong leads to.
@@ -340,8 +321,7 @@ pub(super) async fn subscribe(
         subscribed: false,
         failures: Failures::default(),
         patience: Patience::default(),
-        active: (true, true),
-        offered: None,
+        told: Told::default(),
     };
     let Some(mut at_server) = my_turn(&spec, &signaling, &mut input, &mut state).await else { return };
     // From here on an offer may be on its way: whoever comes next has to take it back.
@@ -359,11 +339,11 @@ pub(super) async fn subscribe(
             }
             Outcome::Answer(offer) => {
                 reporter.tell(LegReport::Interrupted { why: "server_offers".to_owned() }).await;
-                state.offered = Some(offer);
+                state.told.offered = Some(offer);
             }
             Outcome::Rebuild(why) => {
                 reporter.tell(LegReport::Interrupted { why }).await;
-                if !rest(&mut state.failures, &mut input, &mut state.active).await {
+                if !before_rebuild(&mut state.failures, &signaling, &mut input, &mut state.told).await {
                     return;
                 }
             }
@@ -376,10 +356,7 @@ struct Watching {
     subscribed: bool,
     failures: Failures,
     patience: Patience,
-    /// What the publisher announces as active.
-    active: (bool, bool),
-    /// The server's own offer of the next transport.
-    offered: Option<String>,
+    told: Told,
 }
 
 /// Waits until the leg before this one has ended, and takes back what it had asked for; `None` when closed meanwhile.
@@ -396,7 +373,7 @@ async fn my_turn(
             turn = &mut begin => return Some(turn),
             // Anything else belongs to the transport that is about to end.
             told = input.recv() => if let LegInput::ExpectActive { audio, video } = told? {
-                state.active = (audio, video);
+                state.told.active = (audio, video);
             },
         }
     }
@@ -438,7 +415,7 @@ async fn ask<T>(
             told = input.recv() => match told {
                 None => return Err(Outcome::Over),
                 Some(LegInput::ServerOffers(offer)) => return Err(Outcome::Answer(offer)),
-                Some(LegInput::ExpectActive { audio, video }) => state.active = (audio, video),
+                Some(LegInput::ExpectActive { audio, video }) => state.told.active = (audio, video),
                 Some(told) => add_candidate(subscription, told).await,
             },
         }
@@ -454,7 +431,7 @@ async fn negotiate(
     state: &mut Watching,
 ) -> Result<(), Outcome> {
     let (stream_id, way, again) = (spec.stream_id.as_str(), (server, spec.connection_id.as_str()), state.subscribed);
-    if let Some(offer) = state.offered.take() {
+    if let Some(offer) = state.told.offered.take() {
         let answer = subscription.answer(&offer).await.map_err(|e| after_local(&mut state.failures, e))?;
         let request = server.reconnect_subscription_answer(stream_id, &answer, true);
         ask(request, subscription, (events, input), way, state).await?;
@@ -496,6 +473,7 @@ async fn subscribe_once(
     state: &mut Watching,
 ) -> Outcome {
     let server = &**signaling;
+    let Some(permit) = spec.gate.enter(input, &mut state.told).await else { return Outcome::Over };
     if std::mem::take(&mut state.failures.doubtful) {
         // The server refuses a second subscription, and takes the end of one that is not there.
         state.subscribed = false;
@@ -507,11 +485,12 @@ async fn subscribe_once(
     };
     let subscription = Arc::new(subscription);
     line.set(Arc::clone(&subscription));
-    subscription.set_expected_active(state.active.0, state.active.1);
+    subscription.set_expected_active(state.told.active.0, state.told.active.1);
     if let Err(outcome) = negotiate(spec, server, &subscription, (&mut events, input), state).await {
         return outcome;
     }
-    subscription.set_expected_active(state.active.0, state.active.1);
+    drop(permit);
+    subscription.set_expected_active(state.told.active.0, state.told.active.1);
     loop {
         tokio::select! {
             event = events.recv() => {
@@ -544,7 +523,7 @@ async fn subscribe_once(
                     }
                 }
                 Some(LegInput::ExpectActive { audio, video }) => {
-                    state.active = (audio, video);
+                    state.told.active = (audio, video);
                     subscription.set_expected_active(audio, video);
                 }
                 Some(told) => add_candidate(&*subscription, told).await,

@@ -17,6 +17,7 @@ struct Server {
     asked: StdMutex<Vec<String>>,
     answers: StdMutex<Vec<String>>,
     offer: StdMutex<String>,
+    away: std::sync::atomic::AtomicBool,
 }
 
 impl Server {
@@ -95,6 +96,10 @@ impl Signaling for Server {
     async fn force_unpublish(&self, _: &str) -> Result<(), SignalingError> {
         Ok(())
     }
+    async fn probe(&self) -> Result<(), SignalingError> {
+        self.note("probe");
+        if self.away.load(std::sync::atomic::Ordering::SeqCst) { Err(SignalingError::NotConnected) } else { Ok(()) }
+    }
     async fn retry_now(&self) {}
     async fn leave(&self) {}
 }
@@ -131,6 +136,7 @@ fn leg_over(transport: TransportConfig, server: &Arc<Server>, turn: &Turn) -> Le
         media: SubscribeMedia { audio: true, video: true },
         sinks: Sinks { video: Arc::new(|_| {}), audio: Arc::new(|_| {}) },
         server_offers: true,
+        gate: Gate::default(),
         turn: Arc::clone(turn),
     };
     let reporter = Reporter { leg: LegId(1), queue: reports };
@@ -193,6 +199,27 @@ async fn one_leg_takes_back_what_the_one_before_has_asked_for() {
     tokio::time::timeout(Duration::from_secs(5), last.task).await.unwrap().unwrap();
     unsubscribe(turn, server.clone(), STREAM.to_owned()).await;
     assert_eq!(server.asked().last().map(String::as_str), Some("unsubscribe"));
+}
+
+/// While the connection is away no transport is built; whoever brings it back says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_server_is_asked_before_a_transport_is_built_anew() {
+    let (server, turn) = (Arc::new(Server::default()), Turn::default());
+    let (_publication, _events, offer) = offered().await;
+    server.offer.lock().unwrap().clone_from(&offer);
+    let leg = leg(&server, &turn);
+    server.wait_for("answer", 1).await;
+    server.away.store(true, std::sync::atomic::Ordering::SeqCst);
+    leg.input.send(LegInput::Rebuild).await.unwrap();
+    server.wait_for("probe", 1).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(server.asked(), ["prepare false", "answer", "probe"]);
+    server.away.store(false, std::sync::atomic::Ordering::SeqCst);
+    leg.input.send(LegInput::Rebuild).await.unwrap();
+    server.wait_for("new answer", 1).await;
+    assert_eq!(server.asked()[3..], ["prepare true", "new answer"]);
+    drop(leg.input);
+    tokio::time::timeout(Duration::from_secs(5), leg.task).await.unwrap().unwrap();
 }
 
 /// For a moment there is no address to be bound, as after a change of network.

@@ -9,6 +9,7 @@ pub mod event;
 mod handle;
 mod leg;
 mod leg_error;
+mod leg_waits;
 mod line;
 mod patience;
 pub mod process;

@@ -291,6 +291,8 @@ pub trait Signaling: Send + Sync {
     async fn force_disconnect(&self, connection_id: &str) -> Result<(), SignalingError>;
     /// Moderator: stops a stream.
     async fn force_unpublish(&self, stream_id: &str) -> Result<(), SignalingError>;
+    /// Whether the server answers, before a stream is negotiated anew. Silence for 3 s counts as a lost connection.
+    async fn probe(&self) -> Result<(), SignalingError>;
     /// Tries to reconnect at once.
     async fn retry_now(&self);
     /// Leaves; returns when the server answered or the time for it is up.

@@ -28,6 +28,7 @@ use super::config::{CallConfig, VideoInput};
 use super::event::Event;
 use super::handle::{Ask, CallHandle};
 use super::leg::{LEG_QUEUE, LegId, LegReport};
+use super::leg_waits::Gate;
 use super::report::{Report, StreamReport, Timeline};
 use super::view::{ChatLine, Connection, Failure, JoinStep, Notice, View};
 use crate::media::audio::{AudioConfig, AudioEngine, AudioEvent};
@@ -123,6 +124,7 @@ pub(super) struct Engine {
     standing: Vec<Notice>,
     next_notice: u64,
     next_leg: u64,
+    gate: Gate,
     timeline: Timeline,
     error: Option<String>,
     leaving: bool,
@@ -173,6 +175,7 @@ impl Engine {
             standing: Vec::new(),
             next_notice: 1,
             next_leg: 1,
+            gate: Gate::default(),
             timeline: Timeline::default(),
             error: None,
             leaving: false,

@@ -233,6 +233,7 @@ impl Engine {
             sinks,
             server_offers: joined.server_offers,
             turn: Arc::clone(&stream.turn),
+            gate: self.gate.clone(),
         };
         let line = Line::default();
         let reporter = Reporter { leg, queue: self.leg_reports.0.clone() };

@@ -192,6 +192,10 @@ impl Signaling for OpenVidu {
         self.ask("forceUnpublish", Action::ForceUnpublish { stream_id: stream_id.to_owned() }).await.map(drop)
     }
 
+    async fn probe(&self) -> Result<(), SignalingError> {
+        self.ask("echo", Action::Probe).await.map(drop)
+    }
+
     async fn retry_now(&self) {
         self.tell("connect", Action::RetryNow).await;
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{SinkExt as _, StreamExt as _};
+use futures_util::{Sink, SinkExt as _, Stream, StreamExt as _};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
@@ -21,8 +21,10 @@ use super::rest::explain_connect;
 
 /// Longest wait for TCP, TLS and the WebSocket handshake together, in ms.
 pub(super) const OPEN_TIMEOUT_MS: u64 = 10_000;
-/// Frames that may wait to be written; a socket that is full is dead and gets closed.
-const WRITE_QUEUE: usize = 256;
+/// Frames that may wait to be written: joining a room of a hundred makes some two thousand within a moment, and an uplink may be slow.
+const WRITE_QUEUE: usize = 2_048;
+/// A socket that takes nothing for so long is dead.
+const WRITE_PATIENCE: Duration = Duration::from_secs(5);
 /// Longest frame taken from a server, in bytes: a join result with a thousand people fits.
 const MAX_FRAME_BYTES: usize = 4 * 1024 * 1024;
 /// How long a closing handshake may take, in ms.
@@ -107,51 +109,80 @@ async fn abandoned(writes: &mut mpsc::Receiver<Write>) {
     }
 }
 
+/// Reads and writes, neither waiting for the other, until one of them ends.
 async fn pump<F, R>(
-    mut stream: WebSocketStream<Box<dyn Wire>>,
+    stream: WebSocketStream<Box<dyn Wire>>,
     writes: &mut mpsc::Receiver<Write>,
-    mut deliver: F,
+    deliver: F,
 ) -> SocketEvent
 where
     F: FnMut(String) -> R,
     R: Future<Output = bool>,
 {
-    let lost = |reason: String| SocketEvent::Closed { code: 1006, reason };
+    let (sink, source) = stream.split();
+    tokio::select! {
+        event = read(source, deliver) => event,
+        event = write(sink, writes) => event,
+    }
+}
+
+fn lost(reason: impl Into<String>) -> SocketEvent {
+    SocketEvent::Closed { code: 1006, reason: reason.into() }
+}
+
+async fn read<S, F, R>(mut source: S, mut deliver: F) -> SocketEvent
+where
+    S: Stream<Item = Result<Message, WsError>> + Unpin,
+    F: FnMut(String) -> R,
+    R: Future<Output = bool>,
+{
     loop {
-        tokio::select! {
-            read = stream.next() => match read {
-                Some(Ok(Message::Text(text))) => {
-                    if !deliver(text.as_str().to_owned()).await {
-                        return lost(String::new());
+        match source.next().await {
+            Some(Ok(Message::Text(text))) => {
+                if !deliver(text.as_str().to_owned()).await {
+                    return lost("");
+                }
+            }
+            Some(Ok(Message::Close(frame))) => {
+                // The answer to the close frame goes out while the end is read.
+                drop(tokio::time::timeout(Duration::from_millis(CLOSE_GRACE_MS), source.next()).await);
+                return match frame {
+                    Some(frame) => {
+                        SocketEvent::Closed { code: frame.code.into(), reason: frame.reason.as_str().to_owned() }
                     }
-                }
-                Some(Ok(Message::Close(frame))) => {
-                    // The answer to the close frame goes out with the next flush.
-                    drop(tokio::time::timeout(Duration::from_millis(CLOSE_GRACE_MS), stream.flush()).await);
-                    return match frame {
-                        Some(frame) => SocketEvent::Closed { code: frame.code.into(), reason: frame.reason.as_str().to_owned() },
-                        None => SocketEvent::Closed { code: 1005, reason: String::new() },
-                    };
-                }
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return lost(error.to_string()),
-                None => return lost("closed".to_owned()),
-            },
-            write = writes.recv() => match write {
-                Some(Write::Text(text)) => {
-                    if let Err(error) = stream.send(Message::text(text)).await {
-                        return lost(error.to_string());
-                    }
-                }
-                Some(Write::Close(code, reason)) => {
-                    let frame = CloseFrame { code: CloseCode::from(code), reason: reason.into() };
-                    drop(tokio::time::timeout(Duration::from_millis(CLOSE_GRACE_MS), stream.close(Some(frame))).await);
-                    return SocketEvent::Closed { code, reason: reason.to_owned() };
-                }
-                None => return lost("dropped".to_owned()),
-            },
+                    None => SocketEvent::Closed { code: 1005, reason: String::new() },
+                };
+            }
+            Some(Ok(_)) => {}
+            Some(Err(error)) => return lost(error.to_string()),
+            None => return lost("closed"),
         }
     }
+}
+
+async fn write<S>(mut sink: S, writes: &mut mpsc::Receiver<Write>) -> SocketEvent
+where
+    S: Sink<Message, Error = WsError> + Unpin,
+{
+    while let Some(write) = writes.recv().await {
+        match write {
+            Write::Text(text) => match tokio::time::timeout(WRITE_PATIENCE, sink.send(Message::text(text))).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return lost(error.to_string()),
+                Err(_) => return lost("nothing could be written"),
+            },
+            Write::Close(code, reason) => {
+                let frame = CloseFrame { code: CloseCode::from(code), reason: reason.into() };
+                let close = async {
+                    sink.send(Message::Close(Some(frame))).await?;
+                    sink.close().await
+                };
+                drop(tokio::time::timeout(Duration::from_millis(CLOSE_GRACE_MS), close).await);
+                return SocketEvent::Closed { code, reason: reason.to_owned() };
+            }
+        }
+    }
+    lost("dropped")
 }
 
 trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -189,5 +220,51 @@ async fn open(url: &str, trust: Trust) -> Result<WebSocketStream<Box<dyn Wire>>,
         }),
         Err(WsError::Io(error)) => Err(explain(&error.to_string())),
         Err(error) => Err(SignalingError::NotOpenVidu { host, detail: error.to_string() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio_tungstenite::tungstenite::protocol::Role;
+
+    /// Both ends of a socket over a pipe that holds so many bytes.
+    async fn pair(bytes: usize) -> (WebSocketStream<Box<dyn Wire>>, WebSocketStream<tokio::io::DuplexStream>) {
+        let (near, far) = tokio::io::duplex(bytes);
+        let near: Box<dyn Wire> = Box::new(near);
+        (
+            WebSocketStream::from_raw_socket(near, Role::Client, None).await,
+            WebSocketStream::from_raw_socket(far, Role::Server, None).await,
+        )
+    }
+
+    #[tokio::test]
+    async fn a_burst_on_a_slow_way_is_written_and_what_comes_is_read_meanwhile() {
+        let (near, mut far) = pair(256).await;
+        let (queue, mut writes) = mpsc::channel(WRITE_QUEUE);
+        let socket = Socket { queue };
+        for n in 0..1_000 {
+            assert!(socket.send(format!("{n:0>60}")), "frame {n}");
+        }
+        let (heard, mut hears) = mpsc::channel(4);
+        let pumping = tokio::spawn(async move {
+            pump(near, &mut writes, |text| {
+                let heard = heard.clone();
+                async move { heard.send(text).await.is_ok() }
+            })
+            .await
+        });
+        // Nobody takes what is written; what the other side says arrives all the same.
+        far.send(Message::text("pong")).await.unwrap();
+        let got = tokio::time::timeout(Duration::from_secs(3), hears.recv()).await.unwrap();
+        assert_eq!(got.as_deref(), Some("pong"));
+        for n in 0..1_000 {
+            let text = far.next().await.unwrap().unwrap().into_text().unwrap();
+            assert_eq!(text.as_str(), format!("{n:0>60}"));
+        }
+        socket.close(4102, "bye");
+        let end = far.next().await.unwrap().unwrap();
+        assert!(matches!(end, Message::Close(Some(frame)) if u16::from(frame.code) == 4102), "the close comes last");
+        assert!(matches!(pumping.await.unwrap(), SocketEvent::Closed { code: 4102, .. }));
     }
 }
