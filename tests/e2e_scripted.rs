@@ -36,6 +36,8 @@ enum Script {
     Refuses(&'static str, i64, &'static str),
     /// Takes whoever has the server's secret in as its hidden recorder, and closes the socket instead of answering the leave, as recorded.
     Hidden,
+    /// The first socket breaks with the join on its way.
+    BreaksWhileJoining,
     /// Removes everybody soon after the join, for this reason.
     Evicts(&'static str),
 }
@@ -145,6 +147,9 @@ async fn talk(mut socket: WebSocketStream<TcpStream>, script: Script, number: u3
             let error = json!({"id": request["id"], "error": {"code": code, "message": message}, "jsonrpc": "2.0"});
             let _ = socket.send(Message::text(error.to_string())).await;
             continue;
+        }
+        if script == Script::BreaksWhileJoining && number == 0 && request["method"] == "joinRoom" {
+            return;
         }
         let result = match request["method"].as_str().unwrap_or_default() {
             "ping" => json!({"value": "pong"}),
@@ -338,6 +343,18 @@ fn a_hidden_recorder_joins_by_standard_input() {
     let end = recorder.leave();
     assert_eq!((end.code, &end.report["ok"]), (Some(0), &json!(true)), "{:?}", end.complaint);
     assert!(!end.report.to_string().contains(HIDDEN_SECRET));
+}
+
+/// A network that breaks at the wrong moment is no other kind of server; who can get another token tries again.
+#[test]
+fn a_join_that_is_interrupted_is_tried_once_more() {
+    let server = Server::start(Script::BreaksWhileJoining);
+    let base = format!("http://{}", server.addr);
+    let guest = join(&base, &Participant::secret_options(ROOM));
+    guest.named("joined");
+    guest.leave();
+    let server = Server::start(Script::BreaksWhileJoining);
+    fails(&server.token(), &[], "err.offline", &["cannot be reached", "broke while joining"]);
 }
 
 #[test]

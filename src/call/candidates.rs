@@ -51,11 +51,33 @@ impl TakesCandidates for Subscription {
     }
 }
 
+/// Whether a candidate can be of use: everything goes over UDP and over one component. Others never get into a queue, where a server that
+/// sends many would leave no room for good ones. What cannot be read is left to whoever reads it.
+pub(super) fn of_use(candidate: &str) -> bool {
+    let mut fields = candidate.split_whitespace().skip(1);
+    let component = fields.next().is_none_or(|c| c == "1" || c.parse::<u16>().is_err());
+    let transport = fields.next().is_none_or(|t| !t.eq_ignore_ascii_case("tcp"));
+    component && transport
+}
+
 /// An unusable candidate is not worth a connection: others follow, and the other side finds us by its own checks.
 pub(super) async fn add_candidate(handle: &impl TakesCandidates, told: LegInput) {
     if let LegInput::Candidate { candidate, sdp_mid, sdp_mline_index } = told
         && let Err(error) = handle.take(&candidate, sdp_mid, sdp_mline_index).await
     {
         debug!(%error, "candidate of the server not used");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::of_use;
+
+    #[test]
+    fn only_what_leads_somewhere_is_kept() {
+        assert!(of_use("candidate:1 1 UDP 2015363327 10.0.0.1 9 typ host"));
+        assert!(!of_use("candidate:1 2 UDP 2015363326 10.0.0.1 9 typ host"));
+        assert!(!of_use("candidate:2 1 TCP 1019216383 10.0.0.1 9 typ host tcptype active"));
+        assert!(of_use("") && of_use("nonsense") && of_use("candidate:1 x y"));
     }
 }

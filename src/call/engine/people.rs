@@ -17,6 +17,9 @@ const REMEMBERED_LIMIT: usize = 1_024;
 /// Reports of streams that are gone, kept for the end.
 const ENDED_LIMIT: usize = 256;
 
+/// Why everybody is gone at once, and comes anew.
+const REJOIN: &str = "rejoin";
+
 /// Volume and pin of somebody whom we have left as they came.
 const UNTOUCHED: (f32, bool) = (1.0, false);
 
@@ -138,7 +141,18 @@ impl Engine {
         for person in std::mem::take(&mut self.people) {
             if let Some(stream) = &person.stream {
                 self.keep_report(&person, stream);
+                let event = self
+                    .event("streamDestroyed")
+                    .with("stream_id", stream.id.clone())
+                    .with("connection_id", person.connection_id.clone())
+                    .with("reason", REJOIN);
+                self.emit(event);
             }
+            let event = self
+                .event("connectionDestroyed")
+                .with("connection_id", person.connection_id.clone())
+                .with("reason", REJOIN);
+            self.emit(event);
             self.remember(&person.key, |kept| *kept = (person.gain, person.pinned));
         }
     }

@@ -6,6 +6,7 @@ use tracing::{debug, info};
 
 use super::Engine;
 use super::reporting::state_word;
+use crate::call::candidates::of_use;
 use crate::call::event::Event;
 use crate::call::leg::LegInput;
 use crate::call::view::{Connection, Failure, JoinStep};
@@ -30,6 +31,7 @@ impl Engine {
                 self.stream_gone(&connection_id, &stream_id, &reason)
             }
             SignalingEvent::OwnStreamUnpublished { reason } => self.own_stream_gone(&reason),
+            SignalingEvent::RemoteCandidate { candidate, .. } if !of_use(&candidate) => {}
             SignalingEvent::RemoteCandidate { connection_id, candidate, sdp_mid, sdp_mline_index } => {
                 let told =
                     LegInput::Candidate { candidate, sdp_mid: Some(sdp_mid), sdp_mline_index: Some(sdp_mline_index) };

@@ -55,6 +55,9 @@ pub(super) struct Driver {
     /// Whether the machine was away, so that `Joined` means "back".
     was_checking: bool,
     lost_cause: Option<&'static str>,
+    /// The join was interrupted: it is to be tried again, which is done once.
+    again: bool,
+    tried_again: bool,
 }
 
 impl Driver {
@@ -74,6 +77,8 @@ impl Driver {
             tls_trust,
             was_checking: false,
             lost_cause: None,
+            again: false,
+            tried_again: false,
         }
     }
 
@@ -90,13 +95,21 @@ impl Driver {
     }
 
     pub(super) async fn run(mut self) {
+        while self.join().await {}
+    }
+
+    /// One visit; `true` when it ended before it began and is worth another try.
+    async fn join(&mut self) -> bool {
         let token = tokio::select! {
             token = rest::fetch_token(&self.config.target) => token,
-            () = gave_up(&mut self.asks) => return,
+            () = gave_up(&mut self.asks) => return false,
         };
         let token = match token.and_then(|t| parse(&t)) {
             Ok(token) => token,
-            Err(error) => return self.tell(SignalingEvent::Failed(error)).await,
+            Err(error) => {
+                self.tell(SignalingEvent::Failed(error)).await;
+                return false;
+            }
         };
         self.adopt(&token);
         let client = Client::new(ClientConfig {
@@ -113,6 +126,7 @@ impl Driver {
             seed: Seed(rand::random()),
         });
         self.drive(client).await;
+        std::mem::take(&mut self.again)
     }
 
     fn adopt(&mut self, token: &Token) {
@@ -326,6 +340,14 @@ impl Driver {
                 SignalingEvent::Rejoining { attempt, retry_at: Some(self.at(retry_at)), cause: self.lost_cause }
             }
             State::GivenUp => SignalingEvent::GivenUp,
+            // The token is spent, perhaps; another one can be had.
+            State::Ended(EndReason::JoinInterrupted { code: 1006 })
+                if self.config.target.source.renewable() && !self.tried_again =>
+            {
+                info!("the connection broke while joining: once more");
+                (self.again, self.tried_again) = (true, true);
+                return true;
+            }
             State::Ended(reason) => {
                 let last = self.ended(reason);
                 self.tell(last).await;
@@ -355,6 +377,10 @@ impl Driver {
                 self.last_failure.take().unwrap_or(SignalingError::Unreachable { host: name, detail })
             }
             EndReason::JoinTimedOut => SignalingError::Silent { host: name, port, after_ms: 10_000 },
+            // Without a close frame it was the way that broke, or the server that fell over.
+            EndReason::JoinInterrupted { code: 1006 } => {
+                SignalingError::Unreachable { host: name, detail: "the connection broke while joining".to_owned() }
+            }
             EndReason::JoinInterrupted { code } => SignalingError::NotOpenVidu {
                 host: name,
                 detail: format!("it closed the connection while joining, code {code}"),
