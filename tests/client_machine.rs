@@ -582,6 +582,7 @@ fn a_stream_that_is_gone_without_a_word_tells_of_lost_notifications() {
         rig.answer("videoData", json!({}));
         assert_eq!(*rig.client.state(), State::Joined);
         subscribe(&mut rig);
+        rig.wait(3_100, true);
         // A socket that closes loses nothing but what the server knows that it lost.
         assert_eq!(needed(&rig), can_rejoin && deaf, "{can_rejoin} {deaf}");
         assert!(rig.outcome(7).is_some());
