@@ -327,12 +327,41 @@ fn jpeg_end(data: &[u8], start: usize) -> Option<usize> {
     }
 }
 
+/// The segment that tells the decoder to take the standard's Huffman tables: an APP0 of AVI's Motion JPEG.
+const STANDARD_TABLES: &[u8] = b"\xff\xe0\x00\x10AVI1\0\0\0\0\0\0\0\0\0\0";
+
+/// Whether a picture has no Huffman tables of its own. Most webcams leave out the standard ones, and not all say so.
+fn lacks_tables(data: &[u8]) -> bool {
+    let mut rest = data.get(2..).unwrap_or_default();
+    loop {
+        match *rest {
+            [0xff, 0xc4, ..] => return false,
+            [0xff, 0xda, ..] => return true,
+            // Filling, and markers that stand alone.
+            [0xff, 0xff, ..] => rest = rest.get(1..).unwrap_or_default(),
+            [0xff, 0x01 | 0xd0..=0xd8, ..] => rest = rest.get(2..).unwrap_or_default(),
+            [0xff, _, high, low, ..] => {
+                let length = usize::from(u16::from_be_bytes([high, low]));
+                rest = rest.get(2 + length..).unwrap_or_default();
+            }
+            _ => return false,
+        }
+    }
+}
+
 /// One JPEG (camera or file) to I420; bytes after its end are ignored.
 pub(super) fn decode_jpeg(data: &[u8], pool: &mut FramePool) -> Result<Arc<VideoFrame>, String> {
     let options = DecoderOptions::default()
         .jpeg_set_out_colorspace(ColorSpace::RGB)
         .set_max_width(MAX_DIMENSION as usize)
         .set_max_height(MAX_DIMENSION as usize);
+    let marked;
+    let data = if lacks_tables(data) {
+        marked = [data.get(..2).unwrap_or_default(), STANDARD_TABLES, data.get(2..).unwrap_or_default()].concat();
+        &marked
+    } else {
+        data
+    };
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(data), options);
     let rgb = decoder.decode().map_err(|e| e.to_string())?;
     let (width, height) = decoder.dimensions().ok_or("no size")?;
