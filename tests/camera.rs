@@ -5,53 +5,18 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::{OnceLock, mpsc};
+#[path = "fakecam/mod.rs"]
+mod fakecam;
+
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use fakecam::{INNER, file_of, open_handles, with_fakecam};
 use tertulia::media::video::capture::{Capture, CaptureEvent};
 use tertulia::media::video::device::{CameraInfo, CameraState, list_cameras};
 use tertulia::media::video::frame::FrameSlot;
 use tertulia::media::video::pattern::{PatternReport, PatternStats};
 use tertulia::media::video::source::CameraSource;
-
-/// Tells a test that it is the inner one.
-const INNER: &str = "TERTULIA_CAMERA_TEST";
-
-/// Builds the fake camera once.
-fn fakecam() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fakecam/fakecam.c");
-        let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("libfakecam-{}.so", std::process::id()));
-        let status = Command::new("cc")
-            .args(["-O2", "-shared", "-fPIC", "-o"])
-            .arg(&library)
-            .arg(source)
-            .args(["-ldl", "-lpthread"])
-            .status()
-            .expect("a C compiler, which linking needs anyway");
-        assert!(status.success(), "the fake camera does not compile");
-        library
-    })
-}
-
-/// Runs `body` in a process of its own with the fake camera and these settings.
-fn with_fakecam(test: &str, settings: &[(&str, &str)], body: impl FnOnce()) {
-    if std::env::var_os(INNER).is_some() {
-        return body();
-    }
-    let output = Command::new(std::env::current_exe().expect("own path"))
-        .args(["--exact", test, "--nocapture", "--test-threads=1"])
-        .env(INNER, "1")
-        .env("LD_PRELOAD", fakecam())
-        .envs(settings.iter().copied())
-        .output()
-        .expect("the test itself");
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && text.contains("1 passed"), "{text}");
-}
 
 struct Open {
     capture: Capture,
@@ -91,6 +56,12 @@ impl Open {
 
 fn opened(name: &str, width: u32, height: u32, fps: u32) -> CaptureEvent {
     CaptureEvent::Opened { name: name.into(), width, height, fps }
+}
+
+/// A camera of the list, at its socket.
+fn usable(index: u32, name: &str, socket: u32) -> CameraInfo {
+    let place = Some(format!("0000:00:14.0-{socket}:1.0/0"));
+    CameraInfo { index, name: name.into(), place, state: CameraState::Usable }
 }
 
 fn check_format(source: &str, size: (u32, u32, u32)) {
@@ -155,13 +126,16 @@ fn rows_with_padding_are_read_where_they_are() {
 #[test]
 fn rates_that_are_no_whole_numbers_are_taken() {
     let test = "rates_that_are_no_whole_numbers_are_taken";
-    with_fakecam(test, &[("FAKECAM_RATE_NUM", "1001"), ("FAKECAM_PADDING", "32"), ("FAKECAM_FORMATS", "YUYV")], || {
-        let usable = CameraInfo { index: 0, name: "Fakecam 0".into(), state: CameraState::Usable };
-        assert_eq!(list_cameras(), [usable]);
-        check_format("device:0:640x360@30", (640, 360, 30));
-        // It is free again.
-        check_format("device:0:1280x720@15", (1280, 720, 15));
-    });
+    with_fakecam(
+        test,
+        &[("FAKECAM_INTERVALS", "1001/30000,1001/15000"), ("FAKECAM_PADDING", "32"), ("FAKECAM_FORMATS", "YUYV")],
+        || {
+            assert_eq!(list_cameras(), [usable(0, "Fakecam 0", 1)]);
+            check_format("device:0:640x360@30", (640, 360, 30));
+            // It is free again.
+            check_format("device:0:1280x720@15", (1280, 720, 15));
+        },
+    );
 }
 
 #[test]
@@ -173,12 +147,9 @@ fn a_size_that_is_not_offered_gives_the_nearest() {
 
 #[test]
 fn closing_closes_the_device_and_opening_again_works() {
-    let log = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fakecam-close.log");
-    if std::env::var_os(INNER).is_none() {
-        let _ = std::fs::remove_file(&log);
-    }
-    let path = log.display().to_string();
     let test = "closing_closes_the_device_and_opening_again_works";
+    let log = file_of(test, "log");
+    let path = log.display().to_string();
     with_fakecam(test, &[("FAKECAM_LOG", &path)], || {
         for round in 0..3 {
             let camera = open("device");
@@ -206,8 +177,7 @@ fn two_cameras_at_once_and_the_list_does_not_disturb_them() {
         let second = open("device:Fakecam 1:640x360@15");
         assert_eq!(first.event(), opened("Fakecam 0", 320, 180, 30));
         assert_eq!(second.event(), opened("Fakecam 1", 640, 360, 15));
-        let usable = |index, name: &str| CameraInfo { index, name: name.into(), state: CameraState::Usable };
-        assert_eq!(list_cameras(), [usable(0, "Fakecam 0"), usable(1, "Fakecam 1")]);
+        assert_eq!(list_cameras(), [usable(0, "Fakecam 0", 1), usable(1, "Fakecam 1", 2)]);
         let report = first.watch(Duration::from_secs(1));
         assert_eq!((report.id, report.crc_errors), (Some(100), 0));
         assert!(report.frames_read > 20, "{report:?}");
@@ -305,8 +275,54 @@ fn a_stall_is_noticed_within_2_s_and_its_end_too() {
 }
 
 #[test]
-fn a_camera_that_hangs_for_good_does_not_hang_us() {
-    with_fakecam("a_camera_that_hangs_for_good_does_not_hang_us", &[("FAKECAM_STALL_AFTER", "5")], || {
+fn a_camera_that_stalls_until_it_is_opened_anew_is() {
+    let settings = [("FAKECAM_STALL_AFTER", "20"), ("FAKECAM_STALL_REOPEN", "1")];
+    with_fakecam("a_camera_that_stalls_until_it_is_opened_anew_is", &settings, || {
+        let camera = open("device:0:320x180@30");
+        assert_eq!(camera.event(), opened("Fakecam 0", 320, 180, 30));
+        let CaptureEvent::Stalled { for_ms, .. } = camera.event() else { panic!("not told") };
+        assert!((2_000..2_500).contains(&for_ms), "{for_ms}");
+        assert!(camera.slot.latest().is_none(), "no frozen face is left standing");
+        let stalled = Instant::now();
+        assert_eq!(camera.event(), CaptureEvent::Recovered);
+        assert!(stalled.elapsed() < Duration::from_millis(2_500), "{:?}", stalled.elapsed());
+        assert!(camera.watch(Duration::from_millis(700)).frames_read > 10);
+    });
+}
+
+#[test]
+fn a_camera_that_is_muted_while_it_stalls_is_closed() {
+    let test = "a_camera_that_is_muted_while_it_stalls_is_closed";
+    let (log, control) = (file_of(test, "log"), file_of(test, "control"));
+    let (log_path, control_path) = (log.display().to_string(), control.display().to_string());
+    with_fakecam(test, &[("FAKECAM_LOG", &log_path), ("FAKECAM_CONTROL", &control_path)], || {
+        let camera = open("device:0:320x180@30");
+        assert_eq!(camera.event(), opened("Fakecam 0", 320, 180, 30));
+        camera.watch(Duration::from_millis(200));
+        std::fs::write(&control, "stalled 0").expect("control");
+        // Both before and after the stall has been noticed.
+        for wait in [300, 3_500] {
+            std::thread::sleep(Duration::from_millis(wait));
+            let stalling = open("device:0:320x180@30");
+            let started = Instant::now();
+            stalling.capture.close();
+            assert!(started.elapsed() < Duration::from_millis(500), "{:?}", started.elapsed());
+        }
+        assert!(matches!(camera.event(), CaptureEvent::Stalled { .. }));
+        let started = Instant::now();
+        camera.capture.close();
+        assert!(started.elapsed() < Duration::from_millis(500), "{:?}", started.elapsed());
+        assert_eq!(open_handles(&log), 0);
+        // Unmuted it is not busy by ourselves.
+        std::fs::write(&control, "").expect("control");
+        assert_eq!(open("device:0:320x180@30").event(), opened("Fakecam 0", 320, 180, 30));
+    });
+}
+
+#[test]
+fn a_driver_that_hangs_for_good_does_not_hang_us() {
+    let settings = [("FAKECAM_STALL_AFTER", "5"), ("FAKECAM_HANG", "read")];
+    with_fakecam("a_driver_that_hangs_for_good_does_not_hang_us", &settings, || {
         let camera = open("device:0:320x180@30");
         camera.event();
         assert!(matches!(camera.event(), CaptureEvent::Stalled { .. }));
@@ -316,6 +332,100 @@ fn a_camera_that_hangs_for_good_does_not_hang_us() {
         assert!(started.elapsed() < Duration::from_millis(1_500), "{:?}", started.elapsed());
         assert!(camera.slot.latest().is_none());
     });
+}
+
+#[test]
+fn a_driver_that_hangs_when_it_is_opened_is_told() {
+    with_fakecam("a_driver_that_hangs_when_it_is_opened_is_told", &[("FAKECAM_HANG", "open")], || {
+        let asked = Instant::now();
+        assert_eq!(failure("device").0, "dev.cam_lost");
+        assert!((4..7).contains(&asked.elapsed().as_secs()), "{:?}", asked.elapsed());
+    });
+}
+
+#[test]
+fn a_camera_that_is_missing_or_busy_at_first_is_opened_when_it_is_there() {
+    let test = "a_camera_that_is_missing_or_busy_at_first_is_opened_when_it_is_there";
+    let control = file_of(test, "control");
+    let path = control.display().to_string();
+    with_fakecam(test, &[("FAKECAM_CONTROL", &path)], || {
+        for (trouble, key) in [("unplugged 0", "dev.cam_none"), ("busy 0", "dev.cam_busy")] {
+            std::fs::write(&control, trouble).expect("control");
+            let camera = open("device:0:320x180@30");
+            let CaptureEvent::Failed { key: told, .. } = camera.event() else { panic!("no failure") };
+            assert_eq!(told, key);
+            // Told once, however often it is tried.
+            assert_eq!(camera.events.recv_timeout(Duration::from_secs(4)), Err(mpsc::RecvTimeoutError::Timeout));
+            std::fs::write(&control, "").expect("control");
+            assert_eq!(camera.event(), opened("Fakecam 0", 320, 180, 30));
+            assert!(camera.watch(Duration::from_millis(500)).frames_read > 5);
+        }
+    });
+}
+
+#[test]
+fn twins_are_told_apart_by_their_sockets() {
+    let test = "twins_are_told_apart_by_their_sockets";
+    let control = file_of(test, "control");
+    let path = control.display().to_string();
+    // As uvcvideo makes them: every camera has a second node of its own name; the first nodes here give pictures, too.
+    let settings = [
+        ("FAKECAM_COUNT", "4"),
+        ("FAKECAM_NAMES", "HD Cam,HD Cam,HD Cam,HD Cam"),
+        ("FAKECAM_PORTS", "2,2,3,3"),
+        ("FAKECAM_ID", "100"),
+        ("FAKECAM_CONTROL", &path),
+    ];
+    with_fakecam(test, &settings, || {
+        let sources: Vec<String> = list_cameras().iter().map(CameraInfo::source).collect();
+        assert_eq!(sources[2], "device:HD Cam [0000:00:14.0-3:1.0/0]");
+        let camera = open(&sources[2]);
+        assert_eq!(camera.event(), opened("HD Cam", 1280, 720, 30));
+        assert_eq!(camera.watch(Duration::from_millis(300)).id, Some(102));
+        // Its twin is not taken in its place; it is found again where it was.
+        std::fs::write(&control, "unplugged 2").expect("control");
+        assert!(matches!(camera.event(), CaptureEvent::Stalled { .. }));
+        assert_eq!(camera.events.recv_timeout(Duration::from_secs(3)), Err(mpsc::RecvTimeoutError::Timeout));
+        std::fs::write(&control, "").expect("control");
+        assert_eq!(camera.event(), CaptureEvent::Recovered);
+        assert_eq!(camera.watch(Duration::from_millis(300)).id, Some(102));
+    });
+}
+
+#[test]
+fn a_camera_that_comes_back_under_another_number_is_found() {
+    // Behind the metadata node of the same name and device.
+    let settings = [
+        ("FAKECAM_META", "1"),
+        ("FAKECAM_NAMES", "HD Cam,HD Cam"),
+        ("FAKECAM_PORTS", "2,2"),
+        ("FAKECAM_UNPLUG", "1"),
+        ("FAKECAM_UNPLUG_AFTER", "20"),
+        ("FAKECAM_REPLUG_MS", "1000"),
+        ("FAKECAM_REPLUG_NODE", "5"),
+    ];
+    with_fakecam("a_camera_that_comes_back_under_another_number_is_found", &settings, || {
+        let camera = open("device:HD Cam:320x180@30");
+        assert_eq!(camera.event(), opened("HD Cam", 320, 180, 30));
+        assert!(matches!(camera.event(), CaptureEvent::Stalled { .. }));
+        assert_eq!(camera.event(), CaptureEvent::Recovered);
+        assert_eq!(camera.watch(Duration::from_millis(500)).id, Some(8));
+    });
+}
+
+#[test]
+fn the_better_of_mixed_rates_is_taken() {
+    let settings = [("FAKECAM_INTERVALS", "1001/30000,1/10"), ("FAKECAM_FORMATS", "YUYV")];
+    with_fakecam("the_better_of_mixed_rates_is_taken", &settings, || {
+        check_format("device:0:1280x720@30", (1280, 720, 30));
+        check_format("device:0:320x180@10", (320, 180, 10));
+    });
+}
+
+#[test]
+fn mjpeg_without_tables() {
+    let settings = [("FAKECAM_FORMATS", "MJPG"), ("FAKECAM_NO_TABLES", "1")];
+    with_fakecam("mjpeg_without_tables", &settings, || check_format("device:0:640x360@30", (640, 360, 30)));
 }
 
 #[test]

@@ -9,15 +9,24 @@
  *   FAKECAM_COUNT=n          cameras, named "Fakecam 0" …                           (1)
  *   FAKECAM_ID=n             id in the strip of camera 0; camera k has n + k        (7)
  *   FAKECAM_FORMATS=A,B      of YUYV NV12 MJPG                                      (all)
- *   FAKECAM_RATE_NUM=n       rates are n*1000/1001 … as n=1001 says: 30000/1001 and 15000/1001  (1)
+ *   FAKECAM_INTERVALS=a/b,…  time from picture to picture, in seconds               (1/30,1/15)
  *   FAKECAM_PADDING=n        bytes behind every row of YUYV and NV12                (0)
  *   FAKECAM_META=1           a metadata node before the first camera, as uvcvideo makes them
+ *   FAKECAM_NAMES=a,b        names of the nodes, in order                           (Fakecam 0 …)
+ *   FAKECAM_PORTS=n,m        sockets that the nodes are at; nodes at one socket are one device  (1,2 …)
+ *   FAKECAM_NO_TABLES=1      MJPG without Huffman tables, as most webcams send it
  *   FAKECAM_BUSY=0,1         these cameras are in use elsewhere (EBUSY)
  *   FAKECAM_DENIED=0,1       these may not be opened (EACCES)
- *   FAKECAM_UNPLUG_AFTER=n   camera 0 is unplugged after n pictures (ENODEV, its node is gone)
+ *   FAKECAM_UNPLUG_AFTER=n   a camera is unplugged after n pictures (ENODEV, its node is gone)
+ *   FAKECAM_UNPLUG=n         … this one                                             (0)
  *   FAKECAM_REPLUG_MS=ms     … and comes back after that time                       (never)
+ *   FAKECAM_REPLUG_NODE=n    … as this node                                         (where it was)
  *   FAKECAM_STALL_AFTER=n    camera 0 gives no more pictures after n
  *   FAKECAM_STALL_MS=ms      … for that time                                        (for ever)
+ *   FAKECAM_STALL_REOPEN=1   … until it is opened anew
+ *   FAKECAM_HANG=open        whoever opens camera 0 never comes back
+ *   FAKECAM_HANG=read        a stall is one of the driver: whoever waits does not come back before its end
+ *   FAKECAM_CONTROL=path     a file that says what holds now: words of "unplugged n", "stalled n", "busy n"
  *   FAKECAM_LOG=path         one line for every open, streamon, streamoff and close
  */
 #define _GNU_SOURCE
@@ -26,6 +35,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/videodev2.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -43,21 +53,25 @@
 #define BUFFERS 4
 
 static const struct { uint32_t w, h; } SIZES[] = {{320, 180}, {640, 360}, {640, 480}, {1280, 720}, {1920, 1080}};
-static const uint32_t RATES[] = {30, 15};
 #define N_SIZES (sizeof SIZES / sizeof *SIZES)
-#define N_RATES (sizeof RATES / sizeof *RATES)
+#define MAX_INTERVALS 8
 
 struct camera {
 	int present, busy, denied, meta;
+	int pulled, held, taken; /* by the control file: unplugged, stalled, busy */
+	int id, port;
+	char name[32];
 	int owner; /* handle that has buffers, -1 if none */
 	uint64_t pictures;
 	int stalled_once, unplugged_once;
-	uint64_t back_at_ms; /* when an unplugged camera is back; 0: it is not unplugged */
+	uint64_t stalled_until_ms; /* UINT64_MAX: for ever */
+	uint64_t back_at_ms;	   /* when an unplugged camera is back; 0: it is not unplugged */
 };
 
 struct handle {
-	int fd, camera, used, gone;
-	uint32_t w, h, fourcc, rate;
+	int fd, camera, used, gone, stalled;
+	uint32_t w, h, fourcc;
+	int interval;
 	uint8_t *map;
 	size_t buffer_size, picture_size;
 	int queue[BUFFERS], queued, streaming;
@@ -68,7 +82,11 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct camera cameras[MAX_CAMERAS];
 static struct handle handles[MAX_HANDLES];
 static int count, first_id;
-static uint32_t rate_num = 1, padding;
+static uint32_t padding;
+static int no_tables;
+static struct v4l2_fract intervals[MAX_INTERVALS] = {{1, 30}, {1, 15}};
+static int n_intervals = 2;
+static const char *control_path;
 static char directory[64];
 static uint32_t formats[3];
 static int n_formats;
@@ -78,6 +96,8 @@ static long (*real_syscall)(long, ...);
 static int (*real_open)(const char *, int, ...);
 static int (*real_close)(int);
 static DIR *(*real_opendir)(const char *);
+static int (*real_poll)(struct pollfd *, nfds_t, int);
+static ssize_t (*real_readlink)(const char *, char *, size_t);
 
 static uint64_t now_ns(clockid_t clock)
 {
@@ -109,6 +129,19 @@ static int listed(const char *name, int wanted)
 	return 0;
 }
 
+/* The word at this place of a list. */
+static void word(const char *name, int place, const char *otherwise, char out[32])
+{
+	const char *text = getenv(name);
+	for (; text && place > 0; place--) {
+		text = strchr(text, ',');
+		text = text ? text + 1 : NULL;
+	}
+	if (!text || !*text)
+		text = otherwise;
+	snprintf(out, 32, "%.*s", (int)strcspn(text, ","), text);
+}
+
 static void say(const char *what, int camera)
 {
 	if (log_file) {
@@ -124,8 +157,12 @@ static void find_real(void)
 		real_open = (int (*)(const char *, int, ...))dlsym(RTLD_NEXT, "open64");
 		real_close = (int (*)(int))dlsym(RTLD_NEXT, "close");
 		real_opendir = (DIR * (*)(const char *)) dlsym(RTLD_NEXT, "opendir");
+		real_poll = (int (*)(struct pollfd *, nfds_t, int))dlsym(RTLD_NEXT, "poll");
+		real_readlink = (ssize_t (*)(const char *, char *, size_t))dlsym(RTLD_NEXT, "readlink");
 	}
 }
+
+static int there(int n) { return n >= 0 && n < count && cameras[n].present && !cameras[n].pulled; }
 
 /* The listing of /dev is a directory of our own with the nodes that are plugged in. */
 static void list_nodes(void)
@@ -133,7 +170,7 @@ static void list_nodes(void)
 	for (int i = 0; i < count; i++) {
 		char path[96];
 		snprintf(path, sizeof path, "%s/video%d", directory, i);
-		if (cameras[i].present) {
+		if (there(i)) {
 			int fd = real_open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
 			if (fd >= 0)
 				real_close(fd);
@@ -148,7 +185,16 @@ __attribute__((constructor)) static void start(void)
 	find_real();
 	int meta = number("FAKECAM_META", 0) != 0;
 	long wanted = number("FAKECAM_COUNT", 1) + meta;
-	rate_num = (uint32_t)number("FAKECAM_RATE_NUM", 1);
+	const char *list = getenv("FAKECAM_INTERVALS");
+	for (n_intervals = list && *list ? 0 : n_intervals; list && *list && n_intervals < MAX_INTERVALS;) {
+		char *end;
+		uint32_t above = (uint32_t)strtoul(list, &end, 10);
+		uint32_t below = *end ? (uint32_t)strtoul(end + 1, &end, 10) : 1;
+		intervals[n_intervals++] = (struct v4l2_fract){above, below};
+		list = *end ? end + 1 : end;
+	}
+	control_path = getenv("FAKECAM_CONTROL");
+	no_tables = number("FAKECAM_NO_TABLES", 0) != 0;
 	padding = (uint32_t)number("FAKECAM_PADDING", 0);
 	count = wanted < 0 ? 0 : wanted > MAX_CAMERAS ? MAX_CAMERAS : (int)wanted;
 	first_id = (int)number("FAKECAM_ID", 7);
@@ -158,6 +204,13 @@ __attribute__((constructor)) static void start(void)
 		cameras[i].busy = listed("FAKECAM_BUSY", i);
 		cameras[i].denied = listed("FAKECAM_DENIED", i);
 		cameras[i].owner = -1;
+		cameras[i].id = i;
+		char otherwise[32];
+		snprintf(otherwise, sizeof otherwise, "%d", i + 1);
+		word("FAKECAM_PORTS", i, otherwise, cameras[i].name);
+		cameras[i].port = atoi(cameras[i].name);
+		snprintf(otherwise, sizeof otherwise, "Fakecam %d", i);
+		word("FAKECAM_NAMES", i, otherwise, cameras[i].name);
 	}
 	const char *chosen = getenv("FAKECAM_FORMATS");
 	const char *names[] = {"YUYV", "NV12", "MJPG"};
@@ -185,12 +238,55 @@ __attribute__((destructor)) static void end(void)
 	rmdir(directory);
 }
 
+/* Does what the control file says. */
+static void obey(void)
+{
+	if (!control_path)
+		return;
+	char text[256] = "";
+	int fd = real_open(control_path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		ssize_t length = read(fd, text, sizeof text - 1);
+		text[length > 0 ? length : 0] = 0;
+		real_close(fd);
+	}
+	int changed = 0;
+	for (int i = 0; i < count; i++) {
+		struct camera *c = &cameras[i];
+		char words[32];
+		snprintf(words, sizeof words, "unplugged %d", i);
+		int pulled = strstr(text, words) != NULL;
+		changed |= pulled != c->pulled;
+		if (pulled && !c->pulled)
+			say("unplug", i);
+		c->pulled = pulled;
+		for (int k = 0; pulled && k < MAX_HANDLES; k++)
+			if (handles[k].used && handles[k].camera == i)
+				handles[k].gone = 1;
+		snprintf(words, sizeof words, "stalled %d", i);
+		c->held = strstr(text, words) != NULL;
+		snprintf(words, sizeof words, "busy %d", i);
+		c->taken = strstr(text, words) != NULL;
+	}
+	if (changed)
+		list_nodes();
+}
+
 static void replug(void)
 {
+	obey();
+	long to = number("FAKECAM_REPLUG_NODE", -1);
 	for (int i = 0; i < count; i++)
 		if (!cameras[i].present && cameras[i].back_at_ms && mono_ms() >= cameras[i].back_at_ms) {
 			cameras[i].present = 1;
 			cameras[i].back_at_ms = 0;
+			if (to >= 0 && to < MAX_CAMERAS && to != i) {
+				cameras[to] = cameras[i];
+				cameras[to].owner = -1;
+				cameras[i].present = 0;
+				cameras[i].port = -1;
+				count = to >= count ? (int)to + 1 : count;
+			}
 			list_nodes();
 		}
 }
@@ -219,16 +315,26 @@ static int memory(const char *content)
 /* Whether the path is ours; the descriptor or -1 with errno in *fd. */
 static int fake_open(const char *path, int *fd)
 {
+	int index = 0;
 	int n = node_number(path, "/sys/class/video4linux/video", "/name");
+	if (n < 0)
+		index = (n = node_number(path, "/sys/class/video4linux/video", "/index")) >= 0;
 	if (n >= 0) {
-		char name[32];
-		if (n >= count || !cameras[n].present) {
+		char text[40];
+		if (!there(n)) {
 			errno = ENOENT;
 			*fd = -1;
-		} else {
-			snprintf(name, sizeof name, "Fakecam %d\n", n);
-			*fd = memory(name);
+			return 1;
 		}
+		if (index) {
+			int before = 0;
+			for (int i = 0; i < n; i++)
+				before += cameras[i].port == cameras[n].port;
+			snprintf(text, sizeof text, "%d\n", before);
+		} else {
+			snprintf(text, sizeof text, "%s\n", cameras[n].name);
+		}
+		*fd = memory(text);
 		return 1;
 	}
 	n = node_number(path, "/dev/video", "");
@@ -237,7 +343,14 @@ static int fake_open(const char *path, int *fd)
 	pthread_mutex_lock(&lock);
 	replug();
 	*fd = -1;
-	if (n >= count || !cameras[n].present) {
+	const char *hang = getenv("FAKECAM_HANG");
+	if (n == 0 && hang && !strcmp(hang, "open")) {
+		say("hang", n);
+		pthread_mutex_unlock(&lock);
+		for (;;)
+			pause();
+	}
+	if (!there(n)) {
 		errno = ENOENT;
 	} else if (cameras[n].denied) {
 		errno = EACCES;
@@ -253,7 +366,6 @@ static int fake_open(const char *path, int *fd)
 			h->w = SIZES[0].w;
 			h->h = SIZES[0].h;
 			h->fourcc = formats[0];
-			h->rate = RATES[0];
 			say("open", n);
 			break;
 		}
@@ -294,6 +406,26 @@ DIR *opendir(const char *path)
 		return real_opendir(directory);
 	}
 	return real_opendir(path);
+}
+
+/* Where a node's device is, as sysfs says it. */
+ssize_t readlink(const char *path, char *out, size_t limit)
+{
+	find_real();
+	int n = node_number(path, "/sys/class/video4linux/video", "");
+	if (n < 0)
+		return real_readlink(path, out, limit);
+	char target[160];
+	if (!there(n)) {
+		errno = ENOENT;
+		return -1;
+	}
+	int port = cameras[n].port;
+	int length = snprintf(target, sizeof target,
+			      "../../devices/pci0000:00/0000:00:14.0/usb1/1-%d/1-%d:1.0/video4linux/video%d", port, port, n);
+	size_t used = (size_t)length < limit ? (size_t)length : limit;
+	memcpy(out, target, used);
+	return (ssize_t)used;
 }
 
 static struct handle *find(int fd)
@@ -392,7 +524,11 @@ static void put_block(struct jpeg *j, int *last, int value)
 	put_bits(j, codes[size], lengths[size]);
 	if (size)
 		put_bits(j, (uint32_t)(difference < 0 ? difference - 1 : difference), size);
-	put_bits(j, 0, 1);
+	/* "No more": in a table of one code, or in the standard's. */
+	if (no_tables)
+		put_bits(j, 10, 4);
+	else
+		put_bits(j, 0, 1);
 }
 
 static size_t draw_jpeg(const struct picture *p, uint8_t *out, size_t limit)
@@ -415,8 +551,10 @@ static size_t draw_jpeg(const struct picture *p, uint8_t *out, size_t limit)
 	head[n++] = (uint8_t)(p->h >> 8), head[n++] = (uint8_t)p->h;
 	head[n++] = (uint8_t)(p->w >> 8), head[n++] = (uint8_t)p->w;
 	memcpy(head + n, planes, sizeof planes), n += sizeof planes;
-	memcpy(head + n, dc, sizeof dc), n += sizeof dc;
-	memcpy(head + n, ac, sizeof ac), n += sizeof ac;
+	if (!no_tables) {
+		memcpy(head + n, dc, sizeof dc), n += sizeof dc;
+		memcpy(head + n, ac, sizeof ac), n += sizeof ac;
+	}
 	memcpy(head + n, scan, sizeof scan), n += sizeof scan;
 	for (size_t i = 0; i < n; i++)
 		put_byte(&j, head[i]);
@@ -441,7 +579,7 @@ static uint32_t row_bytes(const struct handle *h)
 
 static size_t draw(const struct handle *h, uint8_t *out)
 {
-	struct picture p = {h->w, h->h, (uint32_t)(h->sequence * 8 % h->w), strip_bits(first_id + h->camera)};
+	struct picture p = {h->w, h->h, (uint32_t)(h->sequence * 8 % h->w), strip_bits(first_id + cameras[h->camera].id)};
 	if (h->fourcc == V4L2_PIX_FMT_MJPEG)
 		return draw_jpeg(&p, out, h->buffer_size);
 	uint8_t *chroma = out + (size_t)row_bytes(h) * h->h;
@@ -515,25 +653,29 @@ static int fail(int code)
 	return -1;
 }
 
-static int dequeue(struct handle *h, struct v4l2_buffer *b)
+static uint64_t interval_ns(const struct handle *h)
+{
+	const struct v4l2_fract *t = &intervals[h->interval];
+	return 1000000000ull * t->numerator / t->denominator;
+}
+
+/* Lets happen what is due before the next picture. */
+static void happen(struct handle *h)
 {
 	struct camera *c = &cameras[h->camera];
-	if (!h->streaming || !h->queued)
-		return fail(EINVAL);
 	long stall = number("FAKECAM_STALL_AFTER", -1), unplug = number("FAKECAM_UNPLUG_AFTER", -1);
+	obey();
 	if (h->camera == 0 && stall >= 0 && !c->stalled_once && c->pictures >= (uint64_t)stall) {
 		c->stalled_once = 1;
 		long ms = number("FAKECAM_STALL_MS", -1);
 		say("stall", h->camera);
-		pthread_mutex_unlock(&lock);
-		if (ms < 0)
-			for (;;)
-				pause();
-		rest_until(now_ns(CLOCK_MONOTONIC) + (uint64_t)ms * 1000000u);
-		pthread_mutex_lock(&lock);
-		h->next_ns = now_ns(CLOCK_MONOTONIC);
+		if (number("FAKECAM_STALL_REOPEN", 0))
+			h->stalled = 1;
+		else
+			c->stalled_until_ms = ms < 0 ? UINT64_MAX : mono_ms() + (uint64_t)ms;
 	}
-	if (h->camera == 0 && unplug >= 0 && !c->unplugged_once && c->pictures >= (uint64_t)unplug) {
+	if (h->camera == number("FAKECAM_UNPLUG", 0) && unplug >= 0 && !c->unplugged_once &&
+	    c->pictures >= (uint64_t)unplug) {
 		c->unplugged_once = 1;
 		c->present = 0;
 		long back = number("FAKECAM_REPLUG_MS", -1);
@@ -542,15 +684,27 @@ static int dequeue(struct handle *h, struct v4l2_buffer *b)
 		list_nodes();
 		say("unplug", h->camera);
 	}
+}
+
+static int stalled(const struct handle *h)
+{
+	const struct camera *c = &cameras[h->camera];
+	return h->stalled || c->held || mono_ms() < c->stalled_until_ms;
+}
+
+static int dequeue(struct handle *h, struct v4l2_buffer *b)
+{
+	struct camera *c = &cameras[h->camera];
+	if (!h->streaming || !h->queued)
+		return fail(EINVAL);
 	if (h->gone)
 		return fail(ENODEV);
-	uint64_t due = h->next_ns;
-	pthread_mutex_unlock(&lock);
-	rest_until(due);
-	pthread_mutex_lock(&lock);
-	if (!h->used || !h->map || !h->queued)
-		return fail(EINVAL);
-	h->next_ns += 1000000000u / h->rate;
+	uint64_t now = now_ns(CLOCK_MONOTONIC);
+	if (stalled(h) || now < h->next_ns)
+		return fail(EAGAIN); /* opened with O_NONBLOCK */
+	h->next_ns += interval_ns(h);
+	if (h->next_ns + 1000000000u < now)
+		h->next_ns = now;
 	int index = h->queue[0];
 	memmove(h->queue, h->queue + 1, (size_t)(--h->queued) * sizeof *h->queue);
 	size_t used = draw(h, h->map + (size_t)index * h->buffer_size);
@@ -570,15 +724,16 @@ static int answer(struct handle *h, unsigned long request, void *arg)
 {
 	struct camera *c = &cameras[h->camera];
 	int self = (int)(h - handles);
-	if (h->gone || !c->present)
+	obey();
+	if (h->gone || !there(h->camera))
 		return fail(ENODEV);
 	switch (request) {
 	case VIDIOC_QUERYCAP: {
 		struct v4l2_capability *cap = arg;
 		memset(cap, 0, sizeof *cap);
 		strcpy((char *)cap->driver, "fakecam");
-		snprintf((char *)cap->card, sizeof cap->card, "Fakecam %d", h->camera);
-		strcpy((char *)cap->bus_info, "platform:fakecam");
+		snprintf((char *)cap->card, sizeof cap->card, "%s", c->name);
+		snprintf((char *)cap->bus_info, sizeof cap->bus_info, "usb-0000:00:14.0-%d", c->port);
 		cap->version = 0x060100;
 		cap->device_caps = (c->meta ? V4L2_CAP_META_CAPTURE : V4L2_CAP_VIDEO_CAPTURE) | V4L2_CAP_STREAMING;
 		cap->capabilities = cap->device_caps | V4L2_CAP_DEVICE_CAPS;
@@ -604,11 +759,10 @@ static int answer(struct handle *h, unsigned long request, void *arg)
 	}
 	case VIDIOC_ENUM_FRAMEINTERVALS: {
 		struct v4l2_frmivalenum *i = arg;
-		if (c->meta || i->index >= N_RATES)
+		if (c->meta || i->index >= (uint32_t)n_intervals)
 			return fail(EINVAL);
 		i->type = V4L2_FRMIVAL_TYPE_DISCRETE;
-		i->discrete.numerator = rate_num;
-		i->discrete.denominator = RATES[i->index] * (rate_num > 1 ? 1000 : 1);
+		i->discrete = intervals[i->index];
 		return 0;
 	}
 	case VIDIOC_G_FMT:
@@ -618,7 +772,7 @@ static int answer(struct handle *h, unsigned long request, void *arg)
 		if (c->meta || f->type != V4L2_BUF_TYPE_VIDEO_CAPTURE)
 			return fail(EINVAL);
 		if (request == VIDIOC_S_FMT) {
-			if (c->busy || c->owner >= 0)
+			if (c->busy || c->taken || c->owner >= 0)
 				return fail(EBUSY);
 			set_format(h, f);
 		}
@@ -632,18 +786,25 @@ static int answer(struct handle *h, unsigned long request, void *arg)
 		if (c->meta || p->type != V4L2_BUF_TYPE_VIDEO_CAPTURE)
 			return fail(EINVAL);
 		struct v4l2_fract *t = &p->parm.capture.timeperframe;
-		if (request == VIDIOC_S_PARM && t->numerator)
-			h->rate = t->denominator / t->numerator <= 15 ? 15 : 30;
+		double least = 1e9;
+		for (int k = 0; request == VIDIOC_S_PARM && t->denominator && k < n_intervals; k++) {
+			double off = (double)intervals[k].numerator / intervals[k].denominator -
+				     (double)t->numerator / t->denominator;
+			off = off < 0 ? -off : off;
+			if (off < least) {
+				least = off;
+				h->interval = k;
+			}
+		}
 		p->parm.capture.capability = V4L2_CAP_TIMEPERFRAME;
-		t->numerator = rate_num;
-		t->denominator = h->rate * (rate_num > 1 ? 1000 : 1);
+		*t = intervals[h->interval];
 		return 0;
 	}
 	case VIDIOC_REQBUFS: {
 		struct v4l2_requestbuffers *r = arg;
 		if (c->meta || r->memory != V4L2_MEMORY_MMAP)
 			return fail(EINVAL);
-		if (c->busy || (c->owner >= 0 && c->owner != self) || h->streaming)
+		if (c->busy || c->taken || (c->owner >= 0 && c->owner != self) || h->streaming)
 			return fail(EBUSY);
 		free_buffers(h);
 		if (!r->count)
@@ -684,7 +845,7 @@ static int answer(struct handle *h, unsigned long request, void *arg)
 		if (!h->map)
 			return fail(EINVAL);
 		h->streaming = 1;
-		h->next_ns = now_ns(CLOCK_MONOTONIC) + 1000000000u / h->rate;
+		h->next_ns = now_ns(CLOCK_MONOTONIC) + interval_ns(h);
 		say("streamon", h->camera);
 		return 0;
 	case VIDIOC_STREAMOFF:
@@ -696,6 +857,58 @@ static int answer(struct handle *h, unsigned long request, void *arg)
 	default:
 		return fail(ENOTTY);
 	}
+}
+
+/* Whether the descriptor is ours: waits as the driver would. */
+static int fake_poll(struct pollfd *asked, int timeout_ms, int *result)
+{
+	pthread_mutex_lock(&lock);
+	struct handle *h = find(asked->fd);
+	uint64_t end = timeout_ms < 0 ? UINT64_MAX : now_ns(CLOCK_MONOTONIC) + (uint64_t)timeout_ms * 1000000u;
+	const char *hang = getenv("FAKECAM_HANG");
+	int ours = h != NULL, hangs = hang && !strcmp(hang, "read");
+	*result = 0;
+	while (ours) {
+		if (!h->used || h->fd != asked->fd) {
+			asked->revents = POLLNVAL;
+			*result = 1;
+			break;
+		}
+		happen(h);
+		uint64_t now = now_ns(CLOCK_MONOTONIC);
+		int still = stalled(h);
+		if (h->gone || !h->streaming || !h->queued)
+			asked->revents = POLLERR;
+		else if (!still && now >= h->next_ns)
+			asked->revents = POLLIN;
+		else
+			asked->revents = 0;
+		if (asked->revents) {
+			*result = 1;
+			break;
+		}
+		if (now >= end && !(still && hangs))
+			break;
+		uint64_t wake = now + 5000000u;
+		if (!still && h->next_ns < wake)
+			wake = h->next_ns;
+		if (end < wake && end > now)
+			wake = end;
+		pthread_mutex_unlock(&lock);
+		rest_until(wake);
+		pthread_mutex_lock(&lock);
+	}
+	pthread_mutex_unlock(&lock);
+	return ours;
+}
+
+int poll(struct pollfd *asked, nfds_t n, int timeout_ms)
+{
+	int result;
+	find_real();
+	if (n == 1 && fake_poll(asked, timeout_ms, &result))
+		return result;
+	return real_poll(asked, n, timeout_ms);
 }
 
 static int fake_ioctl(int fd, unsigned long request, void *arg, int *result)

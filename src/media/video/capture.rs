@@ -26,7 +26,8 @@ pub enum CaptureEvent {
         /// Pictures a second, as announced.
         fps: u32,
     },
-    /// The source could not be opened or broke for good. Nothing follows.
+    /// The source could not be opened or broke for good. Nothing follows, but for a camera: that is tried again, and
+    /// [`CaptureEvent::Opened`] follows when it is there and free.
     Failed {
         /// Key of the text for the user (`dev.cam_busy`, `dev.cam_none`, `dev.cam_denied`, `dev.file`, `err.portal`).
         key: &'static str,
@@ -170,8 +171,10 @@ impl Outlet {
 
     fn close(&self) {
         let mut state = self.lock();
-        state.closed = true;
-        self.slot.clear();
+        // Once only: later the slot may hold another source's picture.
+        if !std::mem::replace(&mut state.closed, true) {
+            self.slot.clear();
+        }
         drop(state);
         self.changed.notify_all();
     }
@@ -266,6 +269,11 @@ impl Capture {
     /// Whether it still runs; `false` after [`CaptureEvent::Failed`] and [`CaptureEvent::Ended`].
     pub fn is_running(&self) -> bool {
         !self.outlet.lock().done
+    }
+
+    /// Lets no further picture out and empties the slot, at once; the device closes meanwhile. [`Capture::close`] waits for it.
+    pub fn shut(&self) {
+        self.outlet.close();
     }
 
     /// Closes the device and empties the slot. Waits for the device, but not for one that hangs.

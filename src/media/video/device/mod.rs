@@ -1,10 +1,10 @@
-//! Real cameras by `nokhwa`: raw pictures in a thread of its own, and a watchdog beside it.
+//! Real cameras: `nokhwa` lists them and negotiates the mode; pictures are read in a thread of its own, and a watchdog beside it.
 //!
-//! `nokhwa` waits for ever when a camera stalls and may panic when a broken stream is dropped. So the thread that talks to
-//! it is never joined, only watched. A reader that hangs is kept, since only it will hear the camera go on; one that has
-//! ended (unplugged) is followed by attempts to open the camera again, under whatever number it comes back.
+//! A driver may hang wherever it is asked something, and a broken stream may panic when it is dropped. So the thread that talks
+//! to a camera is never joined, only watched. Pictures are waited for with an end (`direct`): one that stalls is closed and
+//! opened again, as is one that was unplugged, under whatever number it comes back.
 
-use std::borrow::Cow;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,10 +21,21 @@ pub use watch::{GIVEN_UP_AFTER, OPEN_TIMEOUT, STALL_AFTER};
 
 #[cfg(target_os = "linux")]
 mod direct;
+#[cfg(not(target_os = "linux"))]
+mod through;
 mod watch;
+
+/// A camera that is open.
+#[cfg(target_os = "linux")]
+use direct::Direct as Handle;
+#[cfg(not(target_os = "linux"))]
+use through::Through as Handle;
 
 /// How long a camera that we are closing may take before it is tried all the same.
 const CLAIM_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// More pictures a second no camera gives.
+const FASTEST: u32 = 480;
 
 /// Formats that are understood, best first for equal sizes: uncompressed before compressed.
 const FORMATS: [FrameFormat; 6] = [
@@ -54,8 +65,20 @@ pub struct CameraInfo {
     pub index: u32,
     /// Name for the user and for `device:NAME`.
     pub name: String,
+    /// Where it is plugged in, where the system tells.
+    pub place: Option<String>,
     /// Whether it can be used now.
     pub state: CameraState,
+}
+
+impl CameraInfo {
+    /// The SOURCE that means this camera, also after a restart and beside another one of the same name.
+    pub fn source(&self) -> String {
+        match &self.place {
+            Some(place) => format!("device:{} [{place}]", self.name),
+            None => format!("device:{}", self.index),
+        }
+    }
 }
 
 /// Why a camera is not open, with the key of the text for the user.
@@ -91,14 +114,25 @@ impl DeviceError {
     }
 }
 
-/// Cameras that this program has open: probing one would disturb its stream.
+/// Cameras that this program has open or tries: probing one would disturb its stream.
 static OURS: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
-#[derive(Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Node {
     /// Number that the system gives it (`/dev/videoN`).
     number: u32,
     name: String,
+    place: Option<String>,
+}
+
+impl Node {
+    fn new(number: u32, name: String) -> Self {
+        #[cfg(target_os = "linux")]
+        let place = direct::place(number);
+        #[cfg(not(target_os = "linux"))]
+        let place = None;
+        Self { number, name, place }
+    }
 }
 
 /// Every node of the system, in order; also those that are no cameras.
@@ -107,7 +141,7 @@ fn nodes() -> Vec<Node> {
     let mut nodes: Vec<Node> = match found {
         Ok(Ok(found)) => found
             .into_iter()
-            .filter_map(|info| Some(Node { number: info.index().as_index().ok()?, name: info.human_name() }))
+            .filter_map(|info| Some(Node::new(info.index().as_index().ok()?, info.human_name())))
             .collect(),
         Ok(Err(error)) => {
             tracing::debug!(%error, "cameras cannot be listed");
@@ -125,56 +159,85 @@ fn native_backend() -> ApiBackend {
 
 /// Tries a node; `None` if it is no camera (a metadata node, a loopback without a writer).
 fn probe(node: &Node) -> Option<CameraState> {
-    if OURS.lock().unwrap_or_else(PoisonError::into_inner).contains(&node.number) {
-        return Some(CameraState::Usable);
-    }
+    // One that we have open ourselves is not disturbed.
+    let Some(_claim) = Claim::at_once(node.number) else { return Some(CameraState::Usable) };
     // Asking for buffers is what tells a camera in use from a free one; its light stays off until pictures are asked for.
-    let tried = or_directly(connect(node).map(Handle::Nokhwa), node, VideoMode::DEFAULT)
-        .and_then(|mut camera| camera.start(&node.name));
-    match tried {
-        Ok(()) => Some(CameraState::Usable),
-        Err(error) if error.key == "dev.cam_busy" => Some(CameraState::Busy),
-        Err(error) if error.key == "dev.cam_denied" => Some(CameraState::Denied),
-        Err(_) => None,
+    let try_it = || open(node, VideoMode::DEFAULT).and_then(|mut camera| camera.start(&node.name));
+    match std::panic::catch_unwind(try_it) {
+        Ok(Ok(())) => Some(CameraState::Usable),
+        Ok(Err(error)) if error.key == "dev.cam_busy" => Some(CameraState::Busy),
+        Ok(Err(error)) if error.key == "dev.cam_denied" => Some(CameraState::Denied),
+        Ok(Err(_)) | Err(_) => None,
     }
 }
 
-/// The cameras of the machine, each tried. Takes up to some hundred milliseconds a camera: not for a window's thread.
+/// The cameras of the machine, each tried. Takes up to some hundred milliseconds a camera, and as long as it likes when a
+/// driver hangs: not for a window's thread.
 pub fn list_cameras() -> Vec<CameraInfo> {
-    let cameras = nodes().into_iter().filter_map(|node| probe(&node).map(|state| (node.name, state)));
-    (0u32..).zip(cameras).map(|(index, (name, state))| CameraInfo { index, name, state }).collect()
+    let cameras = nodes().into_iter().filter_map(|node| probe(&node).map(|state| (node, state)));
+    (0u32..)
+        .zip(cameras)
+        .map(|(index, (node, state))| CameraInfo { index, name: node.name, place: node.place, state })
+        .collect()
 }
 
 fn none(detail: impl Into<String>) -> DeviceError {
     DeviceError { key: "dev.cam_none", device: String::new(), detail: detail.into() }
 }
 
-fn choose(choice: &CameraChoice) -> Result<Node, DeviceError> {
+/// A camera that was found, with what tells it from others when it is looked for again.
+#[derive(Debug, Clone)]
+struct Found {
+    node: Node,
+    /// Where other nodes of its name are: none of these is it.
+    twins: Vec<String>,
+}
+
+impl Found {
+    fn new(node: Node, all: &[Node]) -> Self {
+        let twins = all.iter().filter(|n| n.number != node.number && n.name == node.name);
+        Self { twins: twins.filter_map(|n| n.place.clone()).collect(), node }
+    }
+}
+
+/// Nodes that a name means, the most likely ones only: `NAME [PLACE]` as [`CameraInfo::source`] writes it, else any part of
+/// a name.
+fn called(all: &[Node], text: &str) -> Vec<Node> {
+    let some = |means: &dyn Fn(&Node) -> bool| all.iter().filter(|n| means(n)).cloned().collect::<Vec<_>>();
+    if let Some((name, place)) = text.strip_suffix(']').and_then(|t| t.rsplit_once(" [")) {
+        let there = some(&|n| n.name == name && n.place.as_deref() == Some(place));
+        // Plugged in elsewhere it is still the one of that name.
+        let anywhere = || some(&|n| n.name == name);
+        let found = if there.is_empty() { anywhere() } else { there };
+        if !found.is_empty() {
+            return found;
+        }
+    }
+    let text = text.to_lowercase();
+    some(&|n| n.name.to_lowercase().contains(&text))
+}
+
+fn choose(choice: &CameraChoice) -> Result<Found, DeviceError> {
     let all = nodes();
     if all.is_empty() {
         return Err(none("no camera is connected"));
     }
+    let candidates = match choice {
+        CameraChoice::Name(name) => called(&all, name),
+        CameraChoice::Default | CameraChoice::Index(_) => all.clone(),
+    };
     let mut tried: Option<DeviceError> = None;
     let mut position = 0u32;
-    for node in all {
-        match choice {
-            CameraChoice::Name(name) => {
-                if !node.name.to_lowercase().contains(&name.to_lowercase()) {
-                    continue;
-                }
-            }
-            CameraChoice::Default | CameraChoice::Index(_) => {}
-        }
-        let state = probe(&node);
-        match (choice, state) {
+    for node in candidates {
+        match (choice, probe(&node)) {
             (_, None) => {}
             (CameraChoice::Index(wanted), Some(_)) => {
                 if *wanted == position {
-                    return Ok(node);
+                    return Ok(Found::new(node, &all));
                 }
                 position += 1;
             }
-            (_, Some(CameraState::Usable)) => return Ok(node),
+            (_, Some(CameraState::Usable)) => return Ok(Found::new(node, &all)),
             (_, Some(state)) => {
                 let key = if state == CameraState::Busy { "dev.cam_busy" } else { "dev.cam_denied" };
                 let detail = format!("{} is {}", node.name, if state == CameraState::Busy { "busy" } else { "denied" });
@@ -187,6 +250,21 @@ fn choose(choice: &CameraChoice) -> Result<Node, DeviceError> {
         CameraChoice::Index(index) => none(format!("there is no camera {index}")),
         CameraChoice::Default => none("no camera is connected"),
     }))
+}
+
+/// A camera that was lost, where it is now: in its place or, under its name, where no twin of it was.
+fn find_again(lost: &Found) -> Result<Found, DeviceError> {
+    let all = nodes();
+    let same_name = |n: &&Node| n.name == lost.node.name;
+    let in_place = |n: &&Node| n.place == lost.node.place;
+    let is_twin = |n: &&Node| n.place.as_ref().is_some_and(|place| lost.twins.contains(place));
+    let named = || all.iter().filter(same_name);
+    let candidates = named().filter(in_place).chain(named().filter(|n| !in_place(n) && !is_twin(n)));
+    candidates
+        .filter(|n| probe(n) == Some(CameraState::Usable))
+        .map(|n| Found::new(n.clone(), &all))
+        .next()
+        .ok_or_else(|| none(format!("{} is not there", lost.node.name)))
 }
 
 /// Opens a node; it has some format and does not stream yet.
@@ -206,83 +284,24 @@ fn lost(device: &str, detail: impl Into<String>) -> DeviceError {
     DeviceError { key: "dev.cam_lost", device: device.to_owned(), detail: detail.into() }
 }
 
-/// A camera that is open.
-enum Handle {
-    Nokhwa(Camera),
-    #[cfg(target_os = "linux")]
-    Direct(direct::Direct),
-}
-
-impl Handle {
-    /// Begins to stream.
-    fn start(&mut self, name: &str) -> Result<(), DeviceError> {
-        match self {
-            Self::Nokhwa(camera) => camera.open_stream().map_err(|e| DeviceError::new(name, &e)),
-            #[cfg(target_os = "linux")]
-            Self::Direct(camera) => camera.start().map_err(|e| DeviceError::of_system(name, e.to_string())),
-        }
-    }
-
-    /// The next picture, as the camera gives it.
-    fn frame(&mut self, name: &str) -> Result<Cow<'_, [u8]>, DeviceError> {
-        match self {
-            Self::Nokhwa(camera) => camera.frame_raw().map_err(|e| DeviceError::new(name, &e)),
-            #[cfg(target_os = "linux")]
-            Self::Direct(camera) => {
-                camera.frame().map(Cow::Borrowed).map_err(|e| DeviceError::of_system(name, e.to_string()))
-            }
-        }
-    }
-
-    fn format(&self) -> (FrameFormat, VideoMode) {
-        match self {
-            Self::Nokhwa(camera) => {
-                let format = camera.camera_format();
-                let mode = VideoMode { width: format.width(), height: format.height(), fps: format.frame_rate() };
-                (format.format(), mode)
-            }
-            #[cfg(target_os = "linux")]
-            Self::Direct(camera) => (camera.format(), camera.mode()),
-        }
-    }
-
-    /// Stops the stream; dropping it closes the device.
-    fn stop(mut self) {
-        match &mut self {
-            Self::Nokhwa(camera) => drop(camera.stop_stream()),
-            #[cfg(target_os = "linux")]
-            Self::Direct(camera) => camera.stop(),
-        }
-    }
-}
-
-/// Bytes from one row to the next, where the system tells; drivers pad rows, and `nokhwa` does not say so.
-fn stride(node: &Node) -> Option<u32> {
-    #[cfg(target_os = "linux")]
-    return direct::stride(node);
-    #[cfg(not(target_os = "linux"))]
-    {
-        let _ = node;
-        None
-    }
-}
-
-/// What `nokhwa` does not open for reasons of its own is opened without it.
-fn or_directly(opened: Result<Handle, DeviceError>, node: &Node, mode: VideoMode) -> Result<Handle, DeviceError> {
-    #[cfg(target_os = "linux")]
-    if let Err(error) = &opened
-        && error.key == "dev.cam_lost"
-    {
-        tracing::debug!(%error, "the camera is opened directly");
-        return direct::Direct::open(node, mode).map(Handle::Direct);
-    }
-    let _ = (node, mode);
-    opened
-}
-
 /// Opens a node at the mode nearest to `mode`; it does not stream yet.
+#[cfg(target_os = "linux")]
 fn open(node: &Node, mode: VideoMode) -> Result<Handle, DeviceError> {
-    or_directly(open_by_nokhwa(node, mode).map(Handle::Nokhwa), node, mode)
+    let negotiated = match open_by_nokhwa(node, mode) {
+        Ok(camera) => Some(camera.camera_format()),
+        // What it does not open for reasons of its own is opened without it.
+        Err(error) if error.key == "dev.cam_lost" => {
+            tracing::debug!(%error, "the camera is opened directly");
+            None
+        }
+        Err(error) => return Err(error),
+    };
+    Handle::open(node, mode, negotiated)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open(node: &Node, mode: VideoMode) -> Result<Handle, DeviceError> {
+    open_by_nokhwa(node, mode).map(Handle::new)
 }
 
 /// Opens a node at the mode nearest to `mode`; it does not stream yet.
@@ -328,7 +347,9 @@ fn nearest(mut offered: Vec<CameraFormat>, mode: VideoMode) -> Vec<CameraFormat>
         };
         size + shape + rate + format
     };
-    offered.retain(|f| FORMATS.contains(&f.format()) && f.width() >= 2 && f.height() >= 2);
+    // Of odd times between pictures `nokhwa` takes a part for the rate.
+    let possible = |f: &CameraFormat| f.width() >= 2 && f.height() >= 2 && f.frame_rate() <= FASTEST;
+    offered.retain(|f| FORMATS.contains(&f.format()) && possible(f));
     offered.sort_by(|a, b| cost(a).total_cmp(&cost(b)));
     offered.dedup();
     offered
@@ -338,24 +359,43 @@ fn nearest(mut offered: Vec<CameraFormat>, mode: VideoMode) -> Vec<CameraFormat>
 struct Claim(u32);
 
 impl Claim {
-    /// Waits for a camera that we are just closing ourselves: muting and unmuting at once must not find it busy.
-    fn new(number: u32) -> Self {
+    /// Waits for a camera that we are just closing ourselves: muting and unmuting at once must not find it busy. `None` when
+    /// told to stop meanwhile.
+    fn wait(number: u32, stop: &AtomicBool) -> Option<Self> {
         let deadline = Instant::now() + CLAIM_TIMEOUT;
         loop {
-            let mut ours = OURS.lock().unwrap_or_else(PoisonError::into_inner);
-            if !ours.contains(&number) || Instant::now() >= deadline {
-                ours.push(number);
-                return Self(number);
+            if stop.load(Ordering::SeqCst) {
+                return None;
             }
-            drop(ours);
+            if let Some(claim) = Self::at_once(number) {
+                return Some(claim);
+            }
+            if Instant::now() >= deadline {
+                Self::ours().push(number);
+                return Some(Self(number));
+            }
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// `None` where we have it open already.
+    fn at_once(number: u32) -> Option<Self> {
+        let mut ours = Self::ours();
+        if ours.contains(&number) {
+            return None;
+        }
+        ours.push(number);
+        Some(Self(number))
+    }
+
+    fn ours() -> std::sync::MutexGuard<'static, Vec<u32>> {
+        OURS.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        let mut ours = OURS.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ours = Self::ours();
         if let Some(at) = ours.iter().position(|n| *n == self.0) {
             ours.swap_remove(at);
         }
@@ -413,6 +453,21 @@ mod tests {
         assert_eq!(first(&[small, huge]), Some(small));
         assert_eq!(first(&[grey]), Some(grey));
         assert_eq!(first(&[]), None);
+    }
+
+    #[test]
+    fn a_camera_is_found_by_place_and_name_and_its_twin_is_another() {
+        let node = |number, name: &str, place: &str| Node { number, name: name.into(), place: Some(place.into()) };
+        let (left, right, other) = (node(0, "HD Cam", "2/0"), node(2, "HD Cam", "3/0"), node(4, "HD Cam Pro", "4/0"));
+        let all = [left.clone(), right.clone(), other.clone()];
+        assert_eq!(called(&all, "HD Cam [3/0]"), [right.clone()]);
+        assert_eq!(called(&all, "HD Cam [7/0]"), [left.clone(), right], "moved to another socket");
+        assert_eq!(called(&all, "pro"), [other]);
+        assert_eq!(called(&all, "Web [3/0]"), [], "another one is plugged in there");
+        assert_eq!(Found::new(left, &all).twins, ["3/0"]);
+        let info =
+            CameraInfo { index: 1, name: "HD Cam".into(), place: Some("3/0".into()), state: CameraState::Usable };
+        assert_eq!(info.source(), "device:HD Cam [3/0]");
     }
 
     #[test]
