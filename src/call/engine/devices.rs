@@ -13,6 +13,7 @@ use crate::call::config::VideoInput;
 use crate::call::view::{Connection, DeviceState, Failure};
 use crate::media::audio::{AudioDevice, AudioEvent, MicrophoneSource, Processing, Sound, SpeakerSink};
 use crate::media::video::capture::{Capture, CaptureEvent};
+use crate::media::video::device::GIVEN_UP_AFTER;
 use crate::media::video::source::{CameraSource, VideoMode};
 use crate::peer::MediaKind;
 use crate::signaling::{Property, Signaling as _};
@@ -44,8 +45,10 @@ impl Engine {
     }
 
     pub(super) fn stop_capture(&mut self) {
-        // Closing waits for the driver, which may take its time: not on the engine's task.
         if let Some(capture) = self.own.capture.take() {
+            // From here on none of its pictures goes anywhere.
+            capture.shut();
+            // Closing waits for the driver, which may take its time: not on the engine's task.
             tokio::task::spawn_blocking(move || capture.close());
         }
         self.own.capture_number += 1;
@@ -119,11 +122,8 @@ impl Engine {
                 if let Some(encoder) = &mut self.own.encoder {
                     encoder.set_source(tuning, (width, height), fps);
                     encoder.request_key_frame();
-                } else if self.own.publishing.as_ref().is_some_and(|p| !p.has_video) {
-                    // The camera came late: the stream without a picture is replaced by one with it.
-                    self.unpublish("cameraOpened");
-                    self.own.unpublished = false;
                 }
+                self.picture_is_there("cameraOpened");
             }
             CaptureEvent::Failed { key, device, detail } => {
                 self.own.opening_since = None;
@@ -131,7 +131,10 @@ impl Engine {
                     self.event("deviceError").with("device", "camera").with("key", key).with("message", detail.clone());
                 self.emit(event);
                 let values = vec![("dev", device)];
-                self.own.capture = None;
+                // A camera is tried again for as long as it is wanted.
+                if !matches!(self.own.video, VideoInput::Camera(CameraSource::Device { .. })) {
+                    self.own.capture = None;
+                }
                 if matches!(self.own.video, VideoInput::Screen(_)) && !self.config.media.publish_only {
                     // The camera comes back in its place.
                     self.notice(key, values);
@@ -149,11 +152,16 @@ impl Engine {
                     values: vec![("dev", device)],
                     detail: format!("no picture for {for_ms} ms"),
                 });
+                if u128::from(for_ms) >= GIVEN_UP_AFTER.as_millis() {
+                    // The others are not left with a picture that stands still.
+                    self.announce_video(false);
+                }
             }
             CaptureEvent::Recovered => {
                 self.own.camera_state = DeviceState::On;
                 let event = self.event("cameraRecovered");
                 self.emit(event);
+                self.picture_is_there("cameraRecovered");
             }
             CaptureEvent::Ended => {
                 self.own.capture = None;
@@ -170,6 +178,18 @@ impl Engine {
                     self.announce_video(false);
                 }
             }
+        }
+    }
+
+    /// The camera gives pictures, for the first time or again: a stream that began without them is replaced by one with them.
+    fn picture_is_there(&mut self, reason: &str) {
+        match &self.own.publishing {
+            Some(publishing) if !publishing.has_video => {
+                self.unpublish(reason);
+                self.own.unpublished = false;
+            }
+            Some(_) if !self.own.active.get().1 => self.announce_video(true),
+            Some(_) | None => {}
         }
     }
 
