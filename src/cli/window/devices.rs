@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use super::held::Held;
 use super::{Desk, Shared, shown};
 use crate::call::view::{DeviceState, Failure as Shown};
+use crate::cli::common::within;
 use crate::media::audio::{self, AudioConfig, AudioEngine, AudioError, AudioEvent, MicrophoneSource, SpeakerSink};
 use crate::media::screen;
 use crate::media::video::capture::{Capture, CaptureEvent};
@@ -21,6 +22,9 @@ use crate::ui::bridge::{Device, DeviceChoice, Devices, Preview, Screen, Screens}
 
 /// Time between two readings of the microphone's level: a meter moves fifteen times a second.
 const METER: Duration = Duration::from_millis(66);
+
+/// Longest wait for the list of cameras.
+const CAMERA_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the lobby holds open.
 #[derive(Default)]
@@ -57,12 +61,15 @@ impl Desk {
 
     pub(super) fn close_preview(&mut self) {
         self.previews.choice = DeviceChoice::default();
+        self.previews.camera.glance(Capture::shut);
         drop(self.previews.camera.replace(&self.runtime, || None));
         drop(self.previews.microphone.replace(&self.runtime, || None));
         self.previews.slot.clear();
     }
 
     fn preview_camera(&mut self, source: Option<&str>) {
+        // Closing takes its time; its pictures end now.
+        self.previews.camera.glance(Capture::shut);
         self.previews.slot.clear();
         let (wanted, state) = match source.map(CameraSource::parse) {
             None | Some(Ok(CameraSource::None)) => (None, DeviceState::None),
@@ -129,20 +136,41 @@ impl Desk {
     }
 
     pub(super) fn list_devices(&self) {
+        self.list_cameras();
         let shared = Arc::clone(&self.shared);
         if shared.listing.swap(true, Ordering::AcqRel) {
             return;
         }
         self.runtime.spawn_blocking(move || {
-            let cameras = device::list_cameras()
-                .into_iter()
-                .map(|c| Device { source: format!("device:{}", c.index), name: c.name })
-                .collect();
-            shared.set(|s| &mut s.cameras, Devices::Known(cameras));
             let devices = audio::list_devices();
             shared.set(|s| &mut s.microphones, known(devices.microphones));
             shared.set(|s| &mut s.speakers, known(devices.speakers));
             shared.listing.store(false, Ordering::Release);
+        });
+    }
+
+    /// Apart from the rest: cameras are tried, and a driver that hangs keeps its thread for ever.
+    fn list_cameras(&self) {
+        let shared = Arc::clone(&self.shared);
+        if shared.listing_cameras.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let asked = Arc::clone(&shared);
+        let ask = move || {
+            let cameras = device::list_cameras();
+            let cameras = cameras.into_iter().map(|c| Device { source: c.source(), name: c.name }).collect();
+            asked.set(|s| &mut s.cameras, Devices::Known(cameras));
+            asked.listing_cameras.store(false, Ordering::Release);
+        };
+        self.runtime.spawn_blocking(move || {
+            if within(CAMERA_PATIENCE, ask).is_none() {
+                // It may still answer; until then nobody is told to wait.
+                shared.change(|s| {
+                    if s.cameras == Devices::Looking {
+                        s.cameras = Devices::Known(Vec::new());
+                    }
+                });
+            }
         });
     }
 

@@ -181,6 +181,7 @@ struct Shared {
     close: AtomicBool,
     /// Devices are being listed: a driver that hangs is not asked a second time meanwhile.
     listing: AtomicBool,
+    listing_cameras: AtomicBool,
     listing_screens: AtomicBool,
 }
 
@@ -280,6 +281,7 @@ impl Desk {
                 repaint: arc_swap::ArcSwapOption::empty(),
                 close: AtomicBool::new(false),
                 listing: AtomicBool::new(false),
+                listing_cameras: AtomicBool::new(false),
                 listing_screens: AtomicBool::new(false),
             }),
             store,

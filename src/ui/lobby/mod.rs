@@ -376,7 +376,13 @@ pub fn effective(devices: &Devices, preferred: Option<&str>) -> Option<String> {
             Some(source.to_owned())
         }
         Some(source) if matches!(devices, Devices::Looking) => Some(source.to_owned()),
-        _ => list.first().map(|d| d.source.clone()),
+        preferred => {
+            // A camera in another socket is still the one of that name.
+            let name = |source: &str| source.rsplit_once(" [").map(|(name, _)| name.to_owned());
+            let moved = preferred.and_then(name);
+            let found = moved.and_then(|moved| list.iter().find(|d| name(&d.source).is_some_and(|n| n == moved)));
+            found.or(list.first()).map(|d| d.source.clone())
+        }
     }
 }
 
