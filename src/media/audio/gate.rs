@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+#[cfg(all(feature = "mute-gate-off", not(debug_assertions)))]
+compile_error!("mute-gate-off is for a test that must fail: no program for people is built with it");
+
 /// Says whether samples may reach the encoder. Clones share the same state.
 ///
 /// Closing takes effect within the 10 ms block that is being handled: the capture path asks before the encoder gets a
