@@ -804,7 +804,7 @@ static int answer(struct handle *h, unsigned long request, void *arg)
 		struct v4l2_requestbuffers *r = arg;
 		if (c->meta || r->memory != V4L2_MEMORY_MMAP)
 			return fail(EINVAL);
-		if (c->busy || c->taken || (c->owner >= 0 && c->owner != self) || h->streaming)
+		if (((c->busy || c->taken || c->owner >= 0) && c->owner != self) || h->streaming)
 			return fail(EBUSY);
 		free_buffers(h);
 		if (!r->count)
