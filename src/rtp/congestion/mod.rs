@@ -35,6 +35,8 @@ const PATIENCE: Duration = Duration::from_millis(120);
 const MISSING: usize = 1_024;
 /// Without any feedback for this long, while packets leave, the rate is halved; again after each such time.
 const SILENCE: Duration = Duration::from_millis(1_500);
+/// Behind a queue that is longer than this a burst tells how fast the path is, but not that there is room on it.
+const ROOM: Duration = Duration::from_millis(40);
 /// Above the target, so that frames larger than the mean do not pile up in the pacer.
 const PACING_FACTOR: f64 = 2.0;
 
@@ -249,16 +251,18 @@ impl Congestion {
         let rtt = self.rtt.unwrap_or(Duration::from_millis(100));
         let (long_bps, short_bps) = (self.throughput.long_bps(), self.throughput.short_bps());
         let path = Path { rtt, queue: self.queue(), newest_sent: self.newest_sent, long_bps, short_bps };
-        self.rate.update(self.trendline.usage(), self.throughput.bps(), path, now);
-        if self.rate.bps() < before {
-            self.prober.fell(now);
+        if self.rate.update(self.trendline.usage(), self.throughput.bps(), path, now) {
+            self.trendline.rebase();
         }
-        if let Some(bps) = measured
+        if self.rate.bps() < before {
+            self.prober.fell(self.queue() >= ROOM / 2, now);
+        }
+        if let Some(bps) = measured.map(|bps| self.prober.believed(bps, self.rate.bps(), self.rate.capacity_bps(), now))
             && bps > self.rate.bps()
             && self.trendline.usage() != trendline::Usage::Over
+            && self.queue() < ROOM
         {
             self.rate.jump(bps, now);
-            self.prober.raised(now);
         }
         self.loss.release_above(self.rate.bps());
     }
@@ -292,9 +296,9 @@ impl Congestion {
             self.silent = true;
             let halved = self.rate.bps() / 2.0;
             self.rate = RateControl::new(halved, self.bounds.min_bps, self.bounds.max_bps);
-            self.prober.fell(now);
+            self.prober.fell(self.queue() >= ROOM / 2, now);
         }
-        if self.loss.limit_bps().is_none() {
+        if self.loss.limit_bps().is_none() && self.queue() < ROOM {
             let (decreased, before) = (self.rate.decreased_at(), self.rate.before_decrease_bps());
             self.prober.plan(self.rate.bps(), self.useful_bps, decreased, before, now);
         }

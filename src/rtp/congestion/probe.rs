@@ -3,10 +3,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::rate::BEYOND;
+
 /// A burst lasts at least this long at the rate it tries.
-const LENGTH: Duration = Duration::from_millis(15);
+const LENGTH: Duration = Duration::from_millis(30);
 /// And has at least this many packets, of about this many bytes.
-const PACKETS: usize = 5;
+const PACKETS: usize = 4;
 const PACKET_BYTES: usize = 1_150;
 /// A burst that is not answered by then is given up.
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -14,11 +16,14 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 const ENOUGH: f64 = 0.8;
 /// Pause between bursts while there is room above.
 const INTERVAL: Duration = Duration::from_millis(2_500);
-/// Longest pause, when bursts turn out to promise too much.
-const INTERVAL_MAX: Duration = Duration::from_secs(7);
 /// Calm after a decrease before the next burst.
-const CALM: Duration = Duration::from_millis(1_500);
-/// A decrease this soon after a burst says that the burst was wrong.
+const CALM: Duration = Duration::from_millis(1_000);
+/// A second burst that confirms another comes within this time.
+const CONFIRM: Duration = Duration::from_secs(2);
+/// Until then the rate goes up to this share of what the path was thought to take.
+const NEAR: f64 = 0.95;
+/// So much of the way, as a factor's power, two bursts raise the rate: less each time that it falls again within this time.
+const TRUST: (f64, f64) = (0.125, 0.5);
 const REGRET: Duration = Duration::from_secs(2);
 /// A burst whose result reaches this share of what it tried is followed by a higher one.
 const GO_ON: f64 = 0.7;
@@ -54,9 +59,11 @@ pub struct Prober {
     flying: Vec<Flying>,
     begun: bool,
     last: Option<Duration>,
-    interval: Duration,
-    /// When a burst raised the rate last.
+    /// What a burst has measured beyond what the path was thought to take, and when.
+    promised: Option<(f64, Duration)>,
+    /// When two of them raised the rate last, and how much of the way they may.
     raised: Option<Duration>,
+    trust: f64,
 }
 
 impl Default for Prober {
@@ -67,8 +74,9 @@ impl Default for Prober {
             flying: Vec::new(),
             begun: false,
             last: None,
-            interval: INTERVAL,
+            promised: None,
             raised: None,
+            trust: TRUST.1,
         }
     }
 }
@@ -89,7 +97,7 @@ impl Prober {
             return;
         }
         let calm = decreased.is_none_or(|at| now.saturating_sub(at) >= CALM);
-        let due = self.last.is_none_or(|at| now.saturating_sub(at) >= self.interval);
+        let due = self.last.is_none_or(|at| now.saturating_sub(at) >= INTERVAL);
         if calm && due && bps < max_bps * 0.97 {
             self.last = Some(now);
             // After a fall first back to where it was, if that is further than a doubling.
@@ -144,7 +152,7 @@ impl Prober {
         }
         let whole = (flying.sent as f64 * ENOUGH * comes).ceil() as usize;
         let least = (flying.probe.bytes as f64 * 0.7 * comes) as usize;
-        if flying.arrived < whole.max(PACKETS - 2) || flying.arrived_bytes < least {
+        if flying.arrived < whole.max(PACKETS - 1) || flying.arrived_bytes < least {
             return None;
         }
         let flying = self.flying.swap_remove(index);
@@ -155,7 +163,7 @@ impl Prober {
         let measured = if took > 0.0 { bits / took } else { f64::INFINITY };
         let tried = flying.probe.bps;
         // Slower than it was sent: that was the bottleneck's own rate.
-        let result = if measured < tried * 0.9 { measured * 0.9 } else { tried };
+        let result = if measured < tried * 0.9 { measured * 0.75 } else { tried };
         if result >= tried * GO_ON && result < max_bps * 0.97 {
             self.last = Some(now);
             self.add(result * 2.0, max_bps);
@@ -163,18 +171,33 @@ impl Prober {
         Some(result)
     }
 
-    /// A burst raised the rate.
-    pub fn raised(&mut self, now: Duration) {
-        self.raised = Some(now);
+    /// What of a measurement is to be believed where the path is thought to take `capacity`: beyond it two bursts in a row
+    /// have to agree, since a delay of the first packet alone makes the others look fast, and then it is gone there in steps.
+    pub fn believed(&mut self, bps: f64, present: f64, capacity: Option<f64>, now: Duration) -> f64 {
+        let Some(capacity) = capacity.filter(|capacity| bps > capacity * BEYOND) else { return bps };
+        match self.promised.take().filter(|(_, at)| now.saturating_sub(*at) < CONFIRM) {
+            Some((before, _)) => {
+                self.planned.clear();
+                self.raised = Some(now);
+                present * (bps.min(before) / present).max(1.0).powf(self.trust)
+            }
+            None => {
+                self.promised = Some((bps, now));
+                self.planned.clear();
+                self.add(bps, f64::INFINITY);
+                self.last = Some(now);
+                capacity * NEAR
+            }
+        }
     }
 
-    /// The rate fell: a burst that had just raised it was wrong, as with shapers that let bursts through.
-    pub fn fell(&mut self, now: Duration) {
+    /// The rate fell: what was planned is too much now. Where there is a queue, a burst that had just raised it was wrong, as
+    /// with shapers that let bursts through, and where others send too.
+    pub fn fell(&mut self, queued: bool, now: Duration) {
         self.planned.clear();
-        match self.raised.take() {
-            Some(at) if now.saturating_sub(at) < REGRET => self.interval = (self.interval * 2).min(INTERVAL_MAX),
-            Some(_) => self.interval = INTERVAL,
-            None => {}
+        if let Some(at) = self.raised.take() {
+            let wrong = queued && now.saturating_sub(at) < REGRET;
+            self.trust = if wrong { (self.trust / 2.0).max(TRUST.0) } else { TRUST.1 };
         }
     }
 }

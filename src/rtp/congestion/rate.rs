@@ -15,8 +15,18 @@ const LEAST_SHARE: f64 = 0.35;
 /// A queue of this length that does not even grow any more is full, where more is sent than arrives.
 const FULL_QUEUE: Duration = Duration::from_millis(150);
 const MORE_THAN_ARRIVES: f64 = 1.1;
+/// A queue of this length that stands is too long, where the source sends about what it may.
+const STANDING: Duration = Duration::from_millis(40);
+const BUSY: f64 = 0.7;
+/// If it has not fallen to this share of its length after some falls of the rate and this time, it is none: the way is longer
+/// now, or others fill it.
+const DRAINED: f64 = 0.8;
+const FALLS: u32 = 3;
+const DRAINS_FOR: Duration = Duration::from_millis(1_500);
 /// Growth per second while the capacity is unknown.
 const GROWTH: f64 = 1.08;
+/// What lies this much above the known capacity says that it is another one now.
+pub const BEYOND: f64 = 1.1;
 /// Never further ahead of what arrives than this.
 const AHEAD: f64 = 1.5;
 const AHEAD_BPS: f64 = 50_000.0;
@@ -65,6 +75,14 @@ impl Capacity {
     }
 }
 
+/// A queue that stands.
+#[derive(Debug, Clone, Copy)]
+struct Stands {
+    since: Duration,
+    longest: Duration,
+    falls: u32,
+}
+
 /// The rate control.
 #[derive(Debug)]
 pub struct RateControl {
@@ -77,6 +95,8 @@ pub struct RateControl {
     decreased: Option<Duration>,
     /// The last rate before it fell.
     before_bps: f64,
+    /// A queue that stands now.
+    stands: Option<Stands>,
 }
 
 impl RateControl {
@@ -91,6 +111,7 @@ impl RateControl {
             changed: None,
             decreased: None,
             before_bps: 0.0,
+            stands: None,
         }
     }
 
@@ -109,21 +130,53 @@ impl RateControl {
         self.before_bps
     }
 
+    /// What the path is thought to take, once a queue has grown.
+    pub fn capacity_bps(&self) -> Option<f64> {
+        self.capacity.map(|capacity| capacity.mean_kbps * 1e3)
+    }
+
     /// A measurement of the capacity that is worth more than growth.
     pub fn jump(&mut self, bps: f64, now: Duration) {
         if bps > self.bps {
             self.bps = bps.clamp(self.min_bps, self.max_bps);
             self.changed = Some(now);
             self.holding = false;
-            // What was thought of the capacity is out of date.
-            self.capacity = None;
+            if self.capacity_bps().is_some_and(|capacity| bps > capacity * BEYOND) {
+                // What was thought of the capacity is out of date.
+                self.capacity = None;
+            }
         }
     }
 
-    /// Takes what the detector says, what arrived per second, and what else is known of the path.
-    pub fn update(&mut self, usage: Usage, arrived_bps: Option<f64>, path: Path, now: Duration) {
+    /// Takes what the detector says, what arrived per second, and what else is known of the path. `true`: what seemed to be a
+    /// queue is none, since it stays although less is sent.
+    pub fn update(&mut self, usage: Usage, arrived_bps: Option<f64>, path: Path, now: Duration) -> bool {
         let full =
             path.queue >= FULL_QUEUE && arrived_bps.is_some_and(|arrived| self.bps > arrived * MORE_THAN_ARRIVES);
+        let busy = arrived_bps.is_some_and(|arrived| arrived > self.bps * BUSY);
+        let standing = usage == Usage::Normal && path.queue >= STANDING && busy && self.settled(path, SETTLE);
+        match &mut self.stands {
+            Some(_) if path.queue < STANDING => self.stands = None,
+            Some(stands) => {
+                stands.longest = stands.longest.max(path.queue);
+                if standing && now.saturating_sub(stands.since) >= DRAINS_FOR + path.rtt {
+                    let drains = path.queue.as_secs_f64() < stands.longest.as_secs_f64() * DRAINED;
+                    self.stands = None;
+                    if !drains {
+                        return true;
+                    }
+                } else if standing && stands.falls >= FALLS {
+                    self.holding = true;
+                    return false;
+                }
+            }
+            None => {}
+        }
+        if standing {
+            let new = Stands { since: now, longest: path.queue, falls: 0 };
+            self.stands.get_or_insert(new).falls += 1;
+        }
+        let full = full || standing;
         match usage {
             Usage::Normal if full => self.decrease(arrived_bps, path, now),
             Usage::Over => self.decrease(arrived_bps, path, now),
@@ -135,12 +188,18 @@ impl RateControl {
             }
             Usage::Normal => self.increase(arrived_bps, path.rtt, now),
         }
+        false
+    }
+
+    /// Whether what has arrived was sent at least this long after the rate fell.
+    fn settled(&self, path: Path, after: Duration) -> bool {
+        self.decreased.is_none_or(|at| path.newest_sent >= at + after)
     }
 
     fn decrease(&mut self, arrived_bps: Option<f64>, path: Path, now: Duration) {
         self.holding = true;
         // Until packets tell that were sent at the last rate, this is still the queue of the one before.
-        if self.decreased.is_some_and(|at| path.newest_sent < at + SETTLE) {
+        if !self.settled(path, SETTLE) {
             return;
         }
         let Some(arrived) = arrived_bps else {

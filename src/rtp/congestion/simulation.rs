@@ -1,12 +1,16 @@
 //! The controller against links in virtual time: capacity steps (RFC 8867 §5.1), losses, jitter, a clean link.
 
+#[path = "grid.rs"]
+mod grid;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::{Arrival, Bounds, Congestion, Departed};
 
-const STEP: Duration = Duration::from_millis(1);
 const FEEDBACK_MS: u64 = 50;
+/// A packet of others.
+const OTHERS_BITS: f64 = 9_600.0;
 
 /// Reproducible noise (SplitMix64).
 struct Noise(u64);
@@ -30,6 +34,14 @@ struct Link {
     /// Mean length of a run of losses.
     burst: f64,
     jitter: Duration,
+    /// Jitter does not change the order.
+    in_order: bool,
+    /// Share of the capacity that packets of others take, at random times.
+    cross: f64,
+    /// From this second on the way is longer by so much.
+    longer: Option<(f64, Duration)>,
+    /// A shaper that lets so many bytes through at once.
+    bucket: f64,
     seed: u64,
 }
 
@@ -68,6 +80,207 @@ impl Run {
     }
 }
 
+/// The bottleneck at work.
+struct Bottleneck<'a> {
+    link: &'a Link,
+    noise: Noise,
+    /// When it is done with what it has.
+    busy_until: f64,
+    losing: bool,
+    queued_ms: Vec<f64>,
+}
+
+impl Bottleneck<'_> {
+    /// Packets of others come in.
+    fn others(&mut self, seconds: f64) {
+        let capacity = (self.link.capacity)(seconds);
+        if self.link.cross > 0.0 && self.noise.unit() < self.link.cross * capacity / OTHERS_BITS / 1e3 {
+            let start = self.busy_until.max(seconds);
+            if start - seconds <= self.link.queue.as_secs_f64() {
+                self.busy_until = start + OTHERS_BITS / capacity;
+            }
+        }
+    }
+
+    /// When a packet of `bytes` arrives at the other end; `None` if it does not.
+    fn carry(&mut self, bytes: usize, seconds: f64) -> Option<Duration> {
+        let (link, noise) = (self.link, &mut self.noise);
+        let capacity = (link.capacity)(seconds);
+        let start = self.busy_until.max(seconds - link.bucket * 8.0 / capacity);
+        let waits = (start - seconds).max(0.0);
+        let share = (link.loss)(seconds);
+        self.losing = match (link.burst > 1.0, self.losing) {
+            (true, true) => noise.unit() >= 1.0 / link.burst,
+            (true, false) => noise.unit() < share / (1.0 - share) / link.burst,
+            (false, _) => noise.unit() < share,
+        };
+        if waits > link.queue.as_secs_f64() || self.losing {
+            return None;
+        }
+        self.busy_until = start + bytes as f64 * 8.0 / capacity;
+        self.queued_ms.push(waits * 1e3);
+        let jitter = link.jitter.as_secs_f64() * noise.unit();
+        let longer = link.longer.filter(|(from, _)| seconds >= *from).map_or(Duration::ZERO, |(_, by)| by);
+        Some(Duration::from_secs_f64(self.busy_until.max(seconds) + jitter) + link.one_way + longer)
+    }
+}
+
+/// One sender and its receiver.
+struct Flow {
+    control: Congestion,
+    /// Begins this late, in ms.
+    from_ms: u64,
+    /// The picture is content with this.
+    most_bps: f64,
+    number: u16,
+    pacer: VecDeque<usize>,
+    budget: f64,
+    frame: u32,
+    arriving: Vec<(Duration, u16, usize)>,
+    last_at: Duration,
+    seen: Vec<(u16, Duration)>,
+    highest: Option<u16>,
+    next_base: u16,
+    reports: VecDeque<(Duration, Vec<Arrival>)>,
+    delivered: f64,
+}
+
+impl Flow {
+    fn new(bounds: Bounds, most_bps: f64, from_ms: u64) -> Self {
+        Self {
+            control: Congestion::new(bounds),
+            from_ms,
+            most_bps,
+            number: 0,
+            pacer: VecDeque::new(),
+            budget: 0.0,
+            frame: 0,
+            arriving: Vec::new(),
+            last_at: Duration::ZERO,
+            seen: Vec::new(),
+            highest: None,
+            next_base: 0,
+            reports: VecDeque::new(),
+            delivered: 0.0,
+        }
+    }
+
+    fn send(&mut self, bytes: usize, probe: Option<u32>, now: Duration, path: &mut Bottleneck) {
+        self.control.departed(Departed { number: self.number, bytes, at: now, probe });
+        if let Some(mut at) = path.carry(bytes, now.as_secs_f64()) {
+            if path.link.in_order {
+                at = at.max(self.last_at);
+                self.last_at = at;
+            }
+            self.arriving.push((at, self.number, bytes));
+        }
+        self.number = self.number.wrapping_add(1);
+    }
+
+    /// One millisecond of it.
+    fn step(&mut self, ms: u64, path: &mut Bottleneck) {
+        let Some(ms) = ms.checked_sub(self.from_ms) else { return };
+        let now = Duration::from_millis(ms + self.from_ms);
+        if ms % 20 == 0 {
+            self.send(120, None, now, path);
+        }
+        if ms * 30 / 1_000 != (ms + 1) * 30 / 1_000 {
+            let mean = (self.control.target_bps() - 48_000.0).clamp(20_000.0, self.most_bps.max(20_000.0)) / 30.0 / 8.0;
+            let size = mean * (0.75 + 0.5 * path.noise.unit()) * if self.frame == 0 { 5.0 } else { 1.0 };
+            self.frame += 1;
+            let packets = (size / 1_150.0).ceil().max(1.0);
+            self.pacer.extend(std::iter::repeat_n((size / packets) as usize, packets as usize));
+        }
+        if ms % 5 == 0 {
+            self.control.tick(now);
+            let probe = (!self.pacer.is_empty()).then(|| self.control.take_probe(now)).flatten();
+            if let Some(probe) = probe {
+                // Media first, repeats of it for the rest.
+                let mut left = probe.bytes as i64;
+                while left > 0 {
+                    let size = self.pacer.pop_front().unwrap_or(1_150);
+                    self.send(size, Some(probe.id), now, path);
+                    left -= size as i64;
+                }
+            }
+            let pacing = self.control.pacing_bps() / 8.0;
+            self.budget = (self.budget + pacing * 0.005).min(pacing * 0.02);
+            while self.budget > 0.0 {
+                let Some(size) = self.pacer.pop_front() else { break };
+                self.budget -= size as f64;
+                self.send(size, None, now, path);
+            }
+        }
+        self.receive(now);
+        if ms % FEEDBACK_MS == 0 {
+            self.report(now, path);
+        }
+        while self.reports.front().is_some_and(|(at, _)| *at <= now) {
+            if let Some((_, list)) = self.reports.pop_front() {
+                self.control.feedback(&list, now);
+            }
+        }
+    }
+
+    fn receive(&mut self, now: Duration) {
+        self.arriving.retain(|(at, number, bytes)| {
+            let here = *at <= now;
+            if here {
+                self.seen.push((*number, *at));
+                self.delivered += *bytes as f64 * 8.0;
+                if self.highest.is_none_or(|high| number.wrapping_sub(high) < 0x8000) {
+                    self.highest = Some(*number);
+                }
+            }
+            !here
+        });
+    }
+
+    fn report(&mut self, now: Duration, path: &mut Bottleneck) {
+        let Some(high) = self.highest.filter(|_| !self.seen.is_empty()) else { return };
+        let base = self.next_base;
+        let count = high.wrapping_add(1).wrapping_sub(base);
+        let mut list: Vec<Arrival> = if count < 0x8000 {
+            (0..count).map(|n| Arrival { number: base.wrapping_add(n), at: None }).collect()
+        } else {
+            Vec::new()
+        };
+        for (number, at) in self.seen.drain(..) {
+            match list.get_mut(usize::from(number.wrapping_sub(base))) {
+                Some(arrival) => arrival.at = Some(at),
+                None => list.push(Arrival { number, at: Some(at) }),
+            }
+        }
+        self.next_base = high.wrapping_add(1);
+        // Feedback is lost like anything else.
+        if path.noise.unit() >= (path.link.loss)(now.as_secs_f64()) {
+            self.reports.push_back((now + path.link.one_way, list));
+        }
+    }
+}
+
+/// Lets `flows` share `link` for `length_s`; the seconds of each, and the time in the queue of every packet.
+fn share(link: &Link, mut flows: Vec<Flow>, length_s: u64) -> Vec<Run> {
+    let mut path = Bottleneck { link, noise: Noise(link.seed), busy_until: 0.0, losing: false, queued_ms: Vec::new() };
+    let mut out: Vec<Run> = flows.iter().map(|_| Run { seconds: Vec::new(), queued_ms: Vec::new() }).collect();
+    for ms in 0..length_s * 1_000 {
+        let seconds = ms as f64 / 1e3;
+        path.others(seconds);
+        for (flow, run) in flows.iter_mut().zip(&mut out) {
+            flow.step(ms, &mut path);
+            if ms % 1_000 == 999 {
+                let delivered_bps = std::mem::take(&mut flow.delivered);
+                let (capacity_bps, target_bps) = ((link.capacity)(seconds), flow.control.target_bps());
+                run.seconds.push(Second { capacity_bps, delivered_bps, target_bps });
+            }
+        }
+    }
+    for run in &mut out {
+        run.queued_ms.clone_from(&path.queued_ms);
+    }
+    out
+}
+
 /// Sends video that follows the target, and some audio, for `length_s` over `link`.
 fn run(link: &Link, bounds: Bounds, length_s: u64) -> Run {
     run_quiet(link, bounds, length_s, f64::INFINITY)
@@ -75,129 +288,12 @@ fn run(link: &Link, bounds: Bounds, length_s: u64) -> Run {
 
 /// The same with a picture that is content with `most_bps`.
 fn run_quiet(link: &Link, bounds: Bounds, length_s: u64, most_bps: f64) -> Run {
-    let mut noise = Noise(link.seed);
-    let mut control = Congestion::new(bounds);
-    let mut now = Duration::ZERO;
-    let mut number = 0u16;
-    let mut pacer: VecDeque<usize> = VecDeque::new();
-    let mut budget = 0.0;
-    let mut probing: Option<(u32, usize)> = None;
-    // When the bottleneck is done with what it has.
-    let mut busy_until = 0.0f64;
-    let mut arriving: Vec<(Duration, u16, usize)> = Vec::new();
-    let mut seen: Vec<(u16, Duration)> = Vec::new();
-    let mut highest: Option<u16> = None;
-    let mut next_base = 0u16;
-    let mut reports: VecDeque<(Duration, Vec<Arrival>)> = VecDeque::new();
-    let mut out = Run { seconds: Vec::new(), queued_ms: Vec::new() };
-    let (mut delivered, mut frame, mut losing) = (0.0, 0u32, false);
-    for ms in 0..length_s * 1_000 {
-        let seconds = ms as f64 / 1e3;
-        let capacity = (link.capacity)(seconds);
-        let mut send =
-            |bytes: usize, probe: Option<u32>, now: Duration, noise: &mut Noise, control: &mut Congestion| {
-                control.departed(Departed { number, bytes, at: now, probe });
-                let start = busy_until.max(seconds);
-                let waits = start - seconds;
-                let share = (link.loss)(seconds);
-                losing = match (link.burst > 1.0, losing) {
-                    (true, true) => noise.unit() >= 1.0 / link.burst,
-                    (true, false) => noise.unit() < share / (1.0 - share) / link.burst,
-                    (false, _) => noise.unit() < share,
-                };
-                if waits <= link.queue.as_secs_f64() && !losing {
-                    busy_until = start + bytes as f64 * 8.0 / capacity;
-                    out.queued_ms.push(waits * 1e3);
-                    let jitter = link.jitter.as_secs_f64() * noise.unit();
-                    let at = Duration::from_secs_f64(busy_until + jitter) + link.one_way;
-                    arriving.push((at, number, bytes));
-                }
-                number = number.wrapping_add(1);
-            };
-        if ms % 20 == 0 {
-            send(120, None, now, &mut noise, &mut control);
-        }
-        if ms * 30 / 1_000 != (ms + 1) * 30 / 1_000 {
-            let mean = (control.target_bps() - 48_000.0).clamp(20_000.0, most_bps.max(20_000.0)) / 30.0 / 8.0;
-            let size = mean * (0.75 + 0.5 * noise.unit()) * if frame == 0 { 5.0 } else { 1.0 };
-            frame += 1;
-            let packets = (size / 1_150.0).ceil().max(1.0);
-            pacer.extend(std::iter::repeat_n((size / packets) as usize, packets as usize));
-        }
-        if ms % 5 == 0 {
-            control.tick(now);
-            if probing.is_none() && !pacer.is_empty() {
-                probing = control.take_probe(now).map(|probe| (probe.id, probe.bytes));
-            }
-            if let Some((id, bytes)) = probing.take() {
-                // Media first, repeats of it for the rest.
-                let mut left = bytes as i64;
-                while left > 0 {
-                    let size = pacer.pop_front().unwrap_or(1_150);
-                    send(size, Some(id), now, &mut noise, &mut control);
-                    left -= size as i64;
-                }
-            }
-            budget = (budget + control.pacing_bps() / 8.0 * 0.005).min(control.pacing_bps() / 8.0 * 0.02);
-            while budget > 0.0 {
-                let Some(size) = pacer.pop_front() else { break };
-                budget -= size as f64;
-                send(size, None, now, &mut noise, &mut control);
-            }
-        }
-        arriving.retain(|(at, number, bytes)| {
-            let here = *at <= now;
-            if here {
-                seen.push((*number, *at));
-                delivered += *bytes as f64 * 8.0;
-                if highest.is_none_or(|high| number.wrapping_sub(high) < 0x8000) {
-                    highest = Some(*number);
-                }
-            }
-            !here
-        });
-        if ms % FEEDBACK_MS == 0
-            && !seen.is_empty()
-            && let Some(high) = highest
-        {
-            let count = high.wrapping_add(1).wrapping_sub(next_base);
-            let mut list: Vec<Arrival> = if count < 0x8000 {
-                (0..count).map(|n| Arrival { number: next_base.wrapping_add(n), at: None }).collect()
-            } else {
-                Vec::new()
-            };
-            for (number, at) in seen.drain(..) {
-                match list.iter_mut().find(|arrival| arrival.number == number) {
-                    Some(arrival) => arrival.at = Some(at),
-                    None => list.push(Arrival { number, at: Some(at) }),
-                }
-            }
-            next_base = high.wrapping_add(1);
-            // Feedback is lost like anything else.
-            if noise.unit() >= (link.loss)(seconds) {
-                reports.push_back((now + link.one_way, list));
-            }
-        }
-        while reports.front().is_some_and(|(at, _)| *at <= now) {
-            if let Some((_, list)) = reports.pop_front() {
-                control.feedback(&list, now);
-            }
-        }
-        now += STEP;
-        if ms % 1_000 == 999 {
-            out.seconds.push(Second {
-                capacity_bps: capacity,
-                delivered_bps: delivered,
-                target_bps: control.target_bps(),
-            });
-            delivered = 0.0;
-        }
-    }
+    let run = share(link, vec![Flow::new(bounds, most_bps, 0)], length_s).remove(0);
     // Seen when the test fails, or with --nocapture: capacity, arrived and target in kbit/s, second by second.
-    for (second, s) in out.seconds.iter().enumerate() {
+    for (second, s) in run.seconds.iter().enumerate() {
         println!("{second:3} {:5.0} {:5.0} {:5.0}", s.capacity_bps / 1e3, s.delivered_bps / 1e3, s.target_bps / 1e3);
     }
-    out
+    run
 }
 
 fn bounds(max_bps: f64) -> Bounds {
@@ -212,6 +308,10 @@ fn link(capacity: impl Fn(f64) -> f64 + 'static, seed: u64) -> Link {
         loss: Box::new(|_| 0.0),
         burst: 1.0,
         jitter: Duration::ZERO,
+        in_order: false,
+        cross: 0.0,
+        longer: None,
+        bucket: 0.0,
         seed,
     }
 }
@@ -318,4 +418,61 @@ fn a_dead_path_is_not_flooded_and_recovers() {
     assert!(run.seconds[18].target_bps < 0.4e6, "{:?}", run.seconds[18]);
     let last = run.seconds.last().map_or(0.0, |s| s.target_bps);
     assert!(last > 1.2e6, "{last}");
+}
+
+#[test]
+fn a_longer_way_is_no_queue() {
+    for (seed, by) in [(41, 60), (42, 120), (43, 250)] {
+        let mut link = link(|_| 6e6, seed);
+        link.one_way = Duration::from_millis(30);
+        link.longer = Some((20.0, Duration::from_millis(by)));
+        let run = run(&link, bounds(2.5e6), 45);
+        let after: Vec<f64> = run.seconds[20..].iter().map(|s| s.target_bps).collect();
+        let low = after.iter().filter(|bps| **bps < 1.5e6).count();
+        println!("{by} ms more: {low} seconds low");
+        assert!(low <= 6, "{after:?}");
+        assert!(after.iter().all(|bps| *bps > 0.4e6), "{after:?}");
+    }
+}
+
+#[test]
+fn a_shaper_that_lets_bursts_through_fools_nobody() {
+    for (seed, bucket) in [(51, 8_000.0), (52, 30_000.0), (53, 100_000.0)] {
+        let mut link = link(|_| 1e6, seed);
+        (link.one_way, link.bucket) = (Duration::from_millis(30), bucket);
+        let run = run(&link, bounds(2.6e6), 60);
+        let (used, p95) = (run.used(5, 60), run.queued_p95());
+        println!("{bucket} bytes at once: {used:.2} used, queue p95 {p95:.0} ms");
+        assert!(used >= 0.8, "{used}");
+        assert!(p95 <= 120.0, "{p95}");
+    }
+}
+
+#[test]
+fn several_share_a_path() {
+    let caps: &'static [(f64, f64)] = &[(0.0, 2.0), (25.0, 1.0), (50.0, 1.75), (75.0, 0.6), (100.0, 1.0)];
+    for count in [2, 3] {
+        for (one_way, queue) in [(25, 100), (50, 300), (100, 300)] {
+            for stagger in [0, 5_000] {
+                let mut link = link(steps(caps), one_way + queue + count);
+                (link.one_way, link.queue) = (Duration::from_millis(one_way), Duration::from_millis(queue));
+                let flows = (0..count).map(|n| Flow::new(bounds(3e6), f64::INFINITY, n * (stagger + 7))).collect();
+                let runs = share(&link, flows, 125);
+                let means: Vec<f64> = runs
+                    .iter()
+                    .map(|run| run.seconds[20..].iter().map(|s| s.delivered_bps).sum::<f64>() / 105.0)
+                    .collect();
+                let sum: f64 = means.iter().sum();
+                let jain = sum * sum / (means.len() as f64 * means.iter().map(|bps| bps * bps).sum::<f64>());
+                let used: f64 = runs.iter().map(|run| run.used(20, 125)).sum();
+                let p95 = runs[0].queued_p95();
+                println!(
+                    "{count} flows, {one_way} ms, {stagger} ms apart: Jain {jain:.2}, used {used:.2}, {p95:.0} ms"
+                );
+                assert!(jain >= 0.9, "{means:?}");
+                assert!(used >= 0.8, "{used}");
+                assert!(p95 <= 270.0, "{p95}");
+            }
+        }
+    }
 }

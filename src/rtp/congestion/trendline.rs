@@ -34,7 +34,7 @@ const RECENT: Duration = Duration::from_millis(200);
 /// The least delay there can be is looked for in one to two of these; clocks drift, and routes change.
 const BASE: Duration = Duration::from_secs(10);
 /// A slope counts as a queue only when the present delay lies this far above the least.
-const QUEUE_MS: f64 = 8.0;
+const QUEUE_MS: f64 = 20.0;
 /// A jump of the receiver's or sender's clock: start again.
 const JUMP: Duration = Duration::from_secs(3);
 
@@ -106,6 +106,11 @@ impl Delays {
         *present = Some(present.map_or(delay, |least| least.min(delay)));
     }
 
+    fn rebase(&mut self) {
+        self.base = [self.recent.front().map(|(_, delay)| *delay), None];
+        self.base_at = self.recent.back().map(|(at, _)| *at);
+    }
+
     fn queue_ms(&self) -> f64 {
         let least = self.base.iter().flatten().copied().reduce(f64::min);
         match (self.recent.front(), least) {
@@ -175,6 +180,11 @@ impl Trendline {
     /// How long the queue on the way is now.
     pub fn queue(&self) -> Duration {
         Duration::from_secs_f64(self.delays.queue_ms() / 1e3)
+    }
+
+    /// What seemed to be a queue is the length of the way itself.
+    pub fn rebase(&mut self) {
+        self.delays.rebase();
     }
 
     fn point(&mut self, delay_ms: f64, arrived: Duration, sent_ms: f64) {
