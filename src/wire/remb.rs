@@ -15,6 +15,7 @@ use rtc::shared::marshal::MarshalSize;
 use super::shared::{BELOW_RTP, MAX_SSRCS};
 use super::{ABS_SEND_TIME_URI, TRANSPORT_CC_URI, WireHandle, queues};
 use crate::rtp::congestion::RemoteEstimate;
+use crate::rtp::seq::Unwrapper;
 
 /// Less than this is never asked for.
 const MIN_BPS: f64 = 200_000.0;
@@ -25,13 +26,54 @@ const RTT: Duration = Duration::from_millis(100);
 /// Who asks, in feedback of a side that sends nothing.
 const SENDER_SSRC: u32 = 1;
 
+/// A packet that is missing for this long at most, or for a round trip, is lost: what comes later was sent again.
+const PATIENCE: Duration = Duration::from_millis(120);
+/// Missing packets that are remembered, of each stream; more is another beginning of the stream.
+const MISSING: u64 = 512;
+
+/// One stream that comes in.
+struct Stream {
+    /// Id of the send time.
+    time: u8,
+    numbers: Unwrapper,
+    /// Numbers that were passed over, and when.
+    missing: VecDeque<(u64, Duration)>,
+}
+
+impl Stream {
+    fn new(time: u8) -> Self {
+        Self { time, numbers: Unwrapper::default(), missing: VecDeque::new() }
+    }
+
+    /// Takes a packet's number; how many others are lost for good by now.
+    fn lost(&mut self, number: u16, patience: Duration, at: Duration) -> u32 {
+        let before = self.numbers.highest();
+        let number = self.numbers.unwrap(number);
+        match before {
+            Some(high) if number > high + MISSING => self.missing.clear(),
+            Some(high) if number > high => self.missing.extend((high + 1..number).map(|missing| (missing, at))),
+            _ => self.missing.retain(|(missing, _)| *missing != number),
+        }
+        let mut lost = 0;
+        while self
+            .missing
+            .front()
+            .is_some_and(|(_, since)| at.saturating_sub(*since) >= patience || self.missing.len() as u64 > MISSING)
+        {
+            self.missing.pop_front();
+            lost += 1;
+        }
+        lost
+    }
+}
+
 /// Watches what comes in and writes REMB.
 pub struct Remb {
     handle: WireHandle,
     read: VecDeque<TaggedPacket>,
     write: VecDeque<TaggedPacket>,
-    /// Id of the send time by SSRC, of the streams whose sender wants to be told.
-    streams: BTreeMap<u32, u8>,
+    /// By SSRC, the streams whose sender wants to be told.
+    streams: BTreeMap<u32, Stream>,
     /// The streams that are named in messages: pictures.
     limited: Vec<u32>,
     estimate: RemoteEstimate,
@@ -53,12 +95,13 @@ impl Remb {
     }
 
     fn take(&mut self, packet: &rtc::rtp::Packet, now: Instant) {
-        let Some(id) = self.streams.get(&packet.header.ssrc) else { return };
-        let Some(time) = packet.header.get_extension(*id) else { return };
+        let Some(stream) = self.streams.get_mut(&packet.header.ssrc) else { return };
+        let Some(time) = packet.header.get_extension(stream.time) else { return };
         let Some([high, middle, low]) = time.first_chunk::<3>() else { return };
         let time = u32::from_be_bytes([0, *high, *middle, *low]);
         let at = now.saturating_duration_since(*self.origin.get_or_insert(now));
         let rtt = self.handle.rtt().unwrap_or(RTT);
+        self.estimate.lost(stream.lost(packet.header.sequence_number, rtt.min(PATIENCE), at));
         self.estimate.packet(time, packet.marshal_size() + BELOW_RTP, at, rtt);
         if let Some(bps) = self.estimate.message(at)
             && !self.limited.is_empty()
@@ -116,7 +159,7 @@ impl Interceptor for Remb {
             return;
         }
         for ssrc in std::iter::once(info.ssrc).chain(info.ssrc_rtx) {
-            self.streams.insert(ssrc, time);
+            self.streams.insert(ssrc, Stream::new(time));
         }
         let wanted = info.rtcp_feedback.iter().any(|feedback| feedback.typ == "goog-remb");
         if wanted && info.mime_type.starts_with("video/") && !self.limited.contains(&info.ssrc) {
@@ -129,5 +172,23 @@ impl Interceptor for Remb {
             self.streams.remove(&ssrc);
         }
         self.limited.retain(|ssrc| *ssrc != info.ssrc);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packet_is_lost_that_neither_comes_nor_was_overtaken() {
+        let mut stream = Stream::new(3);
+        let mut lost = |number: u16, ms: u64| stream.lost(number, Duration::from_millis(50), Duration::from_millis(ms));
+        assert_eq!([lost(65_534, 0), lost(65_535, 10), lost(2, 20)], [0, 0, 0], "two are missing across the turn");
+        assert_eq!(lost(1, 40), 0, "one was overtaken");
+        assert_eq!([lost(3, 60), lost(4, 71)], [0, 1], "the other is lost");
+        assert_eq!(lost(0, 90), 0, "and sent again");
+        assert_eq!([lost(20_000, 100), lost(20_001, 200)], [0, 0], "another beginning");
+        let flood: u32 = (0..100u16).map(|n| lost(20_001u16.wrapping_add(n * 500), 201)).sum();
+        assert!(flood > 40_000, "{flood}: what is remembered has a limit");
     }
 }

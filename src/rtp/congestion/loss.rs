@@ -25,6 +25,8 @@ const BELIEVED_MAX: Duration = Duration::from_secs(160);
 const QUEUED: Duration = Duration::from_millis(20);
 /// The rate falls by at most this share at a time.
 const DEEPEST: f64 = 0.3;
+/// And grows by this factor with each verdict that finds nothing.
+const GROWTH: f64 = 1.05;
 /// A trial sends this share of what was sent.
 const TRIAL: f64 = 0.6;
 /// Verdicts of a trial: the first one still tells about what was sent before, the last one ends it.
@@ -34,8 +36,10 @@ const TRIAL_LAST: u32 = 4;
 const TRIAL_LESS: f64 = 0.85;
 
 /// A limit drawn from losses.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct LossLimit {
+    /// Factor of the limit with each verdict that finds nothing.
+    growth: f64,
     since: Option<Duration>,
     arrived: u32,
     lost: u32,
@@ -60,7 +64,31 @@ struct Trial {
     verdicts: u32,
 }
 
+impl Default for LossLimit {
+    fn default() -> Self {
+        Self::new(GROWTH)
+    }
+}
+
 impl LossLimit {
+    /// Grows by `growth` with each verdict that finds nothing.
+    pub fn new(growth: f64) -> Self {
+        Self {
+            growth,
+            since: None,
+            arrived: 0,
+            lost: 0,
+            bytes: 0,
+            queue: Duration::ZERO,
+            base: 0.0,
+            limit_bps: None,
+            trial: None,
+            path_until: Duration::ZERO,
+            believed: Duration::ZERO,
+            excess: 0.0,
+        }
+    }
+
     /// Takes the fate of some packets: `bytes` arrived in `arrived` of them; `target_bps` was the rate and `queue` the
     /// queue on the way meanwhile.
     pub fn add(&mut self, (arrived, lost): (u32, u32), bytes: usize, target_bps: f64, queue: Duration, now: Duration) {
@@ -82,7 +110,7 @@ impl LossLimit {
             // That nothing is lost shows with few packets too: a source that was pressed down sends no more. About the path
             // they tell nothing, for those with losses are waited for longer.
             if self.lost == 0 && total >= CALM_PACKETS && self.trial.is_none() && self.limit_bps.is_some() {
-                self.limit_bps = self.limit_bps.map(|limit| limit * 1.05);
+                self.limit_bps = self.limit_bps.map(|limit| limit * self.growth);
                 (self.since, self.arrived, self.bytes, self.queue) = (Some(now), 0, 0, Duration::ZERO);
             }
             return;
@@ -125,7 +153,7 @@ impl LossLimit {
         // Twice in a row, or a run of losses on a good path would be taken for a bad one.
         let twice = excess.min(std::mem::replace(&mut self.excess, excess));
         if excess <= TOO_MUCH {
-            self.limit_bps = self.limit_bps.map(|limit| limit * 1.05);
+            self.limit_bps = self.limit_bps.map(|limit| limit * self.growth);
         } else if queued {
             let least = arrived_bps * 0.9;
             let less = target_bps.min(sent_bps * 1.2) * (1.0 - (excess * 1.5).min(DEEPEST));

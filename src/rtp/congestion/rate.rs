@@ -25,6 +25,11 @@ const FALLS: u32 = 3;
 const DRAINS_FOR: Duration = Duration::from_millis(1_500);
 /// Growth per second while the capacity is unknown.
 const GROWTH: f64 = 1.08;
+/// And of the eager, while there has been no queue of this length for this long.
+const EAGER_GROWTH: f64 = 1.3;
+const NEARLY: f64 = 0.9;
+const NO_QUEUE: Duration = Duration::from_millis(15);
+const CALM: Duration = Duration::from_secs(1);
 /// What lies this much above the known capacity says that it is another one now.
 pub const BEYOND: f64 = 1.1;
 /// Never further ahead of what arrives than this.
@@ -90,6 +95,7 @@ pub struct RateControl {
     min_bps: f64,
     max_bps: f64,
     capacity: Option<Capacity>,
+    eager: bool,
     holding: bool,
     changed: Option<Duration>,
     decreased: Option<Duration>,
@@ -107,12 +113,24 @@ impl RateControl {
             min_bps,
             max_bps,
             capacity: None,
+            eager: false,
             holding: false,
             changed: None,
             decreased: None,
             before_bps: 0.0,
             stands: None,
         }
+    }
+
+    /// For whoever cannot send bursts to measure: faster up while all is calm.
+    pub fn eager(mut self) -> Self {
+        self.eager = true;
+        self
+    }
+
+    /// `bps`, as far as it lies within the bounds.
+    pub fn within(&self, bps: f64) -> f64 {
+        bps.clamp(self.min_bps, self.max_bps)
     }
 
     /// The rate.
@@ -186,7 +204,7 @@ impl RateControl {
                 self.holding = false;
                 self.changed = Some(now);
             }
-            Usage::Normal => self.increase(arrived_bps, path.rtt, now),
+            Usage::Normal => self.increase(arrived_bps, path, now),
         }
         false
     }
@@ -232,7 +250,7 @@ impl RateControl {
         self.changed = Some(now);
     }
 
-    fn increase(&mut self, arrived_bps: Option<f64>, rtt: Duration, now: Duration) {
+    fn increase(&mut self, arrived_bps: Option<f64>, path: Path, now: Duration) {
         let since = now.saturating_sub(*self.changed.get_or_insert(now)).as_secs_f64().min(1.0);
         self.changed = Some(now);
         if let (Some(capacity), Some(arrived)) = (self.capacity, arrived_bps)
@@ -241,8 +259,14 @@ impl RateControl {
             self.capacity = None;
         }
         let near = self.capacity.is_some();
-        let grown = if near {
-            let response = rtt.as_secs_f64() + 0.1;
+        let calm =
+            self.eager && path.queue < NO_QUEUE && self.decreased.is_none_or(|at| now.saturating_sub(at) >= CALM);
+        let grown = if calm {
+            // Slower past the rate at which the last queue grew.
+            let known = self.capacity_bps().is_some_and(|at| (at * NEARLY..at * BEYOND).contains(&self.bps));
+            self.bps * if known { GROWTH } else { EAGER_GROWTH }.powf(since)
+        } else if near {
+            let response = path.rtt.as_secs_f64() + 0.1;
             self.bps + (PACKET_BITS / response).max(4_000.0) * since
         } else {
             self.bps * GROWTH.powf(since) + 1_000.0 * since

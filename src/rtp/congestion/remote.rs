@@ -1,11 +1,13 @@
 //! What a path takes, as the receiver sees it: for senders that get no transport-wide feedback and are told a rate (REMB,
 //! draft-alvestrand-rmcat-remb-03).
 //!
-//! The same filter as the sender's, on the send times that packets carry. Nothing is known of the path until a queue grows:
-//! up to then there is no limit to be told.
+//! The same filter as the sender's, on the send times that packets carry, and the same judgement of losses. Nothing is known of
+//! the path until a queue grows or packets get lost: up to then there is no limit to be told. A receiver cannot send bursts to
+//! measure: while all is calm it grows faster instead.
 
 use std::time::Duration;
 
+use super::loss::LossLimit;
 use super::rate::{Path, RateControl};
 use super::throughput::Throughput;
 use super::trendline::Trendline;
@@ -18,6 +20,10 @@ const FALL_INTERVAL: Duration = Duration::from_millis(100);
 const FALL: f64 = 0.97;
 /// How long a sender takes to follow, without the way there and back.
 const REACTION: Duration = Duration::from_millis(200);
+/// Losses are judged in portions of this length.
+const PORTION: Duration = Duration::from_millis(50);
+/// What the limit drawn from losses grows by with each calm verdict, half a second.
+const LOSS_GROWTH: f64 = 1.14;
 /// Send times count 24 bits: 64 seconds at 2⁻¹⁸.
 const TURN: u32 = 1 << 24;
 
@@ -27,6 +33,9 @@ pub struct RemoteEstimate {
     trendline: Trendline,
     throughput: Throughput,
     rate: RateControl,
+    loss: LossLimit,
+    /// Since when, and packets that arrived, were lost, and bytes that arrived.
+    portion: (Duration, u32, u32, usize),
     /// Last send time as read, and what it stands for in ticks of 2⁻¹⁸ s.
     clock: Option<(u32, u64)>,
     limited: bool,
@@ -39,7 +48,9 @@ impl RemoteEstimate {
         Self {
             trendline: Trendline::default(),
             throughput: Throughput::default(),
-            rate: RateControl::new(max_bps, min_bps, max_bps),
+            rate: RateControl::new(max_bps, min_bps, max_bps).eager(),
+            loss: LossLimit::new(LOSS_GROWTH),
+            portion: (Duration::ZERO, 0, 0, 0),
             clock: None,
             limited: false,
             told: None,
@@ -59,6 +70,28 @@ impl RemoteEstimate {
             self.trendline.rebase();
         }
         self.limited |= self.rate.bps() < before;
+        let (since, arrived, lost, sum) = &mut self.portion;
+        *arrived += 1;
+        *sum += bytes;
+        if at.saturating_sub(*since) >= PORTION {
+            // What was lost at a rate that has been taken back is no reason to go down again.
+            let old = self.rate.decreased_at().is_some_and(|fell| newest_sent < fell);
+            let fate = (*arrived, if old { 0 } else { *lost });
+            let bytes = *sum;
+            self.portion = (at, 0, 0, 0);
+            self.loss.add(fate, bytes, self.bps(), path.queue, at);
+            self.limited |= self.loss.limit_bps().is_some();
+            self.loss.release_above(self.rate.bps());
+        }
+    }
+
+    /// So many packets did not arrive.
+    pub fn lost(&mut self, count: u32) {
+        self.portion.2 = self.portion.2.saturating_add(count);
+    }
+
+    fn bps(&self) -> f64 {
+        self.rate.within(self.loss.limit_bps().unwrap_or(f64::INFINITY).min(self.rate.bps()))
     }
 
     /// What the sender is to be told now, if anything.
@@ -66,7 +99,7 @@ impl RemoteEstimate {
         if !self.limited {
             return None;
         }
-        let bps = self.rate.bps();
+        let bps = self.bps();
         let due = self.told.is_none_or(|(told, at)| {
             let age = now.saturating_sub(at);
             age >= INTERVAL || (bps < told * FALL && age >= FALL_INTERVAL)
@@ -91,72 +124,5 @@ impl RemoteEstimate {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A sender that does what it is told, over a bottleneck: kbit/s that arrived and that was sent at the end of each
-    /// second, and the worst queue in ms after the first five seconds of each step.
-    fn run(seconds: u64, capacity: impl Fn(u64) -> f64, source_bps: f64) -> Vec<(f64, f64)> {
-        let one_way = Duration::from_millis(40);
-        let mut estimate = RemoteEstimate::new(50e3, 3e6);
-        let mut target = source_bps;
-        let (mut busy, mut credit) = (0.0f64, 0.0);
-        let mut arriving: std::collections::VecDeque<(Duration, Duration, usize)> = std::collections::VecDeque::new();
-        let mut told: Option<(Duration, f64)> = None;
-        let (mut arrived, mut out) = (0.0, Vec::new());
-        for ms in 0..seconds * 1_000 {
-            let now = Duration::from_millis(ms);
-            if let Some((at, bps)) = told
-                && at <= now
-            {
-                target = bps.min(source_bps);
-                told = None;
-            }
-            credit += target / 8.0 / 1e3;
-            while credit >= 1_000.0 {
-                credit -= 1_000.0;
-                let start = busy.max(now.as_secs_f64());
-                if start - now.as_secs_f64() <= 0.3 {
-                    busy = start + 8_000.0 / capacity(ms / 1_000);
-                    arriving.push_back((Duration::from_secs_f64(busy) + one_way, now, 1_000));
-                }
-            }
-            while let Some((at, sent, bytes)) = arriving.front().copied()
-                && at <= now
-            {
-                arriving.pop_front();
-                arrived += bytes as f64 * 8.0;
-                // The counter turns on the way.
-                let ticks = ((sent.as_micros() + 50_000_000) << 18) / 1_000_000;
-                estimate.packet((ticks % u128::from(TURN)) as u32, bytes, at, one_way * 2);
-                if let Some(bps) = estimate.message(at) {
-                    told = Some((now + one_way, bps));
-                }
-            }
-            if ms % 1_000 == 999 {
-                out.push((arrived, target));
-                arrived = 0.0;
-            }
-        }
-        out
-    }
-
-    #[test]
-    fn nothing_is_told_while_the_path_takes_everything() {
-        let seconds = run(30, |_| 5e6, 1.2e6);
-        assert!(seconds.iter().all(|(_, target)| *target >= 1.2e6), "{seconds:?}");
-    }
-
-    #[test]
-    fn it_follows_the_capacity_down_and_up() {
-        let capacity = |second| if (20..50).contains(&second) { 0.7e6 } else { 2e6 };
-        let seconds = run(90, capacity, 1.8e6);
-        let used = |from: usize, to: usize, bps: f64| {
-            seconds[from..to].iter().map(|(arrived, _)| arrived).sum::<f64>() / (to - from) as f64 / bps
-        };
-        assert!(used(3, 20, 1.8e6) > 0.95, "{seconds:?}");
-        assert!(seconds[25].1 < 0.75e6, "down within five seconds: {seconds:?}");
-        assert!(used(26, 50, 0.7e6) > 0.75, "{} {seconds:?}", used(26, 50, 0.7e6));
-        assert!(used(62, 90, 1.8e6) > 0.75, "{} {seconds:?}", used(62, 90, 1.8e6));
-    }
-}
+#[path = "remote_tests.rs"]
+mod tests;
