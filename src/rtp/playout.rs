@@ -157,6 +157,32 @@ mod tests {
     }
 
     #[test]
+    fn traces_of_arrivals_are_shown_evenly() {
+        /// How late frame `n` is; the longest gap allowed once the delay is known, and the mean that may be added.
+        type Trace = (&'static str, fn(u32) -> u64, u64, u64);
+        let traces: [Trace; 4] = [
+            // Let through ten times a second.
+            ("radio that sleeps", |n| 100 - u64::from(n) * 100 / 3 % 100, 75, 110),
+            // Ten seconds of which two are a queue that fills and two one that drains.
+            (
+                "a queue of others",
+                |n| (u64::from(n % 300).min(120)).min(120 - u64::from(n % 300).min(120)) * 4,
+                110,
+                260,
+            ),
+            // Half a second in which nothing comes, every twenty: seen, but only once each. The delay stays up for a while.
+            ("handovers", |n| 500u64.saturating_sub(u64::from(n % 600) * 100 / 3), 540, 150),
+            ("a way that is 80 ms longer from the middle on", |n| u64::from(n >= 1_200) * 80, 120, 80),
+        ];
+        for (name, late, longest_allowed, added_allowed) in traces {
+            let (mut playout, start) = (VideoPlayout::default(), Instant::now());
+            run(&mut playout, start, 0, 600, late);
+            let (longest, added) = run(&mut playout, start, 600, 1_800, late);
+            assert!(longest <= longest_allowed && added <= added_allowed, "{name}: {longest} ms, {added} ms");
+        }
+    }
+
+    #[test]
     fn another_timeline_begins_anew_and_clocks_may_wrap() {
         let (mut playout, start) = (VideoPlayout::default(), Instant::now());
         for n in 0..400u32 {
