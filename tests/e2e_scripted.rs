@@ -221,6 +221,21 @@ fn a_server_that_never_answers() {
 }
 
 #[test]
+fn a_call_that_was_never_joined_is_none_when_its_time_is_up() {
+    let server = Server::start(Script::NeverAnswers);
+    let end = join(&server.token(), &["--seconds", "2"]).end();
+    assert_eq!(end.code, Some(1), "{:?}", end.complaint);
+    assert_eq!((end.complaint.len(), &end.report["ok"]), (1, &json!(false)), "{:?}", end.complaint);
+    assert!(end.report["error"].as_str().unwrap().contains("--seconds"), "{:#}", end.report);
+    // Who ends it himself has what he wanted.
+    let guest = join(&server.token(), &[]);
+    std::thread::sleep(Duration::from_millis(500));
+    guest.terminate();
+    let end = guest.end();
+    assert_eq!((end.code, &end.report["ok"]), (Some(0), &json!(true)), "{:?}", end.complaint);
+}
+
+#[test]
 fn a_server_that_talks_nonsense_in_between() {
     let server = Server::start(Script::TalksNonsense);
     let guest = join(&server.token(), &[]);

@@ -5,7 +5,7 @@ mod ui_script;
 
 use egui_kittest::kittest::Queryable as _;
 use tertulia::call::Command;
-use tertulia::call::view::DeviceState;
+use tertulia::call::view::{DeviceState, View, Vouched};
 use tertulia::media::video::frame::FrameSlot;
 use tertulia::ui::app::Start;
 use tertulia::ui::bridge::{Devices, Screen, Screens};
@@ -114,4 +114,18 @@ fn a_resting_window_is_drawn_once_a_second_at_most() {
         let delay = w.harness.output().viewport_output[&egui::ViewportId::ROOT].repaint_delay;
         assert!(delay >= std::time::Duration::from_millis(900), "{name} is drawn again after {delay:?}");
     }
+}
+
+#[test]
+fn a_server_that_nobody_vouches_for_is_said_in_the_call() {
+    let words = |trust: Vouched| {
+        let script = Script::default();
+        script.with(|s| s.next_view = View { trust, ..call_view(3) });
+        let call = script.call();
+        let w = Window::open(&script, Start::Call(call, session()), (1280.0, 800.0));
+        [w.has_text("Encrypted between you"), w.has_text("Nobody vouches for"), w.has_text("are not encrypted")]
+    };
+    assert_eq!(words(Vouched::Certificate), [true, false, false]);
+    assert_eq!(words(Vouched::Nobody), [false, true, false]);
+    assert_eq!(words(Vouched::Plain), [false, false, true]);
 }

@@ -5,10 +5,15 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod e2e_support;
+
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
+
+use e2e_support::{Host, dead_port};
+use serde_json::Value;
 
 /// Until something appears on the screen; generous, because software rendering shares the processor with everything else.
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -191,9 +196,13 @@ impl Window<'_> {
         assert!(age < 5_000, "{name}: the picture is {age} ms old");
     }
 
-    fn ends(mut self) {
-        let status = until("the program to end", || self.process.0.try_wait().expect("own child"));
-        assert!(status.success(), "the program ended with {status}");
+    fn ends(self) {
+        let code = self.exit_code();
+        assert_eq!(code, Some(0), "the program ended with {code:?}");
+    }
+
+    fn exit_code(mut self) -> Option<i32> {
+        until("the program to end", || self.process.0.try_wait().expect("own child")).code()
     }
 }
 
@@ -312,4 +321,66 @@ fn two_windows_meet_in_a_room_started_in_one_of_them() {
     marek.ends();
     ines.key("alt+F4");
     ines.ends();
+}
+
+/// What it wrote at its end.
+fn report(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).expect("a report")).expect("whole")
+}
+
+#[test]
+fn a_signal_ends_a_call_in_a_window_as_leaving_does() {
+    let desktop = Desktop::start();
+    let host = Host::start("window", &["--no-tls"]);
+    let config = settings("Ines", 4);
+    let (wanted, grid) = (config.path().join("report.json"), config.path().join("grid.png"));
+    let (wanted_text, grid_text) = (wanted.display().to_string(), grid.display().to_string());
+    let args = [
+        "join",
+        "-",
+        "--camera",
+        "pattern:4:640x360@30",
+        "--microphone",
+        "tone",
+        "--speaker",
+        "null",
+        "--stats-json",
+        &wanted_text,
+        "--snapshot",
+        &grid_text,
+    ];
+    let window = desktop.open(config.path(), &args, Some(&host.invitation()), 0);
+    window.wait_for_title("the room's", |title| title == "window, Tertulia");
+    window.wait_for_pattern("signal", OWN_ALONE, 4);
+    desktop.run("kill", &["-TERM", &window.process.0.id().to_string()]);
+    window.ends();
+    let report = report(&wanted);
+    assert_eq!((&report["ok"], &report["connection"]["state"]), (&true.into(), &"connected".into()), "{report:#}");
+    assert!(report["timeline_ms"]["left"].is_u64(), "it did not leave: {report:#}");
+    assert!(std::fs::metadata(&grid).expect("a picture of the grid").len() > 1_000);
+}
+
+#[test]
+fn a_failed_call_in_a_window_ends_with_code_1_as_without_one() {
+    let desktop = Desktop::start();
+    let config = settings("Ines", 4);
+    let wanted = config.path().join("report.json");
+    let (wanted_text, nowhere) = (wanted.display().to_string(), format!("ws://127.0.0.1:{}", dead_port()));
+    let token = format!("{nowhere}?sessionId=window&token=tok_0123456789abcdef");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tertulia"))
+        .args(["join", "-", "--seconds", "20", "--camera", "none", "--microphone", "none", "--speaker", "null"])
+        .args(["--stats-json", &wanted_text, "--config"])
+        .arg(config.path())
+        .env("DISPLAY", &desktop.display)
+        .env_remove("WAYLAND_DISPLAY")
+        .stdin(Stdio::piped())
+        .spawn()
+        .map(Running)
+        .expect("the program starts");
+    writeln!(child.0.stdin.take().expect("piped"), "{token}").expect("the program reads");
+    let status = until("the program to end", || child.0.try_wait().expect("own child"));
+    assert_eq!(status.code(), Some(1));
+    let report = report(&wanted);
+    assert_eq!(report["ok"], false);
+    assert!(report["error"].as_str().expect("an error").contains("refuses"), "{report:#}");
 }

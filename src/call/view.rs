@@ -12,6 +12,8 @@ pub struct View {
     pub session: String,
     /// Host part of the server's address, for "Hosted by …".
     pub server: String,
+    /// Who vouches for the server.
+    pub trust: Vouched,
     /// Where the connection stands.
     pub connection: Connection,
     /// Myself.
@@ -28,6 +30,18 @@ pub struct View {
     pub joined_at: Option<std::time::Instant>,
     /// Round trip to the media server in ms, if known.
     pub rtt_ms: Option<f32>,
+}
+
+/// Who vouches for the server, and hence for what is said about the encryption.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Vouched {
+    /// Its certificate; or it is this very computer.
+    #[default]
+    Certificate,
+    /// Nobody: any certificate was accepted (`--insecure`).
+    Nobody,
+    /// Nobody, and whoever is on the way can read all messages (`ws://`, `http://`).
+    Plain,
 }
 
 /// State of the connection, each with its own text on the screen.

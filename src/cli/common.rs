@@ -34,6 +34,9 @@ use crate::wire::netsim::Impairments;
 /// Size of `--snapshot` pictures: the window's own.
 pub(super) const SNAPSHOT_SIZE: (u32, u32) = (1280, 800);
 
+/// How long calls and rooms may take to say good-bye: longer than the engine waits for its server's answer.
+pub(super) const GOOD_BYE: Duration = Duration::from_secs(8);
+
 /// How long a command that is over waits for what is still under way in the background.
 const LAST_WORK: Duration = Duration::from_secs(2);
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::args::{Common, DemoArgs};
+use super::picture::Picture;
 use super::{Failure, common};
 use crate::call::process::ProcessMeter;
 use crate::call::report::Report;
@@ -19,8 +20,6 @@ use crate::rtp::frame::VideoCodec;
 
 /// How long a demo without a window runs unless told otherwise.
 const HEADLESS_SECONDS: f64 = 15.0;
-/// Patience with participants that leave.
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(8);
 /// More would need a bigger machine than this program is made for.
 const MOST_PARTICIPANTS: u32 = 25;
 
@@ -29,6 +28,13 @@ pub(super) struct Demo {
     pub(super) host: host::Handle,
     pub(super) calls: Vec<CallHandle>,
     _folder: tempfile::TempDir,
+}
+
+impl Demo {
+    /// What the first one sees. Must be called on a runtime.
+    pub(super) fn picture(&self, args: &DemoArgs, seconds: Option<f64>) -> Option<Picture> {
+        Some(Picture::of(self.calls.first()?, args.snapshot.as_deref(), seconds))
+    }
 }
 
 pub(super) fn run(global: &Common, args: &DemoArgs, started: Instant) -> Result<(), Failure> {
@@ -50,8 +56,9 @@ pub(super) fn run(global: &Common, args: &DemoArgs, started: Instant) -> Result<
             }
         };
         let seconds = args.seconds.unwrap_or(HEADLESS_SECONDS).max(0.0);
-        let ended = watch(&demo, seconds, args.snapshot.as_deref()).await;
-        finish(demo, args, ended).await
+        let picture = demo.picture(args, Some(seconds));
+        watch(&demo, seconds).await;
+        finish(demo, args, picture, None).await
     })
 }
 
@@ -127,38 +134,18 @@ pub(super) fn participant(
     })
 }
 
-/// Shows a live table until the time is up; `false` when it was cut short by the user.
-async fn watch(demo: &Demo, seconds: f64, snapshot: Option<&std::path::Path>) -> bool {
+/// Shows a live table until the time is up or the user has had enough.
+async fn watch(demo: &Demo, seconds: f64) {
     let end = tokio::time::sleep(Duration::from_secs_f64(seconds));
-    let half = tokio::time::sleep(Duration::from_secs_f64(seconds / 2.0));
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     let asked = common::asked_to_end();
-    tokio::pin!(end, half, asked);
-    let mut drawn = snapshot.is_none();
+    tokio::pin!(end, asked);
     loop {
         tokio::select! {
-            () = &mut end => return true,
-            () = &mut asked => {
-                if !drawn {
-                    draw(demo, snapshot).await;
-                }
-                return false;
-            }
-            () = &mut half, if !drawn => {
-                drawn = true;
-                draw(demo, snapshot).await;
-            }
+            () = &mut end => return,
+            () = &mut asked => return,
             _ = tick.tick() => table(demo).await,
         }
-    }
-}
-
-/// Writes what the first one sees.
-async fn draw(demo: &Demo, snapshot: Option<&std::path::Path>) {
-    let (Some(path), Some(call)) = (snapshot, demo.calls.first()) else { return };
-    let (path, view) = (path.to_owned(), call.view());
-    if let Ok(Err(error)) = tokio::task::spawn_blocking(move || common::save_snapshot(&path, &view)).await {
-        common::remark(&format!("tertulia: {error}"));
     }
 }
 
@@ -186,13 +173,22 @@ async fn table(demo: &Demo) {
     common::remark("");
 }
 
-/// Ends everybody and writes the report.
-pub(super) async fn finish(demo: Demo, args: &DemoArgs, _whole: bool) -> Result<(), Failure> {
-    let reports = common::leave(&demo.calls, LEAVE_TIMEOUT).await;
+/// Ends everybody and writes picture and report; `failed` is what has gone wrong already.
+pub(super) async fn finish(
+    demo: Demo,
+    args: &DemoArgs,
+    picture: Option<Picture>,
+    failed: Option<String>,
+) -> Result<(), Failure> {
+    let reports = common::leave(&demo.calls, common::GOOD_BYE).await;
     let reports: Vec<Report> = reports.into_iter().flatten().map(|r| (*r).clone()).collect();
     let stats = demo.host.stats();
     demo.host.shutdown();
-    let problem = problem(&reports, demo.calls.len());
+    let drawn = match picture {
+        Some(picture) => picture.taken().await,
+        None => Ok(()),
+    };
+    let problem = failed.or_else(|| problem(&reports, demo.calls.len())).or(drawn.err());
     let host = reports.first().map(|r| super::host::figures(&stats, &r.process));
     common::save_report(args.stats_json.as_deref(), &report(problem.as_deref(), &reports, host))?;
     match problem {

@@ -1,8 +1,6 @@
 //! `tertulia join`: one participant, with or without a window.
 
 use std::io::BufRead;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -13,19 +11,17 @@ use super::Failure;
 use super::args::{Common, JoinArgs, MediaArgs, Role};
 use super::common;
 use super::control::{self, Line};
+use super::picture::{self, Picture};
 use crate::call::process::ProcessMeter;
 use crate::call::report::Report;
 use crate::call::view::Connection;
-use crate::call::{CallConfig, CallHandle, Command, Event, View, start_listening};
+use crate::call::{CallConfig, CallHandle, Event, View, start_listening};
 use crate::settings::Secrets;
 use crate::signaling::target::TokenSource;
+use crate::signaling::tls::Trust;
 
 /// Longest line taken from standard input, in bytes.
 const LINE_LIMIT: usize = 64 * 1024;
-/// How often the view is kept for the last picture.
-const VIEW_INTERVAL: Duration = Duration::from_millis(500);
-/// Grace for the report after a leave.
-const END_TIMEOUT: Duration = Duration::from_secs(8);
 
 pub(super) fn run(global: &Common, args: JoinArgs, started: Instant) -> Result<(), Failure> {
     let media = common::media(&args.media)?;
@@ -57,7 +53,21 @@ pub(super) fn run(global: &Common, args: JoinArgs, started: Instant) -> Result<(
         return super::window::call(global, config, &args.media, place);
     }
     let quiet = global.quiet;
+    if !quiet {
+        warn_of(&config);
+    }
     common::runtime()?.block_on(headless(config, &args.media, quiet))
+}
+
+/// What the shield of a window says.
+fn warn_of(config: &CallConfig) {
+    if config.target.source.is_plain() {
+        common::remark("warning: messages to this server are not encrypted; whoever is on the way can read them");
+    } else if config.target.trust == Trust::Anything {
+        common::remark(
+            "warning: any certificate of this server is accepted (--insecure); whoever is on the way could listen",
+        );
+    }
 }
 
 fn read_target(args: &JoinArgs) -> Result<String, Failure> {
@@ -101,19 +111,49 @@ async fn headless(config: CallConfig, args: &MediaArgs, quiet: bool) -> Result<(
     let printed = print_events(events);
     let reading = tokio::spawn(read_commands(call.clone()));
     let telling = (!quiet).then(|| tokio::spawn(tell_state(call.clone())));
-    let half = args.seconds.map(|s| Duration::from_secs_f64(s / 2.0));
-    let picture = tokio::spawn(snapshot_at(call.clone(), args.snapshot.clone(), half));
-    let last_view = until_the_end(&call, args.seconds).await;
-    let mut report = end(&call).await?;
+    let outcome = to_the_end(&call, args, given_up(&call)).await;
     reading.abort();
     if let Some(telling) = telling {
         telling.abort();
     }
     // The last events are still on their way to standard output.
     drop(tokio::time::timeout(Duration::from_secs(1), printed).await);
-    if let Err(error) = last_snapshot(picture, args.snapshot.as_deref(), last_view).await {
+    outcome
+}
+
+/// Goes with the call until it is over, its time is up, the program is to end, or `stopped` resolves, with what went wrong if
+/// anything did. Then it is left, and the picture and the report are written.
+pub(super) async fn to_the_end(
+    call: &CallHandle,
+    args: &MediaArgs,
+    stopped: impl Future<Output = Option<String>>,
+) -> Result<(), Failure> {
+    let picture = Picture::of(call, args.snapshot.as_deref(), args.seconds);
+    let limit = async {
+        match args.seconds {
+            Some(seconds) => tokio::time::sleep(Duration::from_secs_f64(seconds)).await,
+            None => std::future::pending().await,
+        }
+    };
+    let (mut time_is_up, mut problem) = (false, None);
+    tokio::select! {
+        _ = call.finished() => {}
+        () = limit => time_is_up = true,
+        () = common::asked_to_end() => {}
+        error = stopped => problem = error,
+    }
+    let mut report = left(call).await?;
+    if time_is_up && report.timeline_ms.joined.is_none() {
+        problem.get_or_insert_with(|| {
+            "the time of --seconds was up before the call was joined; give it more, or try again later".to_owned()
+        });
+    }
+    if let Err(error) = picture.taken().await {
+        problem.get_or_insert(error);
+    }
+    if let Some(problem) = problem {
         report.ok = false;
-        report.error.get_or_insert(error);
+        report.error.get_or_insert(problem);
     }
     common::save_report(args.stats_json.as_deref(), &report)?;
     match report.error {
@@ -122,81 +162,23 @@ async fn headless(config: CallConfig, args: &MediaArgs, quiet: bool) -> Result<(
     }
 }
 
-/// Waits until the call is over or has to be, and gives the last view of it.
-async fn until_the_end(call: &CallHandle, seconds: Option<f64>) -> Arc<View> {
-    let limit = async {
-        match seconds {
-            Some(seconds) => tokio::time::sleep(Duration::from_secs_f64(seconds)).await,
-            None => std::future::pending().await,
-        }
-    };
-    let asked = async {
-        tokio::select! {
-            () = limit => {}
-            () = common::asked_to_end() => {}
-            () = given_up(call) => {}
-        }
-    };
-    tokio::pin!(asked);
-    let mut view = call.view();
-    let mut tick = tokio::time::interval(VIEW_INTERVAL);
-    loop {
-        tokio::select! {
-            _ = call.finished() => return view,
-            () = &mut asked => break,
-            // Who is removed has nobody in the view any more: the picture is of the moment before.
-            _ = tick.tick() => view = call.view(),
-        }
-    }
-    view = call.view();
-    // A call that is over already is what was wanted; one that does not even take this is given up by `end`.
-    drop(tokio::time::timeout(END_TIMEOUT, call.send_in_turn(Command::Leave)).await);
-    view
-}
-
-/// The picture of half time, or of the end where that never came.
-async fn last_snapshot(
-    half_time: tokio::task::JoinHandle<Option<Result<(), String>>>,
-    path: Option<&Path>,
-    view: Arc<View>,
-) -> Result<(), String> {
-    let Some(path) = path else { return Ok(()) };
-    if half_time.is_finished()
-        && let Ok(Some(drawn)) = half_time.await
-    {
-        return drawn;
-    }
-    save(view, path).await
+/// Has it leave, unless it is over already, and gives its report.
+async fn left(call: &CallHandle) -> Result<Report, Failure> {
+    let report = common::leave(std::slice::from_ref(call), common::GOOD_BYE).await.pop().flatten();
+    report.map(|r| (*r).clone()).ok_or_else(|| Failure::Failed("the call did not end in time".to_owned()))
 }
 
 /// Waits until the engine has found no way back: without a window nobody is there to ask for another try.
-async fn given_up(call: &CallHandle) {
+async fn given_up(call: &CallHandle) -> Option<String> {
     let mut events = call.events();
     loop {
         match events.recv().await {
-            Ok(event) if event.event == "givenUp" => return,
+            // The report says why.
+            Ok(event) if event.event == "givenUp" => return None,
             Ok(_) | Err(RecvError::Lagged(_)) => {}
             Err(RecvError::Closed) => std::future::pending().await,
         }
     }
-}
-
-async fn end(call: &CallHandle) -> Result<Report, Failure> {
-    let report = tokio::time::timeout(END_TIMEOUT, call.finished()).await.ok().flatten();
-    report.map(|r| (*r).clone()).ok_or_else(|| Failure::Failed("the call did not end in time".to_owned()))
-}
-
-/// Draws at half time; `None` where there is none.
-async fn snapshot_at(call: CallHandle, path: Option<PathBuf>, after: Option<Duration>) -> Option<Result<(), String>> {
-    let (path, after) = path.zip(after)?;
-    tokio::time::sleep(after).await;
-    Some(save(call.view(), &path).await)
-}
-
-async fn save(view: Arc<View>, path: &Path) -> Result<(), String> {
-    let path = path.to_owned();
-    let drawn = tokio::task::spawn_blocking(move || common::save_snapshot(&path, &view)).await;
-    drawn.unwrap_or_else(|_| Err("the picture could not be drawn".to_owned()))
 }
 
 /// Standard output is written by a thread of its own: a reader that does not read must not hold the network up. Resolves when
@@ -274,7 +256,7 @@ async fn carry_out(call: &CallHandle, line: Result<Line, String>) -> Result<(), 
             }
             Ok(())
         }
-        Line::Snapshot(path) => save(call.view(), &path).await,
+        Line::Snapshot(path) => picture::save(call.view(), &path).await,
         Line::Report(path) => match call.report().await {
             Some(report) => common::save_report(Some(&path), &report).map_err(|e| e.to_string()),
             None => Err("there is no report".to_owned()),

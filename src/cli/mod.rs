@@ -8,6 +8,7 @@ mod demo;
 mod doctor;
 mod host;
 mod join;
+mod picture;
 mod window;
 
 use std::process::ExitCode;

@@ -40,6 +40,22 @@ pub enum TokenSource {
 }
 
 impl TokenSource {
+    /// Whether messages go unencrypted to another computer.
+    pub fn is_plain(&self) -> bool {
+        let address = match self {
+            Self::Raw(token) => token.expose(),
+            Self::RoomKey { base, .. } | Self::OpenVidu { base, .. } | Self::Application { base, .. } => base,
+        };
+        let Ok(url) = url::Url::parse(address) else { return false };
+        let local = match url.host() {
+            Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+            Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+            Some(url::Host::Domain(name)) => name == "localhost",
+            None => true,
+        };
+        matches!(url.scheme(), "ws" | "http") && !local
+    }
+
     /// Whether another token can be had after a long cut.
     pub fn renewable(&self) -> bool {
         !matches!(self, Self::Raw(_))
@@ -53,4 +69,18 @@ pub struct Target {
     pub source: TokenSource,
     /// How the server's certificate is judged.
     pub trust: Trust,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_is_what_others_can_read() {
+        let raw = |token: &str| TokenSource::Raw(Secret::new(token)).is_plain();
+        assert!(raw("ws://meet.example.org?sessionId=a&token=t") && raw("ws://192.168.1.7:4443?sessionId=a&token=t"));
+        assert!(!raw("wss://meet.example.org?sessionId=a&token=t") && !raw("ws://127.0.0.1:4443?sessionId=a&token=t"));
+        let base = |base: &str| TokenSource::Application { base: base.to_owned(), session: "s".to_owned() }.is_plain();
+        assert!(base("http://meet.example.org") && !base("http://localhost:5000") && !base("http://[::1]:5000"));
+    }
 }

@@ -7,7 +7,7 @@ use crate::call::report::{
     AudioReport, ConnectionReport, DevicesReport, PatternReport, Report, SCHEMA, SessionReport, StreamReport,
     VideoReport,
 };
-use crate::call::view::{Connection, DeviceState, Me, Person as PersonView, Tile, TileKind, View};
+use crate::call::view::{Connection, DeviceState, Me, Person as PersonView, Tile, TileKind, View, Vouched};
 use crate::peer::{ReceiveStats, SendStats};
 use crate::rtp::simulcast::layer_name;
 use crate::signaling::tls::Trust;
@@ -24,6 +24,13 @@ impl Engine {
         View {
             session: joined.map_or_else(String::new, |j| j.session.clone()),
             server: joined.map_or_else(String::new, |j| j.host.clone()),
+            trust: if self.config.target.source.is_plain() {
+                Vouched::Plain
+            } else if self.config.target.trust == Trust::Anything {
+                Vouched::Nobody
+            } else {
+                Vouched::Certificate
+            },
             connection: self.connection.clone(),
             me: Me {
                 name: self.config.name.clone(),

@@ -7,18 +7,19 @@ mod held;
 mod running;
 
 use std::io::Write as _;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
 use tracing::warn;
 
 use super::args::{Common, DemoArgs, MediaArgs};
-use super::{Failure, common, demo};
+use super::common::GOOD_BYE;
+use super::{Failure, common, demo, join};
 use crate::call::process::ProcessMeter;
 use crate::call::view::{DeviceState, Failure as Shown, Level};
-use crate::call::{self, CallConfig, CallHandle, Command};
+use crate::call::{self, CallConfig, CallHandle};
 use crate::host;
 use crate::lan::invitation::Invitation;
 use crate::media::video::decoder::DecoderPool;
@@ -30,9 +31,6 @@ use crate::ui::pace::FrameLog;
 use devices::Previews;
 use held::Held;
 use running::Running;
-
-/// How long a call may take to say good-bye when the window is closed.
-const GOOD_BYE: Duration = Duration::from_secs(3);
 
 /// The app: home first, or the lobby of a link.
 pub(super) fn app(global: &Common, link: Option<String>, started: Instant) -> Result<(), Failure> {
@@ -69,34 +67,24 @@ pub(super) fn call(global: &Common, config: CallConfig, args: &MediaArgs, place:
         let _inside = desk.runtime.enter();
         call::start(config)
     };
-    shared.lock().calls.push(handle.clone());
-    if let Some(seconds) = args.seconds {
-        let (ending, snapshot) = (handle.clone(), args.snapshot.clone());
-        desk.runtime.spawn(async move {
-            let half = Duration::from_secs_f64(seconds / 2.0);
-            tokio::time::sleep(half).await;
-            draw(&ending, snapshot).await;
-            tokio::time::sleep(half).await;
-            // Over already is what was wanted.
-            let _ = ending.send_in_turn(Command::Leave).await;
-        });
-    }
-    let (report, runtime) = (handle.clone(), Arc::clone(&desk.runtime));
-    let close = args.seconds.is_some();
-    if close {
-        let watched = handle.clone();
-        let shared = Arc::clone(&desk.shared);
-        desk.runtime.spawn(async move {
-            watched.finished().await;
-            shared.close_window();
-        });
-    }
-    let result = open(desk, Start::Call(Box::new(Running::new(handle, &runtime)), place), None);
-    let report = runtime.block_on(common::leave(&[report], GOOD_BYE)).pop().flatten();
-    if let Some(report) = report {
-        common::save_report(args.stats_json.as_deref(), &*report)?;
-    }
-    result
+    let runtime = Arc::clone(&desk.runtime);
+    let (gone, window_gone) = oneshot::channel();
+    let ending = {
+        let (handle, args) = (handle.clone(), args.clone());
+        runtime.spawn(async move {
+            let window_gone = async { window_gone.await.unwrap_or_default() };
+            let outcome = join::to_the_end(&handle, &args, window_gone).await;
+            // Without a limit it stays: somebody may want to read why it ended, or to join again.
+            if args.seconds.is_some() {
+                shared.close_window();
+            }
+            outcome
+        })
+    };
+    let opened = open(desk, Start::Call(Box::new(Running::new(handle, &runtime)), place), None);
+    let _ = gone.send(opened.as_ref().err().map(ToString::to_string));
+    let ended = runtime.block_on(ending).unwrap_or_else(|_| Err(Failure::Failed("the call broke off".to_owned())));
+    opened.and(ended)
 }
 
 /// `demo` with a window: the grid of the first participant.
@@ -112,18 +100,21 @@ pub(super) fn demo(global: &Common, args: &DemoArgs, mode: VideoMode, started: I
     let Some(first) = demo.calls.first().cloned() else {
         return Err(Failure::Usage("a demo needs participants".to_owned()));
     };
+    let picture = {
+        let _inside = runtime.enter();
+        demo.picture(args, args.seconds)
+    };
     if let Some(seconds) = args.seconds {
-        let (shared, first, snapshot) = (Arc::clone(&shared), first.clone(), args.snapshot.clone());
+        let shared = Arc::clone(&shared);
         runtime.spawn(async move {
-            let half = Duration::from_secs_f64(seconds / 2.0);
-            tokio::time::sleep(half).await;
-            draw(&first, snapshot).await;
-            tokio::time::sleep(half).await;
+            tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
             shared.close_window();
         });
     }
-    open(desk, Start::Call(Box::new(Running::new(first, &runtime)), Target::Hosted { name: "demo".to_owned() }), None)?;
-    runtime.block_on(demo::finish(demo, args, true))
+    let target = Target::Hosted { name: "demo".to_owned() };
+    let opened = open(desk, Start::Call(Box::new(Running::new(first, &runtime)), target), None);
+    let failed = opened.as_ref().err().map(ToString::to_string);
+    opened.and(runtime.block_on(demo::finish(demo, args, picture, failed)))
 }
 
 /// `bench tiles`: a call made up by the bench, whose frames it counts. `work` runs beside the window and closes it by ending.
@@ -152,19 +143,13 @@ pub(super) fn bench<T: Send + 'static>(
     worker.join().map_err(|_| Failure::Failed("the bench broke off".to_owned()))
 }
 
-async fn draw(call: &CallHandle, path: Option<PathBuf>) {
-    let Some(path) = path else { return };
-    let view = call.view();
-    if let Ok(Err(error)) = tokio::task::spawn_blocking(move || common::save_snapshot(&path, &view)).await {
-        common::remark(&format!("tertulia: {error}"));
-    }
-}
-
 fn open(desk: Desk, start: Start, log: Option<FrameLog>) -> Result<(), Failure> {
     let (shared, runtime) = (Arc::clone(&desk.shared), Arc::clone(&desk.runtime));
     let host = Arc::clone(&desk.host);
+    let asked = runtime.spawn(close_when_asked(Arc::clone(&shared)));
     let result = run(Box::new(desk), start, log)
         .map_err(|e| Failure::Failed(format!("no window could be opened: {e}; use --headless without a display")));
+    asked.abort();
     // The window is gone; everybody in the calls is to hear that we left.
     let calls = std::mem::take(&mut shared.lock().calls);
     drop(runtime.block_on(common::leave(&calls, GOOD_BYE)));
@@ -172,6 +157,24 @@ fn open(desk: Desk, start: Start, log: Option<FrameLog>) -> Result<(), Failure> 
     // A room that is still opening may take longer than anybody wants to wait; it ends with the process.
     let _ = runtime.block_on(async { tokio::time::timeout(GOOD_BYE, closed).await });
     result
+}
+
+/// Ctrl-C and SIGTERM close the window, without a question. Should it hang, its calls are left all the same, and the process
+/// ends without it; at once when it is asked a second time.
+async fn close_when_asked(shared: Arc<Shared>) {
+    common::asked_to_end().await;
+    shared.close_window();
+    let calls = shared.lock().calls.clone();
+    let patience = async {
+        drop(common::leave(&calls, GOOD_BYE).await);
+        tokio::time::sleep(GOOD_BYE).await;
+    };
+    tokio::select! {
+        () = patience => {}
+        () = common::asked_to_end() => {}
+    }
+    common::remark("tertulia: the window does not close");
+    std::process::exit(i32::from(super::FAILED));
 }
 
 /// State that background tasks write and the window reads.

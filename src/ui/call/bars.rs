@@ -8,9 +8,14 @@ impl CallScreen {
         let narrow = bar.width() < NARROW;
         let cy = bar.center().y;
         let shield = Rect::from_center_size(pos2(bar.left() + 20.0, cy), vec2(32.0, 32.0));
-        widgets::icon(ui, shield.center(), icons::SHIELD_CHECK, true, 16.0, p.text3);
         let server = if view.server.is_empty() { t("lobby.hosted_here").into_owned() } else { clean(&view.server) };
-        let sec = tv("sec.sfu", &[("host", &server)]);
+        let (icon, color, sec, short) = match view.trust {
+            Vouched::Certificate => (icons::SHIELD_CHECK, p.text3, "sec.sfu", None),
+            Vouched::Nobody => (icons::SHIELD_WARNING, p.warn_text, "sec.nobody", Some("sec.nobody_short")),
+            Vouched::Plain => (icons::SHIELD_WARNING, p.warn_text, "sec.plain", Some("sec.plain_short")),
+        };
+        widgets::icon(ui, shield.center(), icon, true, 16.0, color);
+        let sec = tv(sec, &[("host", &server)]);
         let response = ui.interact(shield, ui.make_persistent_id("call.sec"), Sense::hover());
         response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Image, true, &sec));
         response.on_hover_text(sec);
@@ -50,6 +55,12 @@ impl CallScreen {
         right = box_.left() - space::M;
 
         let mut x = bar.left() + 36.0;
+        if let Some(short) = short {
+            let font = theme::medium(size::CAPTION);
+            let warning =
+                widgets::line(ui, pos2(x, cy), Align2::LEFT_CENTER, &t(short), font, color, (right - x) * 0.4);
+            x = warning.right() + space::M;
+        }
         let session = clean(&view.session);
         let name = widgets::line(
             ui,

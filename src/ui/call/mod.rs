@@ -23,7 +23,7 @@ use super::video::Video;
 use super::widgets::{self, Button, Kind, Section};
 use super::{icons, layout};
 use crate::call::Command as CallCommand;
-use crate::call::view::{Connection, DeviceState, Failure, JoinStep, Tile, View};
+use crate::call::view::{Connection, DeviceState, Failure, JoinStep, Tile, View, Vouched};
 
 /// State of the screen.
 pub struct CallScreen {
