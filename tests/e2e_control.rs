@@ -197,17 +197,24 @@ fn the_last_choice_of_media_counts() {
     let mut a = Participant::join("a", A, &host.invitation(), &[]);
     let b = Participant::join("b", B, &host.invitation(), &[]);
     let stream_id = b.stream_id();
-    a.sees(B);
+    let seen = a.sees(B)["video"]["frames"].as_u64().unwrap();
     let choose = |a: &mut Participant, audio: bool, video: bool| {
         a.tell(&json!({"do": "subscribe", "stream_id": stream_id, "audio": audio, "video": video}));
     };
     for (audio, video) in [(true, false), (false, true), (false, false), (true, true), (false, true), (true, false)] {
         choose(&mut a, audio, video);
     }
-    wait("sound alone", SOON, || {
+    // What was received before the choices is not forgotten.
+    let newest = |a: &mut Participant| {
         let report = a.report();
-        let stream = report["streams"].as_array()?.iter().rev().find(|s| s["stream_id"] == *stream_id)?.clone();
-        (tone_is(&stream, tone_of(B)) && stream["video"]["frames"] == 0).then_some(())
+        report["streams"].as_array()?.iter().rev().find(|s| s["stream_id"] == *stream_id).cloned()
+    };
+    wait("sound alone", SOON, || {
+        let before = newest(&mut a)?["video"]["frames"].as_u64()?;
+        std::thread::sleep(Duration::from_millis(500));
+        let stream = newest(&mut a)?;
+        let still = stream["video"]["frames"] == before && before >= seen;
+        (tone_is(&stream, tone_of(B)) && still).then_some(())
     });
     for (audio, video) in [(false, false), (true, true), (false, false), (true, true)] {
         choose(&mut a, audio, video);
@@ -325,5 +332,25 @@ fn a_burst_of_commands_arrives_in_its_order() {
     assert_eq!(of("signal", "data"), (0..22).map(|n| json!(n.to_string())).collect::<Vec<_>>());
     assert_eq!(of("streamPropertyChanged", "value"), [false, true, false, true]);
     a.end();
+    b.leave();
+}
+
+/// A screen on its own connection is sent by us like anything else.
+#[test]
+fn the_own_screen_is_in_the_report() {
+    let host = Host::start(ROOM, &[]);
+    let mut a = Participant::join("a", A, &host.invitation(), &["--screen", "pattern:9:320x180@10"]);
+    let mut b = Participant::join("b", B, &host.invitation(), &[]);
+    b.sees(9);
+    let screen = |report: &Value| {
+        let sent = |s: &&Value| s["direction"] == "send" && s["source"] == "screen";
+        report["streams"].as_array().unwrap().iter().find(sent).cloned()
+    };
+    let now = screen(&a.report()).expect("a sent screen in the report of now");
+    assert!(now["video"]["frames"].as_u64() > Some(0), "{now}");
+    let end = a.leave().report;
+    let last = screen(&end).expect("a sent screen in the last report");
+    assert!(last["video"]["frames"].as_u64() >= now["video"]["frames"].as_u64(), "{last}");
+    assert_ne!(last["connection_id"], end["session"]["connection_id"]);
     b.leave();
 }

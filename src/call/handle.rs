@@ -128,6 +128,11 @@ impl CallHandle {
         last.wait_for(Option::is_some).await.ok()?.clone()
     }
 
+    /// Its report, if it is over.
+    pub(super) fn last_report(&self) -> Option<Arc<Report>> {
+        self.last.borrow().clone()
+    }
+
     /// Whether the call is over.
     pub fn is_over(&self) -> bool {
         self.last.borrow().is_some()

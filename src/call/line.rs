@@ -133,7 +133,8 @@ fn sent(past: &SendStats, now: SendStats) -> SendStats {
     }
 }
 
-fn received(past: &ReceiveStats, now: ReceiveStats) -> ReceiveStats {
+/// Figures of one kind of media over two transports.
+pub(super) fn received(past: &ReceiveStats, now: ReceiveStats) -> ReceiveStats {
     ReceiveStats {
         codec: now.codec.or(past.codec),
         packets: past.packets + now.packets,

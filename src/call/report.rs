@@ -150,7 +150,7 @@ pub struct VideoReport {
     pub freezes: Option<u64>,
     /// Their length in all.
     pub freeze_ms: Option<u64>,
-    /// Mean rate on the wire.
+    /// Rate of what is transported: the mean over the stream's time, or of the last two seconds while it runs.
     pub bitrate_bps: Option<u64>,
     /// Rate asked of the encoder.
     pub target_bitrate_bps: Option<u64>,
@@ -177,8 +177,8 @@ pub struct VideoReport {
 /// The test picture.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct PatternReport {
-    /// Source id.
-    pub id: u8,
+    /// Source id, once a strip was whole.
+    pub id: Option<u8>,
     /// Pictures in which it was found.
     pub frames_read: u64,
     /// Strips with a wrong check sum.
@@ -200,7 +200,7 @@ pub struct AudioReport {
     pub packets: Option<u64>,
     /// Packets that never came.
     pub packets_lost: Option<u64>,
-    /// Mean rate on the wire.
+    /// Rate of what is transported: the mean over the stream's time, or of the last two seconds while it runs.
     pub bitrate_bps: Option<u64>,
     /// Inter-arrival jitter.
     pub jitter_ms: Option<f64>,

@@ -161,7 +161,7 @@ async fn table(demo: &Demo) {
                 let pattern = video.and_then(|v| v.pattern.as_ref());
                 format!(
                     "{}: {:.0} fps, {:.0} ms, {:.0} Hz",
-                    pattern.map_or_else(|| "?".to_owned(), |p| p.id.to_string()),
+                    pattern.and_then(|p| p.id).map_or_else(|| "?".to_owned(), |id| id.to_string()),
                     video.and_then(|v| v.fps).unwrap_or(0.0),
                     pattern.and_then(|p| p.latency_ms_p50).unwrap_or(0.0),
                     s.audio.as_ref().and_then(|a| a.tone_hz).unwrap_or(0.0),

@@ -39,9 +39,8 @@ impl Engine {
         self.stop_audio_sink();
         for person in &mut self.people {
             if let Some(stream) = &mut person.stream
-                && let Some(subscribed) = stream.subscribed.take()
+                && stream.unsubscribe()
             {
-                drop(subscribed);
                 stream.stalled = (None, None);
             }
         }

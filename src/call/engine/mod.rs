@@ -5,6 +5,7 @@
 
 mod devices;
 mod encoders;
+mod figures;
 mod legs;
 mod own;
 mod people;
@@ -115,6 +116,8 @@ pub(super) struct Engine {
     ended_streams: Vec<StreamReport>,
     /// The second connection that carries our screen.
     screen_call: Option<CallHandle>,
+    /// Such connections that have been told to leave, until their figures are in.
+    left_screens: Vec<CallHandle>,
     /// The desktop is asking what to share.
     choosing: Option<Choosing>,
     choices: u64,
@@ -168,6 +171,7 @@ impl Engine {
             drawn_anew: BTreeSet::new(),
             ended_streams: Vec::new(),
             screen_call: None,
+            left_screens: Vec::new(),
             choosing: None,
             choices: 0,
             own_screens: Vec::new(),
@@ -200,7 +204,7 @@ impl Engine {
                 ask = self.asks.recv(), if !self.leaving => match ask {
                     Some(Ask::Command(command)) => self.command(command).await,
                     Some(Ask::Refused(command, message)) => self.refuse(&command, &message),
-                    Some(Ask::Report(reply)) => drop(reply.send(self.report())),
+                    Some(Ask::Report(reply)) => self.answer_report(reply),
                     None => self.begin_leave(),
                 },
                 event = self.signals.recv() => match event {
@@ -321,9 +325,7 @@ impl Engine {
             return;
         }
         self.leaving = true;
-        if let Some(screen) = self.screen_call.take() {
-            let _ = screen.send(Command::Leave);
-        }
+        self.leave_screen();
         let server = Arc::clone(&self.signaling);
         in_turn(async move { server.leave().await });
     }
@@ -418,13 +420,10 @@ impl Engine {
     }
 
     async fn finish(mut self) -> Report {
-        if let Some(screen) = self.screen_call.take() {
-            let _ = screen.send(Command::Leave);
-        }
-        let report = {
-            self.collect_all_streams();
-            self.report()
-        };
+        self.leave_screen();
+        self.collect_all_streams();
+        self.wait_for_screens().await;
+        let report = self.report();
         self.own.close();
         self.people.clear();
         if let Some(audio) = self.audio.take() {
@@ -438,6 +437,10 @@ impl Engine {
         !self.leaving
             && self.place.joined.as_ref().is_some_and(|j| j.role.may_publish())
             && matches!(self.connection, Connection::Connected | Connection::Joining(_))
+    }
+
+    fn wants_to_publish(&self) -> bool {
+        !self.config.media.subscribe_only && (self.own.has_microphone || self.has_own_video())
     }
 
     fn has_own_video(&self) -> bool {

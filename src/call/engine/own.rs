@@ -76,7 +76,7 @@ pub(super) struct Publishing {
     pub(super) has_audio: bool,
     pub(super) has_video: bool,
     pub(super) flowing: bool,
-    pub(super) ever_connected: bool,
+    pub(super) connected_at: Option<Instant>,
 }
 
 impl Own {

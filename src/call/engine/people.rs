@@ -73,6 +73,10 @@ pub(super) struct Person {
 
 impl Engine {
     pub(super) fn participant_joined(&mut self, info: &ParticipantInfo) {
+        // After a lost socket the host may say again what it cannot know to have arrived.
+        if self.people.iter().any(|p| p.connection_id == info.id) {
+            return;
+        }
         let persona = Persona::parse(&info.metadata);
         let claims_us = persona.screen && persona.participant_id.as_deref() == Some(self.config.device_key.as_str());
         let ours = claims_us && self.may_be_own_screen(&info.id);
@@ -93,7 +97,6 @@ impl Engine {
             self.notice("note.joined", vec![("name", name.clone())]);
             self.chime(Sound::Join);
         }
-        self.people.retain(|p| p.connection_id != info.id);
         let number = self.numbers.of(&key);
         self.people.push(Person {
             connection_id: info.id.clone(),
@@ -125,7 +128,7 @@ impl Engine {
     }
 
     fn keep_report(&mut self, person: &Person, stream: &Stream) {
-        let report = self.stream_report(person, stream);
+        let report = self.stream_report(person, stream, true);
         self.push_ended(report);
     }
 

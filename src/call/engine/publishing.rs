@@ -86,7 +86,7 @@ impl Engine {
             has_audio,
             has_video,
             flowing: false,
-            ever_connected: false,
+            connected_at: None,
         });
         self.dirty = true;
     }
@@ -113,8 +113,8 @@ impl Engine {
             }
             LegReport::Connected => {
                 publishing.flowing = true;
-                let (first, stream_id) = (!publishing.ever_connected, publishing.stream_id.clone());
-                publishing.ever_connected = true;
+                let (first, stream_id) = (publishing.connected_at.is_none(), publishing.stream_id.clone());
+                publishing.connected_at.get_or_insert_with(Instant::now);
                 if let Some(encoder) = &self.own.encoder {
                     encoder.begin_anew();
                 }

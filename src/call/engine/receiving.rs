@@ -7,6 +7,7 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 use tracing::warn;
 
+use super::figures::Received;
 use super::{Engine, MediaNotice, in_turn};
 use crate::call::leg::{self, LegId, LegInput, LegReport, Line, Reporter, SubscribeSpec, Turn};
 use crate::call::sync::LipSync;
@@ -37,6 +38,8 @@ pub(super) struct Stream {
     pub(super) wants_video: bool,
     pub(super) visible: bool,
     pub(super) subscribed: Option<Subscribed>,
+    /// Over the subscriptions before this one.
+    pub(super) received: Received,
     /// Goes from leg to leg: what is asked of the server about this stream is asked in order.
     turn: Turn,
     /// Since how many ms no sound and no picture come that should.
@@ -57,6 +60,21 @@ impl Stream {
         self.stalled.0.max(self.stalled.1)
     }
 
+    /// Ends the subscription if there is one; what it has counted stays.
+    pub(super) fn unsubscribe(&mut self) -> bool {
+        let Some(old) = self.subscribed.take() else { return false };
+        self.received = std::mem::take(&mut self.received).then(Received::of(&old));
+        true
+    }
+
+    /// Everything that was received of it so far.
+    pub(super) fn all_received(&self) -> Received {
+        match &self.subscribed {
+            Some(now) => self.received.clone().then(Received::of(now)),
+            None => self.received.clone(),
+        }
+    }
+
     fn note_stall(&mut self, kind: MediaKind, ms: Option<u64>) {
         match kind {
             MediaKind::Audio => self.stalled.0 = ms,
@@ -68,6 +86,8 @@ impl Stream {
 /// A running subscription.
 pub(super) struct Subscribed {
     pub(super) leg: LegId,
+    pub(super) media: SubscribeMedia,
+    pub(super) connected_at: Option<Instant>,
     pub(super) input: mpsc::Sender<LegInput>,
     pub(super) line: Line<Subscription>,
     pub(super) decoder: Arc<DecoderStream>,
@@ -111,6 +131,10 @@ impl PictureTimes {
 
 impl Engine {
     pub(super) fn stream_published(&mut self, connection_id: &str, info: StreamInfo) {
+        let known = |p: &super::people::Person| p.stream.as_ref().is_some_and(|s| s.id == info.id);
+        if self.people.iter().any(|p| p.connection_id == connection_id && known(p)) {
+            return;
+        }
         let event = self
             .event("streamCreated")
             .with("stream_id", info.id.clone())
@@ -142,6 +166,7 @@ impl Engine {
             wants_audio: true,
             wants_video: true,
             subscribed: None,
+            received: Received::default(),
             turn: Turn::default(),
             stalled: (None, None),
             failure: None,
@@ -171,7 +196,7 @@ impl Engine {
             if !self.config.media.publish_only {
                 self.subscribe(connection_id);
             }
-        } else if stream.subscribed.take().is_some() {
+        } else if stream.unsubscribe() {
             let (turn, server, stream_id) = (Arc::clone(&stream.turn), self.signaling.clone(), stream.id.clone());
             tokio::spawn(leg::unsubscribe(turn, server, stream_id));
         }
@@ -244,6 +269,8 @@ impl Engine {
         stream.failure = None;
         stream.subscribed = Some(Subscribed {
             leg,
+            media,
+            connected_at: None,
             input,
             line,
             decoder,
@@ -267,7 +294,7 @@ impl Engine {
         self.drawn.remove(stream_id);
         let at = self.people.iter().position(|p| p.connection_id == connection_id);
         if let (Some(stream), Some(person)) = (&stream, at.and_then(|i| self.people.get(i))) {
-            let report = self.stream_report(person, stream);
+            let report = self.stream_report(person, stream, true);
             self.push_ended(report);
         }
         let event = self
@@ -295,6 +322,7 @@ impl Engine {
             let Some(subscribed) = &mut stream.subscribed else { return };
             match report {
                 LegReport::Connected => {
+                    subscribed.connected_at.get_or_insert_with(Instant::now);
                     subscribed.flowing = true;
                 }
                 LegReport::Interrupted { why } => {
@@ -334,7 +362,7 @@ impl Engine {
                             .with("message", error.to_string()),
                     );
                     stream.failure = Some(failure);
-                    stream.subscribed = None;
+                    stream.unsubscribe();
                 }
                 LegReport::KeyFrame
                 | LegReport::LayerKeyFrame(_)
@@ -426,7 +454,7 @@ impl Engine {
         }
         stream.wants_audio = audio;
         stream.wants_video = video;
-        let had = stream.subscribed.take().is_some();
+        let had = stream.unsubscribe();
         stream.slot.clear();
         self.dirty = true;
         let turn = Arc::clone(&stream.turn);

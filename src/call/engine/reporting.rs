@@ -1,6 +1,9 @@
 //! What is shown and what is reported.
 
+use std::time::Duration;
+
 use super::Engine;
+use super::figures::bitrate;
 use super::people::Person;
 use super::receiving::Stream;
 use crate::call::report::{
@@ -104,9 +107,12 @@ impl Engine {
     pub(super) fn report(&self) -> Report {
         let joined = self.place.joined.as_ref();
         let mut streams: Vec<StreamReport> = self.ended_streams.clone();
-        streams.extend(self.own_stream_report());
+        streams.extend(self.own_stream_report(false));
         streams.extend(
-            self.people.iter().filter(|p| !p.ours).filter_map(|p| Some(self.stream_report(p, p.stream.as_ref()?))),
+            self.people
+                .iter()
+                .filter(|p| !p.ours)
+                .filter_map(|p| Some(self.stream_report(p, p.stream.as_ref()?, false))),
         );
         Report {
             schema: SCHEMA,
@@ -146,7 +152,7 @@ impl Engine {
     }
 
     pub(super) fn collect_own_stream(&mut self) {
-        if let Some(report) = self.own_stream_report() {
+        if let Some(report) = self.own_stream_report(true) {
             self.push_ended(report);
         }
     }
@@ -158,7 +164,7 @@ impl Engine {
             .people
             .iter()
             .filter(|p| !p.ours)
-            .filter_map(|p| Some(self.stream_report(p, p.stream.as_ref()?)))
+            .filter_map(|p| Some(self.stream_report(p, p.stream.as_ref()?, true)))
             .collect();
         for report in reports {
             self.push_ended(report);
@@ -167,11 +173,12 @@ impl Engine {
         self.people.clear();
     }
 
-    fn own_stream_report(&self) -> Option<StreamReport> {
+    fn own_stream_report(&self, ended: bool) -> Option<StreamReport> {
         let publishing = self.own.publishing.as_ref()?;
         let stream_id = publishing.stream_id.clone()?;
         let stats = publishing.line.figures();
         let encoder = self.own.encoder.as_ref().map(|e| e.stats());
+        let connected = publishing.connected_at.map_or(Duration::ZERO, |at| at.elapsed());
         let live_s = self.own.live().map(|d| d.as_secs_f64()).filter(|s| *s > 0.5);
         let video = publishing.has_video.then(|| {
             let send = stats.video.clone().unwrap_or_default();
@@ -184,7 +191,7 @@ impl Engine {
                 frames: encoder.as_ref().map(|e| e.frames),
                 key_frames: encoder.as_ref().map(|e| e.key_frames),
                 frames_dropped: encoder.as_ref().map(|e| e.dropped + send.frames_dropped),
-                bitrate_bps: Some(send.bitrate_bps),
+                bitrate_bps: bitrate(ended, send.bytes, connected, send.bitrate_bps),
                 target_bitrate_bps: self
                     .own
                     .target_bps
@@ -199,7 +206,7 @@ impl Engine {
                 codec: send.codec.map(str::to_owned),
                 packets: Some(send.packets),
                 packets_lost: send.packets_lost,
-                bitrate_bps: Some(send.bitrate_bps),
+                bitrate_bps: bitrate(ended, send.bytes, connected, send.bitrate_bps),
                 jitter_ms: send.jitter_ms,
                 muted: Some(self.own.audio_muted),
                 level_dbfs: self.audio.as_ref().map(|a| f64::from(a.levels().processed_dbfs)),
@@ -218,13 +225,14 @@ impl Engine {
         })
     }
 
-    pub(super) fn stream_report(&self, person: &Person, stream: &Stream) -> StreamReport {
+    /// Of somebody's stream, as it is now or over all its time.
+    pub(super) fn stream_report(&self, person: &Person, stream: &Stream, ended: bool) -> StreamReport {
         let joined = self.place.joined.as_ref();
-        let subscribed = stream.subscribed.as_ref();
-        let stats = subscribed.map(|s| s.line.figures()).unwrap_or_default();
+        let all = stream.all_received();
         let video = stream.has_video.then(|| {
-            let receive = stats.video.clone().unwrap_or_default();
-            let decoder = subscribed.map(|s| s.decoder.stats()).unwrap_or_default();
+            // What was never subscribed to has no figures.
+            let Some(video) = all.video else { return VideoReport::default() };
+            let (receive, decoder) = (video.wire, video.decoder);
             let live_s = Some(decoder.live.as_secs_f64()).filter(|s| *s > 0.5);
             // Which layer the host has chosen shows in the size of the picture only.
             let layered = joined.is_some_and(|joined| joined.simulcast) && stream.source == "camera";
@@ -240,12 +248,11 @@ impl Engine {
                 frames_dropped: Some(decoder.dropped + receive.frames_dropped),
                 freezes: Some(decoder.freezes),
                 freeze_ms: Some(decoder.freeze_ms),
-                playout_delay_ms: subscribed
-                    .filter(|_| decoder.decoded > 0)
-                    .map(|s| s.lips.held_ms().max(f64::from(decoder.decode_ms))),
-                time_to_720p_ms: subscribed.and_then(|s| s.times.to_720p_ms()),
-                pattern: subscribed.and_then(|s| s.pattern.report()).map(|p| PatternReport {
-                    id: p.id.unwrap_or(0),
+                bitrate_bps: bitrate(ended, receive.bytes, video.connected, receive.bitrate_bps),
+                playout_delay_ms: video.held_ms,
+                time_to_720p_ms: video.to_720p_ms,
+                pattern: video.pattern.map(|p| PatternReport {
+                    id: p.id,
                     frames_read: p.frames_read,
                     crc_errors: p.crc_errors,
                     latency_ms_p50: p.latency_ms_p50,
@@ -256,14 +263,16 @@ impl Engine {
             }
         });
         let audio = stream.has_audio.then(|| {
-            let receive = stats.audio.clone().unwrap_or_default();
-            let playout = subscribed.and_then(|s| s.playout.as_ref()).map(|p| p.stats());
+            let muted = Some(!stream.audio_active);
+            let Some(audio) = all.audio else { return AudioReport { muted, ..AudioReport::default() } };
+            let (receive, playout) = (audio.wire, audio.playout);
             let figure = |f: fn(&crate::media::audio::PlayoutStats) -> f32| playout.as_ref().map(|p| f64::from(f(p)));
+            let heard = stream.subscribed.as_ref().and_then(|_| playout.as_ref()).filter(|_| stream.wants_audio);
             AudioReport {
                 codec: receive.codec.map(str::to_owned),
                 packets: playout.as_ref().map(|p| p.packets),
                 packets_lost: playout.as_ref().map(|p| p.packets_lost),
-                bitrate_bps: Some(receive.bitrate_bps),
+                bitrate_bps: bitrate(ended, receive.bytes, audio.connected, receive.bitrate_bps),
                 jitter_ms: figure(|p| p.jitter_ms),
                 playout_delay_ms: figure(|p| p.playout_delay_ms),
                 concealed_ms: playout.as_ref().map(|p| p.concealed_ms),
@@ -273,10 +282,10 @@ impl Engine {
                 accelerated_ms: playout.as_ref().map(|p| p.accelerated_ms),
                 decelerated_ms: playout.as_ref().map(|p| p.decelerated_ms),
                 captured_dbfs: None,
-                muted: Some(!stream.audio_active),
-                level_dbfs: playout.as_ref().and_then(|p| p.level_dbfs).map(f64::from),
-                tone_hz: playout.as_ref().and_then(|p| p.tone_hz).map(f64::from),
-                av_offset_ms: subscribed.and_then(|s| s.lips.offset_ms()),
+                muted,
+                level_dbfs: heard.and_then(|p| p.level_dbfs).map(f64::from),
+                tone_hz: heard.and_then(|p| p.tone_hz).map(f64::from),
+                av_offset_ms: audio.offset_ms,
             }
         });
         StreamReport {
@@ -304,7 +313,6 @@ fn sent_packets(send: &SendStats) -> VideoReport {
 
 fn received_packets(receive: &ReceiveStats) -> VideoReport {
     VideoReport {
-        bitrate_bps: Some(receive.bitrate_bps),
         packets: Some(receive.packets),
         packets_lost: Some(receive.packets_lost),
         packets_recovered: Some(receive.packets_recovered),

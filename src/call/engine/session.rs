@@ -119,8 +119,12 @@ impl Engine {
             self.came_back();
             self.forget_everybody();
         }
+        let may_publish = joined.role.may_publish();
         self.place.joined = Some(joined);
         self.place.rejoining = false;
+        if !may_publish && self.wants_to_publish() {
+            self.refuse("publish", "the role does not allow publishing");
+        }
         self.connection = Connection::Connected;
         self.own.new_place();
         self.settle_devices();
@@ -252,6 +256,7 @@ fn eviction(reason: &str) -> &'static str {
         "forceDisconnectByUser" => "a moderator did it; ask for a new invitation",
         "forceDisconnectByServer" => "the server's owner did it; ask for a new invitation",
         "sessionClosedByServer" => "the room was closed; ask whoever opened it whether there is another",
+        "openviduServerStopped" => "the host was stopped; ask whoever runs it when it is back",
         "nodeCrashed" | "mediaServerDisconnect" => "the media server stopped; join again",
         _ => "join again, or ask for a new invitation",
     }

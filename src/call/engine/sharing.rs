@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tracing::info;
 
 use super::people::Person;
 use super::{Engine, MediaNotice};
 use crate::call::command::Command;
 use crate::call::config::VideoInput;
-use crate::call::handle::start;
+use crate::call::handle::{CallHandle, start};
+use crate::call::report::{Report, StreamReport};
 use crate::call::view::{Connection, DeviceState};
 use crate::media::audio::{MicrophoneSource, SpeakerSink};
 use crate::media::screen::{self, NotChosen};
@@ -23,6 +26,8 @@ const LOST: &str = "share.lost";
 const CANCELLED: &str = "cancelled";
 /// The desktop gives no screen.
 const NOT_GIVEN: &str = "err.portal";
+/// How long a report waits for what the second connection has to say.
+const SCREEN_PATIENCE: Duration = Duration::from_secs(2);
 /// Connections of ours that are remembered: the last one may still be in the room when the next one comes.
 const OWN_SCREENS: usize = 8;
 
@@ -46,8 +51,7 @@ impl Engine {
         let Some(source) = screen else {
             if self.config.media.screen.take().is_some() || self.choosing.take().is_some() {
                 self.share_ended(CANCELLED);
-            } else if let Some(call) = self.screen_call.take() {
-                let _ = call.send(Command::Leave);
+            } else if self.leave_screen() {
                 let event = self.event("shareStopped");
                 self.emit(event);
             } else if let Some((before, muted)) = self.own.camera_before_share.take() {
@@ -170,9 +174,7 @@ impl Engine {
             screen::forget_choice();
             return self.refuse("share", "the role does not allow publishing");
         }
-        if let Some(call) = self.screen_call.take() {
-            let _ = call.send(Command::Leave);
-        }
+        self.leave_screen();
         if self.config.target.source.renewable() {
             let mut config = self.config.clone();
             config.media.video = VideoInput::Screen(source);
@@ -202,6 +204,7 @@ impl Engine {
     /// A screen that cannot be captured, or whose connection has ended or found no way back, is not shared any more, and its
     /// user is told.
     pub(super) fn watch_screen_call(&mut self) {
+        self.collect_left_screens();
         let Some(call) = &self.screen_call else { return };
         let view = call.view();
         let gone = view.notices.iter().find(|n| n.key == WINDOW_GONE);
@@ -217,9 +220,7 @@ impl Engine {
             _ if call.is_over() => (LOST, Vec::new(), "disconnect".to_owned()),
             _ => return,
         };
-        // Over already, or told to go now.
-        let _ = call.send(Command::Leave);
-        self.screen_call = None;
+        self.leave_screen();
         self.notice(key, values);
         self.share_ended(&reason);
     }
@@ -257,7 +258,58 @@ impl Engine {
         }
     }
 
+    /// Ends the second connection if there is one; what it has sent is asked for when it is over.
+    pub(super) fn leave_screen(&mut self) -> bool {
+        let Some(call) = self.screen_call.take() else { return false };
+        // Over already, or told to go now.
+        let _ = call.send(Command::Leave);
+        self.left_screens.push(call);
+        true
+    }
+
+    fn collect_left_screens(&mut self) {
+        let (over, left) = std::mem::take(&mut self.left_screens).into_iter().partition(|c: &CallHandle| c.is_over());
+        self.left_screens = left;
+        for call in over {
+            for stream in call.last_report().iter().flat_map(|r| own_streams(r)) {
+                self.push_ended(stream);
+            }
+        }
+    }
+
+    /// At the end: a second connection leaves at the same time as the first one.
+    pub(super) async fn wait_for_screens(&mut self) {
+        let left = self.left_screens.clone();
+        let all = async {
+            for call in &left {
+                call.finished().await;
+            }
+        };
+        // One that does not end has no figures.
+        drop(tokio::time::timeout(SCREEN_PATIENCE, all).await);
+        self.collect_left_screens();
+    }
+
+    /// Answers with the figures of both connections, without waiting for the second one here.
+    pub(super) fn answer_report(&self, reply: oneshot::Sender<Report>) {
+        let mut report = self.report();
+        let Some(call) = self.screen_call.clone() else {
+            // Whoever asked is gone.
+            return drop(reply.send(report));
+        };
+        tokio::spawn(async move {
+            if let Ok(Some(screen)) = tokio::time::timeout(SCREEN_PATIENCE, call.report()).await {
+                report.streams.extend(own_streams(&screen));
+            }
+            drop(reply.send(report));
+        });
+    }
+
     pub(super) fn sharing(&self) -> bool {
         self.screen_call.is_some() || self.own.camera_before_share.is_some()
     }
+}
+
+fn own_streams(report: &Report) -> impl Iterator<Item = StreamReport> + '_ {
+    report.streams.iter().filter(|s| s.direction == "send").cloned()
 }
