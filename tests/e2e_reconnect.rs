@@ -36,6 +36,40 @@ fn behind(proxy: &Proxy, host: &Host) -> (Participant, Participant) {
     (invited, rest)
 }
 
+/// No close and no error, as when a laptop changes from one network to another: the host goes on writing to the dead socket.
+#[test]
+fn what_happens_while_a_line_is_silent_is_told_on_return() {
+    let host = Host::start(ROOM, &["--no-tls"]);
+    let proxy = Proxy::to(host.addr());
+    let mut here = Participant::join("here", WATCHER, &host.invitation(), &[]);
+    let mut away = Participant::join("away", BY_INVITATION, &host.invitation_through(proxy.addr), &[]);
+    let id = away.connection_id();
+    away.sees(WATCHER);
+    here.sees(BY_INVITATION);
+
+    proxy.go_silent();
+    let silent_at = Instant::now();
+    here.tell(&serde_json::json!({"do": "mute", "audio": true}));
+    here.tell(&serde_json::json!({"do": "signal", "type": "chat", "data": "while you are away"}));
+    let newcomer = Participant::join("newcomer", PRESENTER, &host.invitation(), &[]);
+    newcomer.stream_id();
+    std::thread::sleep(Duration::from_secs(8).saturating_sub(silent_at.elapsed()));
+    assert_eq!(away.count("signal"), 0, "the line is not silent");
+    proxy.mend();
+
+    away.named("reconnected");
+    away.event("the message", |e| e["event"] == "signal" && e["data"] == "while you are away");
+    away.event("the mute", |e| {
+        e["event"] == "streamPropertyChanged" && e["property"] == "audioActive" && e["value"] == false
+    });
+    away.sees(PRESENTER);
+    assert_eq!((away.connection_id(), away.count("rejoining")), (id, 0));
+    assert_eq!((away.count("signal"), away.count("streamCreated")), (1, 2), "{:#?}", away.events());
+    for participant in [here, away, newcomer] {
+        participant.leave();
+    }
+}
+
 #[test]
 fn a_cut_of_four_seconds_keeps_connection_id_and_media() {
     let host = Host::start(ROOM, &["--no-tls"]);

@@ -59,6 +59,10 @@ struct Replay {
     held: Vec<(String, OpId, MediaOp)>,
     differences: Vec<String>,
     used: BTreeSet<usize>,
+    /// Frames sent on each socket.
+    written: HashMap<SocketId, u64>,
+    /// Connections whose line is silent: nothing that is sent to them arrives.
+    silent: BTreeSet<String>,
 }
 
 fn out_of_order(method: Option<&String>) -> bool {
@@ -115,6 +119,8 @@ impl Replay {
             held: Vec::new(),
             differences: Vec::new(),
             used: BTreeSet::new(),
+            written: HashMap::new(),
+            silent: BTreeSet::new(),
         }
     }
 
@@ -143,7 +149,16 @@ impl Replay {
     fn drain(&mut self) {
         while let Some(output) = self.server.poll_output() {
             match output {
-                ServerOutput::Send { socket, text } => self.sent(socket, &text),
+                ServerOutput::Send { socket, text } => {
+                    let written = self.written.entry(socket).or_default();
+                    *written += 1;
+                    let frames = *written;
+                    if self.owners.get(&socket).is_some_and(|(conn, ws)| !self.silent.contains(&format!("{conn}{ws}")))
+                    {
+                        self.server.handle(ServerInput::Delivered { socket, frames }, self.now);
+                        self.sent(socket, &text);
+                    }
+                }
                 ServerOutput::Close { socket, code, reason } => {
                     if let Some((conn, ws)) = self.owners.remove(&socket) {
                         self.sockets.remove(&(conn.clone(), ws));
@@ -279,6 +294,7 @@ impl Replay {
                 }
             }
             "http" => self.rest(line),
+            "A half open" => drop(self.silent.insert("A1".to_owned())),
             "killed" if conn == "MEDIA-SERVER" => {
                 // Back within a second or gone for longer: the original reacts to what follows, so does the script.
                 let quick = self.file.contains("quick");

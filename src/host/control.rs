@@ -1,5 +1,6 @@
 //! The control task: the room machine between sockets, REST and the media thread.
 
+use super::HostError;
 use super::rooms::RoomsFile;
 use super::sfu::{self, LegId as SfuLeg, PublishSpec, Sfu, SfuError, SfuEvent, SfuStats};
 use crate::protocol::room::{
@@ -23,8 +24,13 @@ pub(super) const OUTGOING_QUEUE: usize = 512;
 const OUTGOING_BYTES: usize = 4 << 20;
 /// Requests about one leg waiting for the media thread; candidates beyond are dropped.
 const LEG_QUEUE: usize = 128;
+/// Pause between two tries to start a media thread that has ended.
+const MEDIA_AGAIN: Duration = Duration::from_secs(1);
 /// How often the machine is told the time.
 const TICK: Duration = Duration::from_millis(50);
+
+/// Opens the media socket and starts the media thread.
+pub(super) type MediaStart = Box<dyn Fn() -> Result<(Sfu, mpsc::Receiver<SfuEvent>), HostError> + Send>;
 
 /// What goes out on a socket.
 pub(super) enum Outgoing {
@@ -73,14 +79,45 @@ impl SocketFrames {
 
 /// Messages to the control task.
 pub(super) enum Message {
-    Opened { socket: SocketId, peer: IpAddr, cookie: String, out: SocketSender },
-    Text { socket: SocketId, text: String },
-    Closed { socket: SocketId, code: u16, reason: String },
-    Rest { request: RestRequest, reply: oneshot::Sender<RestResponse> },
-    Media { op: OpId, result: Result<MediaDone, MediaError> },
-    Room { name: String, rules: KeyRules, reply: std::sync::mpsc::SyncSender<Result<Secret, RoomError>> },
-    Stats { reply: std::sync::mpsc::SyncSender<(Counts, Counts, Option<SfuStats>)> },
-    Shutdown { reply: std::sync::mpsc::SyncSender<()> },
+    Opened {
+        socket: SocketId,
+        peer: IpAddr,
+        cookie: String,
+        out: SocketSender,
+    },
+    Text {
+        socket: SocketId,
+        text: String,
+    },
+    /// The other end has read so many frames of this socket.
+    Delivered {
+        socket: SocketId,
+        frames: u64,
+    },
+    Closed {
+        socket: SocketId,
+        code: u16,
+        reason: String,
+    },
+    Rest {
+        request: RestRequest,
+        reply: oneshot::Sender<RestResponse>,
+    },
+    Media {
+        op: OpId,
+        result: Result<MediaDone, MediaError>,
+    },
+    Room {
+        name: String,
+        rules: KeyRules,
+        reply: std::sync::mpsc::SyncSender<Result<Secret, RoomError>>,
+    },
+    Stats {
+        reply: std::sync::mpsc::SyncSender<(Counts, Counts, Option<SfuStats>)>,
+    },
+    Shutdown {
+        reply: std::sync::mpsc::SyncSender<()>,
+    },
 }
 
 /// Clock of the machine.
@@ -105,6 +142,8 @@ pub(super) struct Control {
     pub(super) rooms: Option<RoomsFile>,
     pub(super) clock: Clock,
     pub(super) sfu: Sfu,
+    /// Starts the media thread anew.
+    pub(super) restart: MediaStart,
     /// For the media tasks' answers.
     pub(super) to_self: mpsc::Sender<Message>,
     pub(super) sockets: HashMap<SocketId, SocketSender>,
@@ -118,6 +157,8 @@ impl Control {
     pub(super) async fn run(mut self, mut messages: mpsc::Receiver<Message>, mut events: mpsc::Receiver<SfuEvent>) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut again = tokio::time::interval(MEDIA_AGAIN);
+        again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut media_alive = true;
         loop {
             tokio::select! {
@@ -135,8 +176,16 @@ impl Control {
                     None => {
                         media_alive = false;
                         tracing::error!("the media thread has ended");
+                        self.legs.clear();
                         self.server.handle(ServerInput::MediaGone, self.clock.now());
                     }
+                },
+                _ = again.tick(), if !media_alive => match (self.restart)() {
+                    Ok((sfu, new_events)) => {
+                        tracing::warn!("the media thread has been started anew");
+                        (self.sfu, events, media_alive) = (sfu, new_events, true);
+                    }
+                    Err(error) => tracing::error!(%error, "the media thread cannot be started"),
                 },
                 _ = tick.tick() => {
                     self.server.handle(ServerInput::Tick, self.clock.now());
@@ -166,6 +215,7 @@ impl Control {
                 ServerInput::SocketOpened { socket, peer, cookie }
             }
             Message::Text { socket, text } => ServerInput::Text { socket, text },
+            Message::Delivered { socket, frames } => ServerInput::Delivered { socket, frames },
             Message::Closed { socket, code, reason } => {
                 self.sockets.remove(&socket);
                 ServerInput::SocketClosed { socket, code, reason }
@@ -258,6 +308,8 @@ impl Control {
     }
 
     async fn shut_down(&mut self) {
+        self.server.stop(self.clock.now());
+        self.carry_out();
         for (_, out) in self.sockets.drain() {
             let _ = out.frames.try_send(Outgoing::Close(1001, "The host is closing"));
         }
@@ -345,5 +397,54 @@ fn media_error(error: SfuError) -> MediaError {
         SfuError::UnknownStream | SfuError::UnknownLeg(_) => MediaError::NoSuchStream,
         SfuError::Limit(_) => MediaError::Full,
         other => MediaError::Failed(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::room::ServerConfig;
+
+    #[test]
+    fn a_media_thread_that_ends_is_started_anew() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let start = || sfu::start(sfu::SfuConfig::new(([127, 0, 0, 1], 0).into())).unwrap();
+        let (first, events) = start();
+        let clock = Clock::start();
+        let config = ServerConfig {
+            secret: Secret::new("S"),
+            public_url: "http://127.0.0.1".to_owned(),
+            public_url_guessed: false,
+            seed: [1; 32],
+            limits: Default::default(),
+        };
+        let (to_self, messages) = mpsc::channel(CONTROL_QUEUE);
+        let control = Control {
+            server: Server::new(config, clock.now()),
+            rooms: None,
+            clock,
+            sfu: first.clone(),
+            restart: Box::new(move || Ok(start())),
+            to_self: to_self.clone(),
+            sockets: HashMap::new(),
+            legs: HashMap::new(),
+            most: Counts::default(),
+        };
+        runtime.block_on(async {
+            tokio::spawn(control.run(messages, events));
+            first.shutdown().await.unwrap();
+            let answered = async {
+                loop {
+                    let (reply, answer) = std::sync::mpsc::sync_channel(1);
+                    assert!(to_self.send(Message::Stats { reply }).await.is_ok());
+                    let answer = tokio::task::spawn_blocking(move || answer.recv().unwrap()).await.unwrap();
+                    if answer.2.is_some() {
+                        break;
+                    }
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(20), answered).await.expect("it is back");
+        });
     }
 }

@@ -84,6 +84,12 @@ pub fn start(config: HostConfig) -> Result<Handle, HostError> {
     let listen_addr = listener.local_addr().map_err(|e| HostError::listen("TCP", config.listen, e))?;
     let (sfu, events) = start_media(&config, listen_addr)?;
     let udp_addr = sfu.udp_addr();
+    let restart: control::MediaStart = {
+        let mut config = config.clone();
+        // Clients know this port.
+        config.udp_port = Some(udp_addr.port());
+        Box::new(move || start_media(&config, listen_addr))
+    };
     let address = reachable(listen_addr.ip());
     let scheme = if config.tls == Tls::None { "http" } else { "https" };
     let url = match &config.public_url {
@@ -121,6 +127,7 @@ pub fn start(config: HostConfig) -> Result<Handle, HostError> {
         rooms,
         clock,
         sfu,
+        restart,
         to_self: control.clone(),
         sockets: HashMap::new(),
         legs: HashMap::new(),

@@ -36,6 +36,8 @@ const WS_WRITE_TIMEOUT: Duration = Duration::from_secs(15);
 /// A socket that says nothing, not even to a WebSocket ping, for this long is dead.
 const WS_SILENCE: Duration = Duration::from_secs(60);
 const WS_PING: Duration = Duration::from_secs(20);
+/// How soon after a frame its reader is asked for a receipt.
+const RECEIPT_DELAY: Duration = Duration::from_millis(100);
 /// How long the other end may take to answer a close.
 const WS_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 const COOKIE: &str = "OVJSESSIONID";
@@ -241,6 +243,53 @@ async fn serve_socket(ws: WebSocket, socket: SocketId, peer: SocketAddr, cookie:
     let _ = control.send(Message::Closed { socket, code, reason }).await;
 }
 
+/// What the other end has read, by its pongs: each carries back how many frames stood in front of its ping.
+#[derive(Default)]
+struct Receipts {
+    written: u64,
+    asked: u64,
+    read: u64,
+    ask_at: Option<tokio::time::Instant>,
+}
+
+impl Receipts {
+    fn wrote(&mut self) {
+        self.written += 1;
+        self.ask_if_idle();
+    }
+
+    /// One question at a time, for all that was written meanwhile.
+    fn ask_if_idle(&mut self) {
+        if self.written > self.asked && self.asked == self.read && self.ask_at.is_none() {
+            self.ask_at = Some(tokio::time::Instant::now() + RECEIPT_DELAY);
+        }
+    }
+
+    fn ping(&mut self) -> Ws {
+        self.asked = self.written;
+        self.ask_at = None;
+        Ws::Ping(self.written.to_be_bytes().to_vec().into())
+    }
+
+    /// How many frames have been read, when that is news.
+    fn pong(&mut self, payload: &[u8]) -> Option<u64> {
+        let frames = u64::from_be_bytes(payload.try_into().ok()?);
+        if frames <= self.read || frames > self.asked {
+            return None;
+        }
+        self.read = frames;
+        self.ask_if_idle();
+        Some(frames)
+    }
+
+    async fn due(&self) {
+        match self.ask_at {
+            Some(at) => tokio::time::sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
 /// Moves frames both ways until one side closes; returns the close as the host saw it.
 async fn pump(
     ws: WebSocket,
@@ -249,6 +298,7 @@ async fn pump(
     control: &mpsc::Sender<Message>,
 ) -> (u16, String) {
     let (mut to_peer, mut from_peer) = ws.split();
+    let mut receipts = Receipts::default();
     let mut ping = tokio::time::interval(WS_PING);
     ping.reset();
     let mut heard = tokio::time::Instant::now();
@@ -264,7 +314,14 @@ async fn pump(
                         }
                     }
                     Some(Ok(Ws::Binary(_))) => return finish(&mut to_peer, &mut from_peer, 1003, "Binary messages not supported").await,
-                    Some(Ok(Ws::Ping(_) | Ws::Pong(_))) => {}
+                    Some(Ok(Ws::Pong(payload))) => {
+                        if let Some(frames) = receipts.pong(&payload)
+                            && control.send(Message::Delivered { socket, frames }).await.is_err()
+                        {
+                            return lost("the host has ended");
+                        }
+                    }
+                    Some(Ok(Ws::Ping(_))) => {}
                     Some(Ok(Ws::Close(frame))) => {
                         // The library has queued the answer (RFC 6455 §5.5.1); it has to get out before the connection goes.
                         let _ = tokio::time::timeout(WS_CLOSE_TIMEOUT, to_peer.close()).await;
@@ -288,7 +345,7 @@ async fn pump(
                 match frame {
                     Some(Outgoing::Text(text)) => {
                         match tokio::time::timeout(WS_WRITE_TIMEOUT, to_peer.send(Ws::Text(text.into()))).await {
-                            Ok(Ok(())) => {}
+                            Ok(Ok(())) => receipts.wrote(),
                             _ => return lost("the socket does not take what it is sent"),
                         }
                     }
@@ -296,11 +353,16 @@ async fn pump(
                     None => return lost("closed by the host"),
                 }
             }
+            () = receipts.due() => {
+                if !matches!(tokio::time::timeout(WS_WRITE_TIMEOUT, to_peer.send(receipts.ping())).await, Ok(Ok(()))) {
+                    return lost("the socket does not take what it is sent");
+                }
+            }
             _ = ping.tick() => {
                 if heard.elapsed() > WS_SILENCE {
                     return lost("silence");
                 }
-                if !matches!(tokio::time::timeout(WS_WRITE_TIMEOUT, to_peer.send(Ws::Ping(Default::default()))).await, Ok(Ok(()))) {
+                if !matches!(tokio::time::timeout(WS_WRITE_TIMEOUT, to_peer.send(receipts.ping())).await, Ok(Ok(()))) {
                     return lost("the socket does not take what it is sent");
                 }
             }

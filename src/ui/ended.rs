@@ -119,6 +119,7 @@ fn reason_text(reason: &str) -> (String, bool) {
         "forceDisconnectByUser" => (t("end.removed_bare").into_owned(), false),
         "forceDisconnectByServer" => (t("end.server").into_owned(), true),
         "sessionClosedByServer" => (t("end.closed_bare").into_owned(), false),
+        "openviduServerStopped" => (t("end.stopped").into_owned(), true),
         "elsewhere" => (t("end.elsewhere").into_owned(), true),
         "networkDisconnect" | "nodeCrashed" | "mediaServerReconnect" => (t("end.lost").into_owned(), true),
         _ => (t("end.server").into_owned(), true),

@@ -423,51 +423,75 @@ pub fn assert_failed(end: &End, words: &[&str]) {
 pub struct Proxy {
     pub addr: SocketAddr,
     cut: Arc<AtomicBool>,
-    open: Arc<Mutex<Vec<TcpStream>>>,
+    silent: Arc<AtomicBool>,
+    open: Arc<Mutex<Vec<Cable>>>,
+}
+
+/// Both ends of one connection.
+struct Cable {
+    ends: [TcpStream; 2],
+    silent: Arc<AtomicBool>,
 }
 
 impl Proxy {
     pub fn to(upstream: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
-        let (cut, open) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
-        let (is_cut, streams) = (Arc::clone(&cut), Arc::clone(&open));
+        let this = Self { addr, cut: Arc::default(), silent: Arc::default(), open: Arc::default() };
+        let (is_cut, is_silent, open) = (Arc::clone(&this.cut), Arc::clone(&this.silent), Arc::clone(&this.open));
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 if is_cut.load(Ordering::SeqCst) {
                     continue;
                 }
                 let Ok(server) = TcpStream::connect(upstream) else { continue };
-                {
-                    let mut streams = streams.lock().unwrap();
-                    streams.push(client.try_clone().unwrap());
-                    streams.push(server.try_clone().unwrap());
-                }
-                pump(client.try_clone().unwrap(), server.try_clone().unwrap());
-                pump(server, client);
+                let silent = Arc::new(AtomicBool::new(is_silent.load(Ordering::SeqCst)));
+                let ends = [client.try_clone().unwrap(), server.try_clone().unwrap()];
+                open.lock().unwrap().push(Cable { ends, silent: Arc::clone(&silent) });
+                pump(client.try_clone().unwrap(), server.try_clone().unwrap(), Arc::clone(&silent));
+                pump(server, client, silent);
             }
         });
-        Self { addr, cut, open }
+        this
     }
 
     /// Cuts every connection and lets none through until [`Self::mend`].
     pub fn cut(&self) {
         self.cut.store(true, Ordering::SeqCst);
-        for stream in self.open.lock().unwrap().drain(..) {
-            let _ = stream.shutdown(Shutdown::Both);
+        for cable in self.open.lock().unwrap().drain(..) {
+            for end in cable.ends {
+                let _ = end.shutdown(Shutdown::Both);
+            }
+        }
+    }
+
+    /// Every connection takes what it is sent and passes nothing on, for ever; new ones until [`Self::mend`], too. Nobody is told.
+    pub fn go_silent(&self) {
+        self.silent.store(true, Ordering::SeqCst);
+        for cable in self.open.lock().unwrap().iter() {
+            cable.silent.store(true, Ordering::SeqCst);
         }
     }
 
     pub fn mend(&self) {
         self.cut.store(false, Ordering::SeqCst);
+        self.silent.store(false, Ordering::SeqCst);
     }
 }
 
-fn pump(mut from: TcpStream, mut to: TcpStream) {
+fn pump(mut from: TcpStream, mut to: TcpStream, silent: Arc<AtomicBool>) {
     std::thread::spawn(move || {
-        let _ = std::io::copy(&mut from, &mut to);
-        let _ = to.shutdown(Shutdown::Both);
-        let _ = from.shutdown(Shutdown::Both);
+        let mut buffer = [0; 16 * 1024];
+        while let Ok(length @ 1..) = from.read(&mut buffer) {
+            if !silent.load(Ordering::SeqCst) && to.write_all(&buffer[..length]).is_err() {
+                break;
+            }
+        }
+        // The end of a silent connection is as silent as the rest of it.
+        if !silent.load(Ordering::SeqCst) {
+            let _ = to.shutdown(Shutdown::Both);
+            let _ = from.shutdown(Shutdown::Both);
+        }
     });
 }
 

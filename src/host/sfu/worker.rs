@@ -72,6 +72,9 @@ struct Worker {
     identity: Identity,
     config: SfuConfig,
     locals: Vec<SocketAddr>,
+    bound: SocketAddr,
+    /// When the addresses of this computer were looked at last.
+    looked_at: Instant,
     events: mpsc::Sender<SfuEvent>,
     legs: Vec<Option<Leg>>,
     free: Vec<LegKey>,
@@ -128,6 +131,8 @@ pub(super) fn spawn(
         loss: config.impairment.map(Loss::new),
         config,
         locals,
+        bound: udp_addr,
+        looked_at: Instant::now(),
         events,
         legs: Vec::new(),
         free: Vec::new(),

@@ -38,6 +38,13 @@ pub enum ServerInput {
         /// The whole message.
         text: String,
     },
+    /// The other end has read the first frames that were sent on a socket: it has answered something that was sent behind them.
+    Delivered {
+        /// On this socket.
+        socket: SocketId,
+        /// So many since it was opened.
+        frames: u64,
+    },
     /// A WebSocket is gone, for whatever reason.
     SocketClosed {
         /// Its number.
@@ -227,6 +234,7 @@ impl fmt::Debug for ServerInput {
         match self {
             Self::SocketOpened { socket, peer, .. } => write!(f, "SocketOpened({}, {peer})", socket.0),
             Self::Text { socket, text } => write!(f, "Text({}, {} bytes)", socket.0, text.len()),
+            Self::Delivered { socket, frames } => write!(f, "Delivered({}, {frames})", socket.0),
             Self::SocketClosed { socket, code, .. } => write!(f, "SocketClosed({}, {code})", socket.0),
             Self::Media { op, result } => write!(f, "Media({}, ok: {})", op.0, result.is_ok()),
             Self::LocalCandidate { leg, .. } => write!(f, "LocalCandidate({})", leg.0),
@@ -285,7 +293,8 @@ pub struct Limits {
     pub streams: usize,
     /// Requests of one socket waiting behind one that waits for media; beyond: error 999.
     pub queued_requests: usize,
-    /// Frames kept for an absent client; beyond: it is evicted at once, since a gap would leave it with a wrong picture of the room.
+    /// Frames kept for a client until it has read them. Beyond: one that is absent is evicted at once, one that is there when it wants
+    /// to resume on another socket, since a gap would leave it with a wrong picture of the room.
     pub queued_frames: usize,
     /// Bytes of such frames; beyond: the same.
     pub queued_bytes: usize,

@@ -3,6 +3,7 @@
 use super::Server;
 use super::api::{Limits, OpId, ServerOutput, SocketId};
 use super::rate::Bucket;
+use super::unread::Unread;
 use crate::protocol::message::{Connect, ConnectResult, Ping, PingResult};
 use crate::protocol::rpc::{self, ClientFrame, RpcError};
 use crate::protocol::{ErrorCode, Now};
@@ -22,6 +23,8 @@ pub(super) struct Socket {
     pub(super) peer: IpAddr,
     pub(super) cookie: String,
     pub(super) opened_at: Duration,
+    /// Frames sent on it.
+    pub(super) sent: u64,
     messages: Bucket,
 }
 
@@ -48,9 +51,7 @@ pub(super) struct Link {
     /// A `joinRoom` has been tried.
     pub(super) tried: bool,
     watchdog: Option<Watchdog>,
-    /// Frames for an absent client.
-    pub(super) queue: VecDeque<String>,
-    pub(super) queued_bytes: usize,
+    pub(super) unread: Unread,
     /// Requests behind the one that waits.
     pub(super) requests: VecDeque<ClientFrame>,
     pub(super) waiting: Option<OpId>,
@@ -68,8 +69,7 @@ impl Link {
             gone_until: None,
             tried: false,
             watchdog: None,
-            queue: VecDeque::new(),
-            queued_bytes: 0,
+            unread: Unread::default(),
             requests: VecDeque::new(),
             waiting: None,
             signals: Bucket::new(limits.signals, now),
@@ -108,7 +108,7 @@ impl Server {
             self.close_socket(*oldest, 1013, "Too many sockets", now);
         }
         let messages = Bucket::new(self.config.limits.messages, now.mono);
-        self.sockets.insert(socket, Socket { rpc_id: None, peer, cookie, opened_at: now.mono, messages });
+        self.sockets.insert(socket, Socket { rpc_id: None, peer, cookie, opened_at: now.mono, sent: 0, messages });
     }
 
     /// Closes a socket from this side; its client has the same time to come back as with any other loss.
@@ -235,7 +235,7 @@ impl Server {
             }
         }
         if let Some(id) = frame.id {
-            self.outputs.push_back(ServerOutput::Send { socket, text: rpc::success_plain(id, &PingResult::default()) });
+            self.put(socket, rpc::success_plain(id, &PingResult::default()));
         }
     }
 
@@ -253,17 +253,20 @@ impl Server {
             return;
         };
         let rpc_id = wanted.expose();
-        let Some(link) = self.links.get_mut(rpc_id) else {
+        if self.links.get(rpc_id).is_some_and(|l| l.socket != Some(socket) && !l.unread.is_whole()) {
+            // It did not read for too long: it is evicted, and may join again.
+            self.overflowed.push(rpc_id.to_owned());
+        }
+        let resumed = if self.overflowed.iter().any(|id| id == rpc_id) { None } else { self.links.get_mut(rpc_id) };
+        let Some(link) = resumed else {
             let error = RpcError::new(ErrorCode::ReconnectionError, "reconnection error");
             if frame.id.is_some() {
-                self.outputs.push_back(ServerOutput::Send { socket, text: rpc::error(frame.id, &error) });
+                self.put(socket, rpc::error(frame.id, &error));
             }
             return;
         };
         let previous = link.socket.replace(socket);
         link.lost_at = None;
-        let missed = std::mem::take(&mut link.queue);
-        link.queued_bytes = 0;
         // The client pings anew; until it does, it is given one full interval.
         if let Some(w) = &mut link.watchdog {
             w.heard_at = now.mono;
@@ -283,16 +286,19 @@ impl Server {
                 _ => drop(self.links.remove(&own)),
             }
         }
-        self.answer(rpc_id, frame.id, &ConnectResult::resumed());
-        for text in missed {
-            self.outputs.push_back(ServerOutput::Send { socket, text });
+        if let Some(id) = frame.id {
+            self.put(socket, rpc::success(id, &ConnectResult::resumed(), rpc_id));
+        }
+        // On a socket that it has had all along nothing is missing.
+        if previous != Some(socket) {
+            self.send_unread(rpc_id, socket);
         }
     }
 
     /// `closeSession`: the client gives its JSON-RPC session up, so its participant goes too.
     fn close_rpc_session(&mut self, socket: SocketId, frame: &ClientFrame, now: Now) {
         if let Some(id) = frame.id {
-            self.outputs.push_back(ServerOutput::Send { socket, text: rpc::success_plain(id, &"bye") });
+            self.put(socket, rpc::success_plain(id, &"bye"));
         }
         let rpc_id = self.sockets.get(&socket).and_then(|s| s.rpc_id.clone());
         let member = rpc_id.and_then(|id| self.links.remove(&id)).and_then(|l| l.member);

@@ -4,8 +4,9 @@
 //! order rules and error codes of the original and none of its defects:
 //!
 //! * An absent client is kept for ten seconds, whatever there is to tell it. Frames meant for it wait (bounded by [`Limits::queued_frames`] and
-//!   [`Limits::queued_bytes`]) and are delivered behind the answer to its `connect`. When they no longer fit it is evicted: a gap would leave it with a
-//!   wrong picture of the room, a rejoin gives it a right one.
+//!   [`Limits::queued_bytes`]) and are delivered behind the answer to its `connect`; so are those that were written to the old socket and perhaps
+//!   never arrived (`unread`). When they no longer fit it is evicted: a gap would leave it with a wrong picture of the room, a rejoin gives it a
+//!   right one.
 //! * Every close that is not followed by a resume ends in an eviction; there are no ghosts.
 //! * A request gets one answer: what the original drops silently gets an error, and its exceptions (−1) get the code that fits.
 //! * Requests of one client run strictly one after another; while one waits for the media server the next ones queue.
@@ -26,6 +27,7 @@ mod rest;
 mod session;
 mod streams;
 mod tiles;
+mod unread;
 mod view;
 
 pub use api::{
@@ -87,7 +89,7 @@ pub struct Server {
     ops: BTreeMap<OpId, PendingOp>,
     legs: BTreeMap<LegId, Leg>,
     outputs: VecDeque<ServerOutput>,
-    /// Absent clients whose queue is full, to be evicted at the end of the current input.
+    /// Clients that more is unread of than is kept, to be evicted at the end of the current input.
     overflowed: Vec<String>,
     next_op: u64,
     next_leg: u64,
@@ -159,6 +161,7 @@ impl Server {
         match input {
             ServerInput::SocketOpened { socket, peer, cookie } => self.socket_opened(socket, peer, cookie, now),
             ServerInput::Text { socket, text } => self.text(socket, &text, now),
+            ServerInput::Delivered { socket, frames } => self.delivered(socket, frames),
             ServerInput::SocketClosed { socket, code, reason } => {
                 tracing::debug!(socket = socket.0, code, reason, "socket closed");
                 self.socket_lost(socket, now);
@@ -266,21 +269,26 @@ impl Server {
         op
     }
 
-    /// Sends a frame to a client, or keeps it until the client is back.
+    /// Sends a frame to a client if it is there, and keeps it until it is known to have been read.
     fn send(&mut self, rpc_id: &str, text: String) {
-        let Some(link) = self.links.get_mut(rpc_id) else { return };
-        match link.socket {
-            Some(socket) => self.outputs.push_back(ServerOutput::Send { socket, text }),
-            None => {
-                let limits = &self.config.limits;
-                if link.queue.len() >= limits.queued_frames || link.queued_bytes + text.len() > limits.queued_bytes {
-                    self.overflowed.push(rpc_id.to_owned());
-                } else {
-                    link.queued_bytes += text.len();
-                    link.queue.push_back(text);
-                }
-            }
+        let Some(link) = self.links.get(rpc_id) else { return };
+        let socket = link.socket;
+        let number = socket.and_then(|socket| self.put(socket, text.clone()));
+        let limits = &self.config.limits;
+        if let Some(link) = self.links.get_mut(rpc_id)
+            && !link.unread.keep(text, number, limits)
+            && socket.is_none()
+        {
+            self.overflowed.push(rpc_id.to_owned());
         }
+    }
+
+    /// Sends a frame on this very socket; gives its number there.
+    fn put(&mut self, socket: SocketId, text: String) -> Option<u64> {
+        self.outputs.push_back(ServerOutput::Send { socket, text });
+        let socket = self.sockets.get_mut(&socket)?;
+        socket.sent += 1;
+        Some(socket.sent)
     }
 
     fn answer(&mut self, rpc_id: &str, id: Option<i64>, result: &impl Serialize) {
@@ -334,7 +342,14 @@ impl Server {
                 }
             }
         }
+        let others: Vec<String> = session.participants.values().map(|p| p.rpc_id.clone()).collect();
         self.close_legs(legs);
+        for rpc_id in others {
+            // Candidates for an endpoint that will not be any more.
+            if let Some(link) = self.links.get_mut(&rpc_id) {
+                link.early.remove(connection_id);
+            }
+        }
         if let Some(link) = self.links.get_mut(&participant.rpc_id) {
             link.member = None;
             link.early.clear();
@@ -392,6 +407,14 @@ impl Server {
         self.state.sessions.remove(session_id).is_some()
     }
 
+    /// The host ends: everybody is told so.
+    pub fn stop(&mut self, now: Now) {
+        let active: Vec<String> = self.state.sessions.values().filter(|s| s.active).map(|s| s.id.clone()).collect();
+        for session_id in active {
+            self.close_session(&session_id, "openviduServerStopped", now);
+        }
+    }
+
     fn media_gone(&mut self, now: Now) {
         let active: Vec<String> = self.state.sessions.values().filter(|s| s.active).map(|s| s.id.clone()).collect();
         for session_id in active {
@@ -402,11 +425,15 @@ impl Server {
     fn evict_overflowed(&mut self, now: Now) {
         // Evicting tells others, which can overflow further absent clients; each is evicted once, so this ends.
         while let Some(rpc_id) = self.overflowed.pop() {
-            if let Some((session_id, connection_id)) = self.links.remove(&rpc_id).and_then(|l| l.member) {
+            let Some(link) = self.links.remove(&rpc_id) else { continue };
+            if let Some(socket) = link.socket {
+                self.close_socket(socket, 1008, "Too much is unread", now);
+            }
+            if let Some((session_id, connection_id)) = link.member {
                 tracing::warn!(
                     session = session_id,
                     connection = connection_id,
-                    "evicted: too much to tell it while it is away"
+                    "evicted: more than is kept for those who do not read"
                 );
                 self.evict(&session_id, &connection_id, "networkDisconnect", now);
                 self.after_departure(&session_id, now);

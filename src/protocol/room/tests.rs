@@ -14,6 +14,10 @@ struct Room {
     closed: Vec<(u64, u16)>,
     ops: Vec<(OpId, MediaOp)>,
     next_id: i64,
+    /// Frames sent on each socket.
+    sent: BTreeMap<u64, u64>,
+    /// Sockets that take everything and pass nothing on.
+    half_open: BTreeSet<u64>,
 }
 
 impl Room {
@@ -33,6 +37,8 @@ impl Room {
             closed: Vec::new(),
             ops: Vec::new(),
             next_id: 0,
+            sent: BTreeMap::new(),
+            half_open: BTreeSet::new(),
         }
     }
 
@@ -45,7 +51,12 @@ impl Room {
         while let Some(output) = self.server.poll_output() {
             match output {
                 ServerOutput::Send { socket, text } => {
-                    self.frames.push((socket.0, serde_json::from_str(&text).unwrap()))
+                    let sent = self.sent.entry(socket.0).or_default();
+                    *sent += 1;
+                    if !self.half_open.contains(&socket.0) {
+                        self.frames.push((socket.0, serde_json::from_str(&text).unwrap()));
+                        self.server.handle(ServerInput::Delivered { socket, frames: *sent }, self.now);
+                    }
                 }
                 ServerOutput::Close { socket, code, .. } => self.closed.push((socket.0, code)),
                 ServerOutput::Media { op, request } => self.ops.push((op, request)),
@@ -238,6 +249,60 @@ fn too_much_to_tell_an_absent_client_evicts_it() {
     room.open(3);
     let id = room.request(3, "connect", json!({"sessionId": b["sessionId"], "reconnect": true}));
     assert_eq!(room.answer(id)["error"]["code"], 40007);
+}
+
+#[test]
+fn what_a_dead_socket_took_along_is_sent_again() {
+    let mut room = Room::new(Limits::default());
+    let a = room.join(1, "PUBLISHER");
+    let b = room.join(2, "PUBLISHER");
+    room.request(1, "publishVideo", publish());
+    room.media(&answered());
+    room.story(2);
+    // The host knows nothing of it: no close, no error.
+    room.half_open.insert(2);
+    room.join(3, "PUBLISHER");
+    room.request(3, "publishVideo", publish());
+    room.media(&answered());
+    room.request(1, "sendMessage", json!({"message": "{\"data\":\"x\"}"}));
+    room.open(4);
+    room.request(4, "connect", json!({"sessionId": b["sessionId"], "reconnect": true}));
+    assert_eq!(&room.story(4)[1..], ["participantJoined", "participantPublished", "sendMessage"]);
+    // All of it has been read now: it does not come a third time.
+    room.lose(4);
+    room.open(5);
+    room.request(5, "connect", json!({"sessionId": b["sessionId"], "reconnect": true}));
+    assert_eq!(room.story(5).len(), 1);
+    // What it asked for it has heard of, whatever the receipts say.
+    room.half_open.insert(5);
+    room.request(1, "unpublishVideo", json!({}));
+    room.request(1, "publishVideo", publish());
+    room.media(&answered());
+    let stream = room.server.state().sessions["s"].participants[a["id"].as_str().unwrap()].stream.clone().unwrap();
+    room.request(5, "receiveVideoFrom", json!({"sender": stream.info.id, "sdpOffer": "v=0"}));
+    room.media(&answered());
+    room.open(6);
+    room.request(6, "connect", json!({"sessionId": b["sessionId"], "reconnect": true}));
+    let story = room.story(6);
+    assert!(story.contains(&"participantUnpublished".to_owned()), "{story:?}");
+    assert!(!story.contains(&"participantPublished".to_owned()), "{story:?}");
+}
+
+#[test]
+fn who_does_not_read_for_too_long_joins_again_instead_of_missing_something() {
+    let mut room = Room::new(Limits { queued_frames: 3, ..Limits::default() });
+    room.join(1, "PUBLISHER");
+    let b = room.join(2, "PUBLISHER");
+    room.half_open.insert(2);
+    for i in 0..4 {
+        room.request(1, "sendMessage", json!({"message": format!("{{\"data\":{i}}}")}));
+    }
+    assert_eq!(room.server.counts().participants, 2, "it may still read all of it");
+    room.open(3);
+    let id = room.request(3, "connect", json!({"sessionId": b["sessionId"], "reconnect": true}));
+    assert_eq!(room.answer(id)["error"]["code"], 40007);
+    assert_eq!(room.server.counts().participants, 1);
+    assert!(room.closed.contains(&(2, 1008)));
 }
 
 #[test]

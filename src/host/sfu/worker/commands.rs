@@ -1,7 +1,7 @@
 //! Commands: legs are negotiated, started, replaced and closed here.
 
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rand::Rng;
 
@@ -15,7 +15,10 @@ use super::super::publication::Publication;
 use super::super::transport::Transport;
 use super::super::{Command, LegId, LegStats, Negotiated, PublishSpec, SfuError, SfuStats};
 use super::layers::Viewing;
-use super::{Leg, NO_STREAM, Worker, random_ssrc, random_text};
+use super::{Leg, NO_STREAM, Worker, advertised, random_ssrc, random_text};
+
+/// How long the addresses of this computer are taken for the ones of now.
+const ADDRESSES_LAST: Duration = Duration::from_secs(5);
 
 impl Worker {
     pub(super) fn command(&mut self, command: Command) {
@@ -95,6 +98,11 @@ impl Worker {
     /// Builds a leg; `remote` is there when the client offered.
     fn new_leg(&mut self, id: LegId, stream: usize, publishes: bool, controlling: bool) -> Result<Leg, SfuError> {
         let now = Instant::now();
+        // Networks come and go: whoever comes later is told the addresses of now.
+        if now.saturating_duration_since(self.looked_at) > ADDRESSES_LAST {
+            self.locals = advertised(&self.config, self.bound);
+            self.looked_at = now;
+        }
         // 8 and 24 of 62 characters: 47 and 142 bits, above what RFC 8445 §5.3 asks for.
         let (ufrag, pwd) = (random_text(8), random_text(24));
         let transport = Transport::new(&self.identity, &self.locals, &ufrag, &pwd, controlling, now)?;
