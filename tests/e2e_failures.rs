@@ -124,7 +124,13 @@ fn files_that_are_not_there_do_not_end_the_call() {
     assert_eq!(sound["key"], "dev.sound_file", "{sound}");
     guest.sees(3);
     other.named("connectionCreated");
-    guest.leave();
+    // They were asked for by name: the command has failed all the same.
+    guest.tell(&json!({"do": "leave"}));
+    let end = guest.end();
+    assert_eq!((end.code, &end.report["ok"], end.complaint.len()), (Some(1), &json!(false), 1));
+    for words in ["the camera was asked for and never worked", "check the path"] {
+        assert!(end.complaint[0].contains(words), "{:?}", end.complaint);
+    }
     other.leave();
 }
 
@@ -150,4 +156,20 @@ fn closed_pipes_end_nothing() {
     drop((doctor.stdout.take(), doctor.stderr.take()));
     let code = doctor.wait().unwrap().code();
     assert!(matches!(code, Some(0 | 1)), "{code:?}");
+}
+
+/// Who is in a room when its host stops hears it from the host, and does not look for a way back.
+#[test]
+fn a_host_that_stops_says_so() {
+    let room = Host::start("stopped", &[]);
+    let guest = Participant::join("guest", 3, &room.invitation(), &[]);
+    guest.stream_id();
+    let asked = std::time::Instant::now();
+    room.stop();
+    let end = guest.end();
+    assert!(asked.elapsed() < std::time::Duration::from_secs(6), "{:?}", asked.elapsed());
+    assert_eq!(end.code, Some(1));
+    assert!(end.complaint[0].contains("the host was stopped"), "{:?}", end.complaint);
+    let reasons = |e: &Value| e["event"] == "sessionDisconnected" && e["reason"] == "openviduServerStopped";
+    assert!(end.events.iter().any(reasons) && !end.events.iter().any(|e| e["event"] == "reconnecting"));
 }

@@ -336,7 +336,8 @@ fn a_stream_that_the_server_does_not_take_is_told_and_the_call_goes_on() {
         let error = guest.named("error");
         assert_eq!((&error["command"], &error["key"]), (&json!("publish"), &json!(key)), "{error}");
         std::thread::sleep(Duration::from_millis(300));
-        guest.leave();
+        guest.terminate();
+        assert_failed(&guest.end(), &["publishing was asked for", "never worked"]);
     }
 }
 

@@ -52,7 +52,8 @@ fn every_key_has_the_title_the_page_says() {
         assert_eq!(text::t(&format!("{}.title", row.key)), row.title, "{}", row.what);
         assert!(text::has(&format!("{}.text", row.key)), "{}: no text", row.key);
         assert!(!failure::remedies(&row.key).is_empty(), "{}: no way on", row.key);
-        let exits = ["1", "goes on", "1 while joining, else goes on"];
+        assert!(!row.remedy.is_empty(), "{}: the page has no remedy", row.what);
+        let exits = ["1", "goes on", "goes on; 1 at the end", "1 while joining, else goes on"];
         assert!(exits.contains(&row.exit.as_str()), "{}: {}", row.what, row.exit);
     }
 }

@@ -9,6 +9,9 @@ use super::{Failure, common};
 use crate::media::audio;
 use crate::media::video::codec::{Content, EncoderSettings, VideoCodec, new_decoder, new_encoder};
 use crate::media::video::device;
+use crate::signaling::openvidu::rest::probe;
+use crate::signaling::target::{Target, TokenSource};
+use crate::signaling::tls::Trust;
 
 /// Longest wait for a server, in ms.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -134,12 +137,26 @@ async fn reach(server: &str) -> Check {
         tokio::time::timeout(SERVER_TIMEOUT, tokio::net::TcpStream::connect((host.trim_matches(['[', ']']), port)))
             .await;
     match connected {
-        Ok(Ok(_)) => Check::fine("server", format!("{host}:{port} answers after {} ms", started.elapsed().as_millis())),
+        Ok(Ok(_)) => {}
         Ok(Err(error)) => {
-            Check::bad("server", format!("{host}:{port}: {error}"), "check the address and whether the server runs")
+            let remedy = "check the address and whether the server runs";
+            return Check::bad("server", format!("{host}:{port}: {error}"), remedy);
         }
         Err(_) => {
-            Check::bad("server", format!("{host}:{port} does not answer"), "ask whether a firewall blocks the port")
+            let remedy = "ask whether a firewall blocks the port";
+            return Check::bad("server", format!("{host}:{port} does not answer"), remedy);
         }
+    }
+    let reached_ms = started.elapsed().as_millis();
+    let source = TokenSource::Application { base: server.to_owned(), session: String::new() };
+    match probe(&Target { source, trust: Trust::System }, server).await {
+        Ok(()) => Check::fine(
+            "server",
+            format!(
+                "{host}:{port} answers after {reached_ms} ms, its OpenVidu after {} ms",
+                started.elapsed().as_millis()
+            ),
+        ),
+        Err(error) => Check::bad("server", format!("{host}:{port} is reached, but {error}"), error.remedy()),
     }
 }

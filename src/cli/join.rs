@@ -11,6 +11,7 @@ use super::Failure;
 use super::args::{Common, JoinArgs, MediaArgs, Role};
 use super::common;
 use super::control::{self, Line};
+use super::demands;
 use super::picture::{self, Picture};
 use crate::call::process::ProcessMeter;
 use crate::call::report::Report;
@@ -147,6 +148,9 @@ pub(super) async fn to_the_end(
         problem.get_or_insert_with(|| {
             "the time of --seconds was up before the call was joined; give it more, or try again later".to_owned()
         });
+    }
+    if let Some(error) = demands::unmet(args, &report) {
+        problem.get_or_insert(error);
     }
     if let Err(error) = picture.taken().await {
         problem.get_or_insert(error);

@@ -4,6 +4,7 @@ mod args;
 mod bench;
 mod common;
 mod control;
+mod demands;
 mod demo;
 mod doctor;
 mod host;

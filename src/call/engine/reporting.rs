@@ -267,7 +267,7 @@ impl Engine {
             let Some(audio) = all.audio else { return AudioReport { muted, ..AudioReport::default() } };
             let (receive, playout) = (audio.wire, audio.playout);
             let figure = |f: fn(&crate::media::audio::PlayoutStats) -> f32| playout.as_ref().map(|p| f64::from(f(p)));
-            let heard = stream.subscribed.as_ref().and_then(|_| playout.as_ref()).filter(|_| stream.wants_audio);
+            let heard = playout.as_ref().filter(|_| stream.subscribed.is_some() && stream.wants_audio);
             AudioReport {
                 codec: receive.codec.map(str::to_owned),
                 packets: playout.as_ref().map(|p| p.packets),

@@ -47,6 +47,19 @@ pub async fn fetch_token(target: &Target) -> Result<Secret, SignalingError> {
     }
 }
 
+/// Whether an OpenVidu server answers there: it asks for the secret before it says anything about itself.
+///
+/// # Errors
+/// Each way in which the server or its certificate can be wrong.
+pub async fn probe(target: &Target, base: &str) -> Result<(), SignalingError> {
+    let http = Http::new(base, target)?;
+    let answer = http.send(http.client.get(http.url("/openvidu/api/config"))).await?;
+    match answer.status() {
+        StatusCode::OK | StatusCode::UNAUTHORIZED => Ok(()),
+        status => Err(http.not_openvidu(format!("HTTP {status}"))),
+    }
+}
+
 async fn openvidu(
     target: &Target,
     base: &str,
@@ -143,15 +156,27 @@ impl Http {
         Ok(Self { client, base, host, port })
     }
 
-    fn post(&self, path: &str) -> RequestBuilder {
+    fn url(&self, path: &str) -> Url {
         let mut url = self.base.clone();
         let prefix = url.path().trim_end_matches('/').to_owned();
         url.set_path(&format!("{prefix}{path}"));
-        self.client.post(url)
+        url
+    }
+
+    fn post(&self, path: &str) -> RequestBuilder {
+        self.client.post(self.url(path))
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Response, SignalingError> {
-        request.send().await.map_err(|error| self.explain(&error))
+        let answer = request.send().await.map_err(|error| self.explain(&error))?;
+        // The secret goes nowhere else than where it was sent to: whoever moved is named, not followed.
+        if answer.status().is_redirection() {
+            let to = answer.headers().get(reqwest::header::LOCATION).and_then(|to| to.to_str().ok());
+            let to = to.and_then(|to| self.base.join(to).ok()).map(|to| to.origin().ascii_serialization());
+            let elsewhere = to.unwrap_or_else(|| "another address".to_owned());
+            return Err(self.not_openvidu(format!("it sends on to {elsewhere}, use that one")));
+        }
+        Ok(answer)
     }
 
     fn explain(&self, error: &reqwest::Error) -> SignalingError {
