@@ -29,7 +29,7 @@ const DEVIATIONS: &[(&str, &str, &str)] = &[
     ("http", "GET /config ", "there is no CDR here"),
     ("http", "GET /cdr", "there is no CDR here"),
     ("http", "GET /openvidu/api//sessions", "with the headers every other answer has"),
-    ("active-session", "webRtcStats=true", "webRtcStats adds nothing here"),
+    ("active-session", "webRtcStats=true", "which candidates were chosen, and when, is not shown here"),
     (
         "active-session",
         "POST /openvidu/api/sessions/rest-active/connection ",

@@ -43,8 +43,7 @@ const KEPT_WHILE_AWAY: &str = "an absent client is kept for ten seconds and gets
 const NO_RECORDING: &str = "recording is not available here: 501";
 const CHANCE: &str = "two leave within the same moment: which socket is read first is chance";
 const NO_GHOSTS: &str = "every close that is not followed by a resume evicts after the window; the original keeps a ghost when the close has a reason text";
-const NO_STATS: &str =
-    "webRtcStats adds nothing here: descriptions and candidates of clients are nobody else's business";
+const NO_STATS: &str = "webRtcStats shows descriptions and candidates; which of them were chosen, and when, the media thread keeps to itself";
 const TRANSPORT: &str = "binary frames are refused by the transport, before the room machine: see host_rest_ws.rs";
 
 /// All of them.

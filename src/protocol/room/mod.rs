@@ -20,6 +20,7 @@ mod http;
 mod join;
 mod keys;
 mod link;
+mod negotiated;
 mod random;
 mod rate;
 mod request;
@@ -44,6 +45,7 @@ use crate::protocol::message::{Empty, Notification, ParticipantGone};
 use crate::protocol::rpc::{self, RpcError};
 use crate::protocol::{ErrorCode, Now, Secret};
 use link::{Link, Socket};
+use negotiated::Negotiations;
 use random::IdSource;
 use rate::Bucket;
 use serde::{Deserialize, Serialize};
@@ -88,6 +90,7 @@ pub struct Server {
     links: BTreeMap<String, Link>,
     ops: BTreeMap<OpId, PendingOp>,
     legs: BTreeMap<LegId, Leg>,
+    negotiated: Negotiations,
     outputs: VecDeque<ServerOutput>,
     /// Clients that more is unread of than is kept, to be evicted at the end of the current input.
     overflowed: Vec<String>,
@@ -115,6 +118,7 @@ impl Server {
             links: BTreeMap::new(),
             ops: BTreeMap::new(),
             legs: BTreeMap::new(),
+            negotiated: Negotiations::new(),
             outputs: VecDeque::new(),
             overflowed: Vec::new(),
             next_op: 1,
@@ -170,7 +174,10 @@ impl Server {
             ServerInput::LocalCandidate { leg, candidate, sdp_mid, sdp_mline_index } => {
                 self.local_candidate(leg, candidate, sdp_mid, sdp_mline_index);
             }
-            ServerInput::MediaRestarted => self.media_restarted(),
+            ServerInput::MediaRestarted => {
+                self.negotiated.clear();
+                self.media_restarted();
+            }
             ServerInput::MediaGone => self.media_gone(now),
             ServerInput::Tick => self.tick(now),
         }
@@ -265,6 +272,7 @@ impl Server {
     fn ask(&mut self, request: MediaOp) -> OpId {
         let op = OpId(self.next_op);
         self.next_op += 1;
+        self.note_asked(&request);
         self.outputs.push_back(ServerOutput::Media { op, request });
         op
     }

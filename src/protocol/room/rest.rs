@@ -4,6 +4,7 @@ use super::api::ServerConfig;
 use super::body::{self, Wanted};
 use super::http::{RestRequest, RestResponse, json_body, preflight};
 use super::keys::KeyRules;
+use super::negotiated::Negotiations;
 use super::request::unpublished;
 use super::session::{ForcedCodec, Session, SessionProperties, Ticket};
 use super::{OPENVIDU_VERSION, Server, view};
@@ -79,6 +80,11 @@ impl Server {
         }
     }
 
+    /// What was negotiated, if it is asked for.
+    fn stats(&self, request: &RestRequest) -> Result<Option<&Negotiations>, RestResponse> {
+        Ok(query_flag(request, "webRtcStats", false)?.then_some(&self.negotiated))
+    }
+
     fn api(
         &mut self,
         request: &RestRequest,
@@ -92,18 +98,18 @@ impl Server {
             ("POST", ["sessions"]) => self.post_session(request, path, now),
             ("GET", ["sessions"]) => {
                 let pending = query_flag(request, "pendingConnections", false)?;
-                query_flag(request, "webRtcStats", false)?;
+                let stats = self.stats(request)?;
                 Ok(RestResponse::json(
                     200,
-                    &view::list(self.state.sessions.values().map(|s| view::session(s, pending)).collect()),
+                    &view::list(self.state.sessions.values().map(|s| view::session(s, pending, stats)).collect()),
                 ))
             }
             (_, ["sessions"]) => not_allowed("POST, GET"),
             ("GET", ["sessions", id]) if !id.is_empty() => {
                 let pending = query_flag(request, "pendingConnections", false)?;
-                query_flag(request, "webRtcStats", false)?;
+                let stats = self.stats(request)?;
                 let session = self.find(id, 404)?;
-                Ok(RestResponse::json(200, &view::session(session, pending)))
+                Ok(RestResponse::json(200, &view::session(session, pending, stats)))
             }
             ("DELETE", ["sessions", id]) if !id.is_empty() => {
                 let closed = self.close_session(id, "sessionClosedByServer", now);
@@ -113,18 +119,18 @@ impl Server {
             ("POST", ["sessions", id, "connection"]) => self.post_connection(request, id, path, now),
             ("GET", ["sessions", id, "connection"]) => {
                 let pending = query_flag(request, "pendingConnections", true)?;
-                query_flag(request, "webRtcStats", false)?;
-                Ok(RestResponse::json(200, &view::connections(self.find(id, 404)?, pending)))
+                let stats = self.stats(request)?;
+                Ok(RestResponse::json(200, &view::connections(self.find(id, 404)?, pending, stats)))
             }
             (_, ["sessions", _, "connection"]) => not_allowed("POST, GET"),
             ("GET", ["sessions", id, "connection", connection]) => {
-                query_flag(request, "webRtcStats", false)?;
+                let stats = self.stats(request)?;
                 let session = self.find(id, 400)?;
                 let active = session
                     .participants
                     .get(*connection)
                     .filter(|p| p.hidden.is_none())
-                    .map(|p| view::participant(session, p));
+                    .map(|p| view::participant(session, p, stats));
                 let found = active.or_else(|| session.pending.get(*connection).map(|t| view::ticket(session, t)));
                 Ok(found.map_or_else(|| RestResponse::empty(404), |v| RestResponse::json(200, &v)))
             }
@@ -196,7 +202,7 @@ impl Server {
         if !self.insert_session(id.clone(), properties, now) {
             return Err(RestResponse::error(503, "This host has as many sessions as it can hold", path, now.unix_ms));
         }
-        Ok(RestResponse::json(200, &view::session(self.find(&id, 404)?, false)))
+        Ok(RestResponse::json(200, &view::session(self.find(&id, 404)?, false, None)))
     }
 
     fn post_connection(

@@ -455,6 +455,7 @@ impl Server {
     pub(super) fn media_done(&mut self, op: OpId, result: Result<MediaDone, MediaError>, now: Now) {
         let Some(PendingOp { caller: c, pending, .. }) = self.ops.remove(&op) else { return };
         let leg = pending.leg();
+        result.iter().for_each(|done| self.note_done(leg, done));
         let outcome = match result {
             Ok(done) => self.complete(&c, pending, done, now),
             Err(error) => {

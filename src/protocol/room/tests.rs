@@ -252,6 +252,42 @@ fn too_much_to_tell_an_absent_client_evicts_it() {
 }
 
 #[test]
+fn what_was_negotiated_is_shown_to_the_owner_who_asks_for_it() {
+    let mut room = Room::new(Limits::default());
+    let (a, b) = (room.join(1, "PUBLISHER"), room.join(2, "SUBSCRIBER"));
+    room.request(1, "publishVideo", publish());
+    let candidate = json!({"endpointName": a["id"], "candidate": "candidate:1", "sdpMid": "0", "sdpMLineIndex": 0});
+    room.request(1, "onIceCandidate", candidate);
+    room.media(&answered());
+    let (a_id, b_id) = (a["id"].as_str().unwrap(), b["id"].as_str().unwrap());
+    let stream = room.server.state().sessions["s"].participants[a_id].stream.clone().unwrap().info.id;
+    room.request(2, "receiveVideoFrom", json!({"sender": stream, "sdpOffer": "v=0 mine"}));
+    room.media(&answered());
+    let shown = |room: &mut Room, who: &str, query: &str| {
+        let auth = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, "OPENVIDUAPP:S");
+        let request = RestRequest {
+            method: "GET".into(),
+            path: format!("/openvidu/api/sessions/s/connection/{who}"),
+            query: query.into(),
+            headers: vec![("authorization".into(), format!("Basic {auth}"))],
+            body: Vec::new(),
+        };
+        serde_json::from_slice::<Value>(&room.server.rest(&request, room.now).body).unwrap()
+    };
+    let publisher = shown(&mut room, a_id, "webRtcStats=true")["publishers"][0].clone();
+    assert_eq!((&publisher["webrtcEndpointName"], &publisher["localSdp"]), (&json!(stream), &json!("v=0")));
+    assert_eq!((&publisher["remoteSdp"], &publisher["localCandidate"]), (&json!("v=0"), &Value::Null));
+    assert_eq!(publisher["clientIceCandidates"][0]["candidate"], "candidate:1");
+    let subscriber = shown(&mut room, b_id, "webRtcStats=true")["subscribers"][0].clone();
+    assert_eq!(subscriber["webrtcEndpointName"], format!("{b_id}_{stream}"));
+    assert_eq!(subscriber["remoteSdp"], "v=0 mine");
+    assert!(shown(&mut room, a_id, "")["publishers"][0].get("localSdp").is_none());
+    // Nothing of it outlives the stream.
+    room.request(1, "unpublishVideo", json!({}));
+    assert!(room.server.negotiated.is_empty());
+}
+
+#[test]
 fn what_a_dead_socket_took_along_is_sent_again() {
     let mut room = Room::new(Limits::default());
     let a = room.join(1, "PUBLISHER");

@@ -1,17 +1,19 @@
 //! Sessions and connections as REST shows them: nulls are present here, unlike in RPC.
 
+use super::api::LegId;
+use super::negotiated::Negotiations;
 use super::session::{Participant, Session, Stream, Ticket};
 use crate::protocol::message::{IceServer, StreamInfo};
 use serde_json::{Map, Value, json};
 
 /// The session object.
-pub(super) fn session(session: &Session, pending: bool) -> Value {
+pub(super) fn session(session: &Session, pending: bool, stats: Option<&Negotiations>) -> Value {
     let p = &session.properties;
     let mut out = json!({
         "id": session.id, "object": "session", "sessionId": session.id, "createdAt": session.created_at, "recording": false, "broadcasting": false,
         "mediaMode": p.media_mode, "recordingMode": p.recording_mode, "defaultRecordingProperties": p.recording,
         "customSessionId": p.custom_session_id, "forcedVideoCodec": p.forced_video_codec.name(), "allowTranscoding": p.allow_transcoding,
-        "connections": connections(session, pending),
+        "connections": connections(session, pending, stats),
     });
     if let (Some(node), Some(map)) = (&p.media_node, out.as_object_mut()) {
         map.insert("mediaNode".into(), node.clone());
@@ -24,9 +26,9 @@ pub(super) fn list(content: Vec<Value>) -> Value {
     json!({"numberOfElements": content.len(), "content": content})
 }
 
-/// The connections of a session, with or without the tokens not yet used.
-pub(super) fn connections(session: &Session, pending: bool) -> Value {
-    let active = session.participants.values().filter(|p| p.hidden.is_none()).map(|p| participant(session, p));
+/// The connections of a session, with or without the tokens not yet used and what was negotiated.
+pub(super) fn connections(session: &Session, pending: bool, stats: Option<&Negotiations>) -> Value {
+    let active = session.participants.values().filter(|p| p.hidden.is_none()).map(|p| participant(session, p, stats));
     let waiting = session.pending.values().filter(|_| pending).map(|t| ticket(session, t));
     list(active.chain(waiting).collect())
 }
@@ -51,11 +53,17 @@ pub(super) fn ticket(session: &Session, t: &Ticket) -> Value {
 }
 
 /// A joined connection.
-pub(super) fn participant(session: &Session, p: &Participant) -> Value {
+pub(super) fn participant(session: &Session, p: &Participant, stats: Option<&Negotiations>) -> Value {
     let mut out = common(session, &p.ticket, "active");
-    let publishers: Vec<Value> = p.stream.iter().map(publisher).collect();
-    let subscribers: Vec<Value> =
-        p.subscriptions.iter().map(|(id, s)| json!({"createdAt": s.created_at, "streamId": id})).collect();
+    let publishers: Vec<Value> = p.stream.iter().map(|s| with_stats(publisher(s), s.leg, &s.info.id, stats)).collect();
+    let subscribers: Vec<Value> = p
+        .subscriptions
+        .iter()
+        .map(|(id, s)| {
+            let shown = json!({"createdAt": s.created_at, "streamId": id});
+            with_stats(shown, s.leg, &format!("{}_{id}", p.id()), stats)
+        })
+        .collect();
     for (name, value) in [
         ("activeAt", json!(p.active_at)),
         ("location", json!("unknown")),
@@ -68,6 +76,13 @@ pub(super) fn participant(session: &Session, p: &Participant) -> Value {
         out.insert(name.into(), value);
     }
     Value::Object(out)
+}
+
+fn with_stats(mut shown: Value, leg: LegId, endpoint_name: &str, stats: Option<&Negotiations>) -> Value {
+    if let (Some(negotiated), Some(members)) = (stats.and_then(|s| s.get(&leg)), shown.as_object_mut()) {
+        negotiated.show(endpoint_name, members);
+    }
+    shown
 }
 
 fn publisher(stream: &Stream) -> Value {
