@@ -7,7 +7,7 @@ use egui_kittest::kittest::{NodeT as _, Queryable as _};
 use tertulia::call::Command;
 use tertulia::call::view::{Connection, DeviceState, Failure, JoinStep, Notice};
 use tertulia::ui::app::{App, Start};
-use tertulia::ui::bridge::{Devices, RoomState, Target, ThemeChoice};
+use tertulia::ui::bridge::{Device, Devices, RoomState, Target, ThemeChoice};
 use tertulia::ui::raster::Image;
 use tertulia::ui::video::Video;
 use ui_script::window::{Window, session};
@@ -107,6 +107,38 @@ fn the_lobby_holds_devices_open_and_lets_them_go() {
     let held = script.with(|s| s.held.clone()).expect("asked for");
     assert_eq!((held.camera, held.microphone, held.speaker), (None, None, None));
     assert!(w.has("Join a session"));
+}
+
+#[test]
+fn who_chose_no_device_follows_the_system() {
+    let script = Script::default();
+    let headset = || vec![Device::new(Device::SYSTEM, "Built-in Audio"), Device::new("device:a", "Built-in Audio")];
+    script.with(|s| (s.microphones, s.speakers) = (Devices::Known(headset()), Devices::Known(headset())));
+    let mut w = Window::open(&script, Start::Lobby(session()), (1280.0, 800.0));
+    let held = script.with(|s| s.held.clone()).expect("asked for");
+    assert_eq!((held.microphone.as_deref(), held.speaker.as_deref()), (Some("device"), Some("device")));
+    assert!(w.has("Microphone: System default (Built-in Audio)") && w.has("Speaker: System default (Built-in Audio)"));
+    // Who chose one stays with it.
+    w.click("Microphone: System default (Built-in Audio)");
+    w.click("Built-in Audio");
+    assert_eq!(script.with(|s| s.held.clone()).and_then(|h| h.microphone).as_deref(), Some("device:a"));
+}
+
+#[test]
+fn what_a_speaker_plays_is_never_sent_unasked() {
+    let script = Script::default();
+    let monitor = Device { monitor: true, ..Device::new("device:out.monitor", "Monitor of the speaker") };
+    script.with(|s| {
+        s.microphones = Devices::Known(vec![monitor]);
+        s.preview.microphone = DeviceState::None;
+    });
+    let mut w = Window::open(&script, Start::Lobby(session()), (1280.0, 800.0));
+    assert_eq!(script.with(|s| s.held.clone()).and_then(|h| h.microphone), None);
+    assert!(w.has("No microphone found. You can listen and chat."));
+    // Who asks for it gets it.
+    w.click("Microphone: No microphone");
+    w.click("Monitor of the speaker");
+    assert_eq!(script.with(|s| s.held.clone()).and_then(|h| h.microphone).as_deref(), Some("device:out.monitor"));
 }
 
 #[test]

@@ -19,6 +19,23 @@ pub struct Device {
     pub source: String,
     /// Name for people.
     pub name: String,
+    /// What a speaker plays, as a source: never used unasked.
+    pub monitor: bool,
+}
+
+impl Device {
+    /// A source that is no monitor.
+    pub fn new(source: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { source: source.into(), name: name.into(), monitor: false }
+    }
+
+    /// Whether this row is whatever the system says at the moment; its name is that of the device it is now.
+    pub fn follows_system(&self) -> bool {
+        self.source == Self::SYSTEM
+    }
+
+    /// The source of such a row.
+    pub const SYSTEM: &str = "device";
 }
 
 /// The devices of one kind as far as they are known.
@@ -27,7 +44,7 @@ pub enum Devices {
     /// Still being listed.
     #[default]
     Looking,
-    /// The list; empty when there is none. The first is the system's default.
+    /// The list; empty when there is none. The first that is no monitor is the system's choice.
     Known(Vec<Device>),
 }
 

@@ -41,7 +41,7 @@ struct CallState {
 }
 
 fn device(source: &str, name: &str) -> Device {
-    Device { source: source.into(), name: name.into() }
+    Device::new(source, name)
 }
 
 impl Default for State {

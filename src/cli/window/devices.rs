@@ -261,13 +261,49 @@ async fn follow_microphone(
     }
 }
 
-/// Sound devices as a picker lists them.
+/// Sound devices as a picker lists them: the system's choice first, whatever that is at the moment.
 fn known(list: Vec<audio::AudioDevice>) -> Devices {
-    Devices::Known(list.into_iter().map(|d| Device { source: format!("device:{}", d.id), name: d.name }).collect())
+    let usable = |d: &&audio::AudioDevice| !d.is_monitor;
+    let default = list.iter().filter(usable).find(|d| d.is_default).map_or("", |d| d.name.as_str());
+    let system = list.iter().any(|d| !d.is_monitor).then(|| Device::new(Device::SYSTEM, default));
+    let rows =
+        list.iter().map(|d| Device { monitor: d.is_monitor, ..Device::new(format!("device:{}", d.id), &d.name) });
+    Devices::Known(system.into_iter().chain(rows).collect())
 }
 
 impl Drop for Desk {
     fn drop(&mut self) {
         self.close_preview();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(id: &str, is_default: bool) -> audio::AudioDevice {
+        audio::AudioDevice {
+            id: id.to_owned(),
+            name: id.to_uppercase(),
+            is_default,
+            is_monitor: id.ends_with(".monitor"),
+        }
+    }
+
+    #[test]
+    fn a_picker_of_sound_devices_begins_with_what_the_system_says() {
+        let rows = known(vec![device("usb", true), device("pci", false), device("out.monitor", false)]);
+        let rows: Vec<_> = rows.list().iter().map(|d| (d.source.as_str(), d.name.as_str(), d.monitor)).collect();
+        let expected = [
+            ("device", "USB", false),
+            ("device:usb", "USB", false),
+            ("device:pci", "PCI", false),
+            ("device:out.monitor", "OUT.MONITOR", true),
+        ];
+        assert_eq!(rows, expected);
+        // Where there is no microphone, the system offers what a speaker plays.
+        let rows = known(vec![device("out.monitor", true)]);
+        assert!(rows.list().iter().all(|d| d.monitor && !d.follows_system()));
+        assert!(known(Vec::new()).list().is_empty());
     }
 }

@@ -140,7 +140,8 @@ impl Lobby {
             );
         }
         y += 18.0;
-        let no_mic = matches!(&microphones, Devices::Known(list) if list.is_empty()) && choice.microphone.is_none();
+        let no_mic = matches!(&microphones, Devices::Known(list) if list.iter().all(|d| d.monitor))
+            && choice.microphone.is_none();
         if let Some(failure) = mic_failure
             .or_else(|| no_mic.then(|| Failure { key: "dev.mic_none", values: Vec::new(), detail: String::new() }))
         {
@@ -161,8 +162,7 @@ impl Lobby {
             y += h;
         } else if silent {
             let dev = device_name(&microphones, choice.microphone.as_deref(), "dev.none_microphone");
-            let other =
-                microphones.list().iter().find(|d| Some(d.source.as_str()) != choice.microphone.as_deref()).cloned();
+            let other = another(&microphones, choice.microphone.as_deref()).cloned();
             let use_other = other.as_ref().map(|d| tv("button.use_other", &[("other", &d.name)]));
             y += space::M;
             let sentence = tv("dev.mic_silent.text", &[("dev", &dev)]);
@@ -319,4 +319,10 @@ impl Lobby {
         }
         y - pos.y
     }
+}
+
+/// Another device of the list than the one in use, by whichever row that was chosen.
+fn another<'a>(devices: &'a Devices, chosen: Option<&str>) -> Option<&'a Device> {
+    let used = devices.list().iter().find(|d| Some(d.source.as_str()) == chosen);
+    devices.list().iter().find(|d| !d.monitor && !d.follows_system() && used.is_none_or(|used| used.name != d.name))
 }

@@ -367,7 +367,7 @@ fn remember(prefs: &mut Preferences, session: String, host: String) {
     prefs.recent.truncate(20);
 }
 
-/// The source that a preference means with these devices: a hardware device that is gone gives way to the first there is.
+/// The source that a preference means with these devices: a hardware device that is gone gives way to the system's choice.
 pub fn effective(devices: &Devices, preferred: Option<&str>) -> Option<String> {
     let list = devices.list();
     match preferred {
@@ -381,8 +381,18 @@ pub fn effective(devices: &Devices, preferred: Option<&str>) -> Option<String> {
             let name = |source: &str| source.rsplit_once(" [").map(|(name, _)| name.to_owned());
             let moved = preferred.and_then(name);
             let found = moved.and_then(|moved| list.iter().find(|d| name(&d.source).is_some_and(|n| n == moved)));
-            found.or(list.first()).map(|d| d.source.clone())
+            // Without a microphone there may still be what a speaker plays: nobody asked to send that.
+            found.or(list.iter().find(|d| !d.monitor)).map(|d| d.source.clone())
         }
+    }
+}
+
+/// What a device of the list is called in a menu.
+fn label(device: &Device) -> String {
+    match (device.follows_system(), device.name.is_empty()) {
+        (true, true) => t("dev.default").into_owned(),
+        (true, false) => tv("dev.default_named", &[("dev", &device.name)]),
+        (false, _) => device.name.clone(),
     }
 }
 
@@ -390,7 +400,7 @@ pub fn effective(devices: &Devices, preferred: Option<&str>) -> Option<String> {
 pub fn device_name(devices: &Devices, source: Option<&str>, none_key: &str) -> String {
     match source {
         Some(source) if source != NONE => {
-            let listed = devices.list().iter().find(|d| d.source == source).map(|d| d.name.clone());
+            let listed = devices.list().iter().find(|d| d.source == source).map(label);
             listed.unwrap_or_else(|| source_name(devices, source))
         }
         _ if matches!(devices, Devices::Looking) => t("dev.looking").into_owned(),
@@ -415,13 +425,13 @@ fn source_name(devices: &Devices, source: &str) -> String {
 
 /// Rows of a device menu, the way out last, and the sources they stand for.
 pub fn menu_rows(devices: &Devices, chosen: Option<&str>, none_key: &str) -> (Vec<(String, bool)>, Vec<String>) {
-    let none = Device { source: NONE.to_owned(), name: t(none_key).into_owned() };
+    let none = Device::new(NONE, t(none_key));
     // What is in use is in the list, even if it is no device.
     let other = chosen
         .filter(|c| *c != NONE && devices.list().iter().all(|d| d.source != *c))
-        .map(|c| Device { source: c.to_owned(), name: source_name(devices, c) });
+        .map(|c| Device::new(c, source_name(devices, c)));
     let listed: Vec<Device> = devices.list().iter().cloned().chain(other).chain([none]).collect();
-    let rows = listed.iter().map(|d| (super::text::clean(&d.name), Some(d.source.as_str()) == chosen)).collect();
+    let rows = listed.iter().map(|d| (super::text::clean(&label(d)), Some(d.source.as_str()) == chosen)).collect();
     (rows, listed.into_iter().map(|d| d.source).collect())
 }
 
