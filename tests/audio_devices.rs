@@ -334,8 +334,44 @@ fn child_survives_a_stalled_server() {
     l.speaker.set_speaker("device:pulseaudio:vspeaker".parse().unwrap());
     assert!(asked.elapsed() < Duration::from_secs(1));
     signal("-CONT");
+    let at = Instant::now();
     wait_for(&mut l.microphone_events, "the microphone again", |e| matches!(e, AudioEvent::MicrophoneOpened(_)));
+    wait_for(&mut l.speaker_events, "the speaker again", |e| matches!(e, AudioEvent::SpeakerOpened(_)));
+    let ms = at.elapsed().as_millis();
+    println!("open again {ms} ms after the server goes on");
+    assert!(ms <= 1_500, "{ms} ms; 500 are meant, on a machine that has time");
     wait_until("600 Hz again", || hears(&l.heard, 600.0));
+}
+
+type Stamped = std::sync::mpsc::Receiver<(Instant, AudioEvent)>;
+
+/// Events with the moments at which they were told.
+fn stamped(mut events: Events) -> Stamped {
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        while let Some(event) = events.blocking_recv() {
+            println!("{event:?}");
+            let _ = tell.send((Instant::now(), event));
+        }
+    });
+    told
+}
+
+fn next(events: &Stamped, wanted: impl Fn(&AudioEvent) -> bool) -> Instant {
+    let end = Instant::now() + LIMIT;
+    loop {
+        let (at, event) = events.recv_timeout(end.saturating_duration_since(Instant::now())).expect("told in time");
+        if wanted(&event) {
+            return at;
+        }
+    }
+}
+
+fn rebuilt(events: &Stamped, lost: impl Fn(&AudioEvent) -> bool, opened: impl Fn(&AudioEvent) -> bool) {
+    let lost = next(events, lost);
+    let ms = next(events, opened).duration_since(lost).as_millis();
+    println!("lost, and open again after {ms} ms");
+    assert!(ms <= 1_500, "{ms} ms; 500 are meant, on a machine that has time");
 }
 
 #[test]
@@ -372,6 +408,35 @@ fn child_waits_for_a_device_to_be_plugged_in() {
     pactl(&["unload-module", "module-null-sink"]);
     wait_for(&mut events, "the list without it", |e| lists(e, false));
     drop(follower);
+    // Who chose it is told. The server moves their streams without a word; now they are opened on the default.
+    pactl(&["load-module", "module-null-sink", "sink_name=late"]);
+    let mic_opened = |e: &AudioEvent, name: &str| matches!(e, AudioEvent::MicrophoneOpened(n) if n.contains(name));
+    wait_for(&mut l.speaker_events, "the chosen speaker", |e| opened(e, "late"));
+    wait_for(&mut l.microphone_events, "the chosen microphone", |e| mic_opened(e, "late"));
+    wait_until("800 Hz through what is back", || hears(&l.heard, 800.0));
+    // It has been listed by then.
+    std::thread::sleep(Duration::from_secs(3));
+    let (speaker, microphone) = (stamped(l.speaker_events), stamped(l.microphone_events));
+    pactl(&["unload-module", "module-null-sink"]);
+    rebuilt(
+        &speaker,
+        |e| matches!(e, AudioEvent::SpeakerLost(n) if n.contains("late")),
+        |e| opened(e, "Virtual speaker"),
+    );
+    rebuilt(
+        &microphone,
+        |e| matches!(e, AudioEvent::MicrophoneLost(n) if n.contains("late")),
+        |e| mic_opened(e, "Virtual microphone"),
+    );
+    // Back, and taken again.
+    pactl(&["load-module", "module-null-sink", "sink_name=late"]);
+    next(&speaker, |e| opened(e, "late"));
+    next(&microphone, |e| mic_opened(e, "late"));
+    wait_until("800 Hz through what is back", || hears(&l.heard, 800.0));
+    // Chosen once more while it is open: that is no reason to fall silent.
+    l.speaker.set_speaker("device:pulseaudio:late".parse().unwrap());
+    next(&speaker, |e| opened(e, "late"));
+    wait_until("800 Hz through the same speaker", || hears(&l.heard, 800.0));
 }
 
 #[test]

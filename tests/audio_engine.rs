@@ -266,3 +266,43 @@ fn stages_and_original_sound_change_while_the_microphone_goes_on() {
     let music = mean("music");
     assert!(music > speech * 3 / 2, "{speech} bytes a packet for speech, {music} for original sound");
 }
+
+#[test]
+fn sound_goes_on_after_a_panic_of_its_thread() {
+    let config = AudioConfig { microphone: MicrophoneSource::Tone(Some(440.0)), ..AudioConfig::default() };
+    let (talker, mut events) = AudioEngine::start(config).unwrap();
+    let (listener, _) = AudioEngine::start(AudioConfig::default()).unwrap();
+    let stream = listener.open_stream();
+    let (inner, calls, last) = (wire(&stream), AtomicUsize::new(0), Mutex::new(None::<u32>));
+    let longest = Arc::new(AtomicUsize::new(0));
+    let gaps = Arc::clone(&longest);
+    talker.set_sink(Some(Arc::new(move |packet: EncodedAudio| {
+        let before = last.lock().unwrap().replace(packet.rtp_timestamp);
+        let gap = before.map_or(0, |before| packet.rtp_timestamp.wrapping_sub(before));
+        gaps.fetch_max(gap as usize, Ordering::Relaxed);
+        if calls.fetch_add(1, Ordering::Relaxed) == 20 {
+            panic!("meant to");
+        }
+        inner(packet);
+    })));
+    let told = |events: &mut tokio::sync::mpsc::Receiver<AudioEvent>| events.try_recv().ok();
+    wait_until(
+        "the loss is told",
+        Duration::from_secs(20),
+        || matches!(told(&mut events), Some(AudioEvent::MicrophoneLost(name)) if name == "tone:440"),
+    );
+    wait_until("it is told to be over", Duration::from_secs(20), || {
+        matches!(told(&mut events), Some(AudioEvent::MicrophoneOpened(_)))
+    });
+    let packets = talker.packets_sent();
+    wait_until("packets again", Duration::from_secs(20), || talker.packets_sent() > packets + 50);
+    wait_until("440 Hz again", Duration::from_secs(20), || near(stream.stats().tone_hz, 440.0));
+    assert!(longest.load(Ordering::Relaxed) < 48_000 * 5, "the RTP clock goes on: {longest:?}");
+    // One that panics each time is told, and ends.
+    talker.set_sink(Some(Arc::new(|_| panic!("always"))));
+    wait_until(
+        "the end is told",
+        Duration::from_secs(20),
+        || matches!(told(&mut events), Some(AudioEvent::MicrophoneFailed(error)) if error.key() == "dev.sound_start"),
+    );
+}

@@ -210,6 +210,8 @@ pub struct AudioReport {
     pub target_delay_ms: Option<f64>,
     /// Its delay after each five seconds of sound, oldest first, of the last hour.
     pub playout_delay_history_ms: Option<Vec<u16>>,
+    /// What the delay was steered to at the same moments.
+    pub target_delay_history_ms: Option<Vec<u16>>,
     /// Sound made up for lost packets.
     pub concealed_ms: Option<u64>,
     /// Sound regained from the error correction in later packets.

@@ -18,6 +18,16 @@ const MAX_HOLD: Duration = Duration::from_millis(300);
 const EARLY: Duration = Duration::from_millis(15);
 /// Nor later than this, however unevenly pictures come: within 40 ms nobody sees it.
 const LATE: Duration = Duration::from_millis(30);
+/// Where pictures need longer than that, sound waits for them: so much longer each second that they are late ...
+const SOUND_RISE_MS: f32 = 60.0;
+/// ... and shorter again once they are this much better ...
+const SOUND_BETTER_MS: i32 = 15;
+/// ... by so much a second.
+const SOUND_FALL_MS: f32 = 10.0;
+/// Sound waits no longer than this.
+const SOUND_LIMIT_MS: f32 = 150.0;
+/// It is not asked for more while it has not yet come this near to what was asked for.
+const SOUND_NEAR_MS: f32 = 20.0;
 /// "Not measured yet" in the atomic below.
 const UNKNOWN: i32 = i32::MIN;
 
@@ -40,12 +50,38 @@ struct Flashes {
     offsets_ms: VecDeque<f64>,
 }
 
+/// How long sound waits for pictures that need longer than it does.
+#[derive(Debug, Default)]
+struct SoundHold {
+    least_ms: f32,
+    last: Option<Instant>,
+}
+
+impl SoundHold {
+    /// A picture is shown at `now` or later, `late_ms` after its sound, which waits for `delay_ms`. How long it is to wait at
+    /// least, in ms.
+    fn picture(&mut self, late_ms: i32, delay_ms: f32, now: Instant) -> u32 {
+        let passed =
+            self.last.replace(now).map_or(0.0, |last| now.saturating_duration_since(last).as_secs_f32().min(0.2));
+        let late = i32::try_from(LATE.as_millis()).unwrap_or_default();
+        if late_ms > late {
+            if self.least_ms <= delay_ms + SOUND_NEAR_MS {
+                self.least_ms = (self.least_ms.max(delay_ms) + SOUND_RISE_MS * passed).min(SOUND_LIMIT_MS);
+            }
+        } else if late_ms < late - SOUND_BETTER_MS {
+            self.least_ms = (self.least_ms - SOUND_FALL_MS * passed).max(0.0);
+        }
+        self.least_ms.round() as u32
+    }
+}
+
 /// The clocks of one remote stream.
 #[derive(Debug)]
 pub(super) struct LipSync {
     maps: Mutex<Maps>,
     flashes: Mutex<Flashes>,
     playout: Mutex<VideoPlayout>,
+    sound: Mutex<SoundHold>,
     offset_ms: AtomicI32,
     /// How long the last pictures were held, in ms.
     held_ms: AtomicI32,
@@ -57,6 +93,7 @@ impl Default for LipSync {
             maps: Mutex::default(),
             flashes: Mutex::default(),
             playout: Mutex::default(),
+            sound: Mutex::default(),
             offset_ms: AtomicI32::new(UNKNOWN),
             held_ms: AtomicI32::new(0),
         }
@@ -77,6 +114,7 @@ impl LipSync {
     pub(super) fn reset(&self) {
         *self.maps.lock().unwrap_or_else(PoisonError::into_inner) = Maps::default();
         *self.playout.lock().unwrap_or_else(PoisonError::into_inner) = VideoPlayout::default();
+        *self.sound.lock().unwrap_or_else(PoisonError::into_inner) = SoundHold::default();
         self.offset_ms.store(UNKNOWN, Ordering::Relaxed);
     }
 
@@ -93,6 +131,10 @@ impl LipSync {
                 let due = with_sound(even, heard_at).clamp(now, now + MAX_HOLD);
                 let late = signed_ms(due, heard_at);
                 self.offset_ms.store(late, Ordering::Relaxed);
+                if let Some(playout) = playout {
+                    let mut sound = self.sound.lock().unwrap_or_else(PoisonError::into_inner);
+                    playout.set_least_delay(sound.picture(late, playout.delay_ms(), now), now);
+                }
                 due
             }
             None => even,
@@ -234,6 +276,66 @@ mod tests {
         let held = lips.due(90 * 3_000, None, now).map_or(Duration::ZERO, |due| due - now);
         assert!((70..110).contains(&held.as_millis()), "{held:?}");
         assert!(lips.held_ms() > 40.0, "{}", lips.held_ms());
+    }
+
+    /// Sound and pictures of one sender, which need `picture_ms` from camera to decoder at each moment: how far they are apart, and
+    /// how long sound waits, at the end of each second.
+    fn apart(seconds: u64, picture_ms: impl Fn(u64) -> u64) -> Vec<(f64, f32)> {
+        use crate::media::audio::codec::{EncoderSettings, OpusPacketEncoder, PacketEncoder as _};
+        use crate::media::audio::mixer::Mixer;
+        use crate::media::audio::source::ToneGenerator;
+        use crate::media::audio::stream::StreamShared;
+        use crate::rtp::frame::AudioPacket;
+        let start = Instant::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let shared = std::sync::Arc::new(StreamShared::new(std::sync::Arc::new(|| {})));
+        let stream = PlayoutStream::new(std::sync::Arc::clone(&shared));
+        let mut mixer = Mixer::starting_at(start);
+        mixer.add(shared).unwrap();
+        let mut encoder = OpusPacketEncoder::new(EncoderSettings { dtx: false, ..EncoderSettings::default() }).unwrap();
+        let (mut tone, mut packet) = (ToneGenerator::new(300.0, false), vec![0; 1_500]);
+        let lips = LipSync::default();
+        lips.report(MediaKind::Audio, 100 << 32, 7_000);
+        lips.report(MediaKind::Video, 100 << 32, 9_000);
+        let (mut frame, mut found) = (0u64, Vec::new());
+        for ms in (0..seconds * 1_000).step_by(10) {
+            if ms % 20 == 0 && ms >= 40 {
+                // Spoken 40 ms ago: a packet, and a network of 20 ms.
+                let number = (ms - 40) / 20;
+                let samples: Vec<f32> = tone.next_block(500).into_iter().chain(tone.next_block(500)).collect();
+                let length = encoder.encode(&samples, &mut packet).unwrap();
+                let data = bytes::Bytes::copy_from_slice(&packet[..length]);
+                let rtp_timestamp = 7_000 + number as u32 * 960;
+                stream.push(AudioPacket { sequence: number as u16, rtp_timestamp, data, at: at(ms) });
+            }
+            mixer.mix(at(ms), Duration::from_millis(10));
+            while frame * 100 / 3 + picture_ms(frame * 100 / 3) <= ms {
+                lips.due(
+                    9_000 + frame as u32 * 3_000,
+                    Some(&stream),
+                    at(frame * 100 / 3 + picture_ms(frame * 100 / 3)),
+                );
+                frame += 1;
+            }
+            if ms % 1_000 == 990 {
+                found.push((lips.offset_ms().unwrap(), stream.delay_ms()));
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn sound_waits_for_pictures_that_need_longer_and_no_longer_than_they_do() {
+        let found = apart(60, |ms| if ms < 20_000 { 200 } else { 30 });
+        assert!(found[0].0 > 60.0, "late at first: {found:?}");
+        assert!(found[6..20].iter().all(|(late, _)| late.abs() <= 40.0), "{found:?}");
+        assert!(found[45..].iter().all(|(late, waits)| late.abs() <= 40.0 && *waits < 45.0), "{found:?}");
+        // Pictures are later than sound may ever wait: it waits for as long as it may.
+        let found = apart(20, |_| 400);
+        assert!(found[12..].iter().all(|(_, waits)| (130.0..160.0).contains(waits)), "{found:?}");
+        // Nothing is added where pictures are in time, nor for one that is repaired now and then.
+        let found = apart(20, |ms| if ms % 3_000 < 33 { 200 } else { 40 });
+        assert!(found[4..].iter().all(|(late, waits)| late.abs() <= 40.0 && *waits < 55.0), "{found:?}");
     }
 
     #[test]

@@ -278,6 +278,7 @@ impl Engine {
                 concealed_ms: playout.as_ref().map(|p| p.concealed_ms),
                 target_delay_ms: figure(|p| p.target_delay_ms),
                 playout_delay_history_ms: playout.as_ref().map(|p| p.delays_ms.clone()),
+                target_delay_history_ms: playout.as_ref().map(|p| p.targets_ms.clone()),
                 corrected_ms: playout.as_ref().map(|p| p.fec_ms),
                 accelerated_ms: playout.as_ref().map(|p| p.accelerated_ms),
                 decelerated_ms: playout.as_ref().map(|p| p.decelerated_ms),

@@ -158,7 +158,7 @@ impl Desk {
         let asked = Arc::clone(&shared);
         let ask = move || {
             let cameras = device::list_cameras();
-            let cameras = cameras.into_iter().map(|c| Device { source: c.source(), name: c.name }).collect();
+            let cameras = cameras.into_iter().map(|c| Device::new(c.source(), c.name)).collect();
             asked.set(|s| &mut s.cameras, Devices::Known(cameras));
             asked.listing_cameras.store(false, Ordering::Release);
         };

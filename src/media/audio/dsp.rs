@@ -1,5 +1,8 @@
 //! Small helpers over samples: energy, FFT, similarity.
 
+/// Nothing that a converter gives is louder than 18 dB above full scale.
+const LOUDEST: f32 = 8.0;
+
 /// Root mean square.
 pub(crate) fn rms(samples: &[f32]) -> f32 {
     if samples.is_empty() {
@@ -73,4 +76,8 @@ pub(crate) fn power_spectrum(signal: &[f32]) -> Vec<f32> {
         size *= 2;
     }
     data.iter().take(n / 2).map(|(re, im)| re * re + im * im).collect()
+}
+/// What a device or a file gives may be no number, or out of all measure: filters would never forget it.
+pub(crate) fn sane(sample: f32) -> f32 {
+    if sample.is_finite() { sample.clamp(-LOUDEST, LOUDEST) } else { 0.0 }
 }

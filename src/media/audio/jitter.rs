@@ -97,6 +97,8 @@ pub struct JitterBuffer {
     /// Duration of the last packet, in samples.
     packet_samples: i64,
     expected_active: bool,
+    /// The delay that the stream's picture needs, in ms.
+    least_ms: f32,
     /// Share of packets lost of late.
     loss: f32,
     delay_ms: Option<f32>,
@@ -127,6 +129,7 @@ impl JitterBuffer {
             expanded: 0,
             packet_samples: 960,
             expected_active: true,
+            least_ms: 0.0,
             loss: 0.0,
             delay_ms: None,
             pulls_since_stretch: 0,
@@ -138,6 +141,11 @@ impl JitterBuffer {
     /// Says whether the sender announced an open microphone: with a closed one, missing packets are a pause at once.
     pub fn set_expected_active(&mut self, active: bool) {
         self.expected_active = active;
+    }
+
+    /// Keeps the delay at this at least, however quiet the line.
+    pub fn set_least_delay(&mut self, ms: f32) {
+        self.least_ms = ms;
     }
 
     /// Takes a packet that arrived `at` (since any fixed origin). Duplicates, late ones and strays are counted and dropped.
@@ -225,10 +233,10 @@ impl JitterBuffer {
     }
 
     /// Delay to aim at: what jitter needs, and while packets get lost one packet more, because the repair of a lost one
-    /// travels in its successor.
+    /// travels in its successor; or what the picture needs, where that is more.
     fn target_ms(&self) -> f32 {
         let repair = if self.loss > LOSS_FOR_REPAIR { self.packet_samples.clamp(0, 1_920) as f32 / 48.0 } else { 0.0 };
-        self.arrivals.target_ms() + repair
+        (self.arrivals.target_ms() + repair).max(self.least_ms)
     }
 
     /// Delay of the sample at the front of `pcm` if it were heard at `now_us`, in ms.

@@ -151,6 +151,11 @@ impl Mixer {
         Ok(())
     }
 
+    /// Its streams, for another mixer in its place.
+    pub(crate) fn streams(&self) -> Vec<Arc<StreamShared>> {
+        self.streams.iter().map(|s| Arc::clone(&s.shared)).collect()
+    }
+
     /// Plays a local sound once.
     pub fn play(&mut self, samples: Arc<[f32]>) {
         self.sounds.push_back((samples, 0));
@@ -193,6 +198,7 @@ impl Mixer {
         }
         let since = now.saturating_duration_since(self.origin);
         for stream in &mut self.streams {
+            stream.jitter.set_least_delay(stream.shared.least_delay_ms(now) as f32);
             if stream.jitter.is_idle() {
                 stream.settle();
             } else {

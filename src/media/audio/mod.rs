@@ -8,6 +8,7 @@
 
 mod arrival;
 pub mod bench;
+mod channels;
 pub mod codec;
 pub mod device;
 mod dsp;
@@ -17,13 +18,17 @@ pub mod gate;
 pub mod histogram;
 pub mod jitter;
 mod leveller;
+mod line;
 pub mod meter;
 pub mod mixer;
+mod pacing;
 mod pipeline;
 mod ports;
 pub mod processing;
+mod pulse;
 mod rates;
 pub mod resample;
+mod restart;
 pub mod sink;
 pub mod sounds;
 pub mod source;

@@ -99,6 +99,11 @@ impl CapturePipeline {
         }
     }
 
+    /// Timestamp of what comes next.
+    pub fn rtp_timestamp(&self) -> u32 {
+        self.rtp_timestamp
+    }
+
     /// Applies encoder settings.
     pub fn configure(&mut self, settings: EncoderSettings) {
         self.encoder.configure(settings);

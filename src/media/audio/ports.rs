@@ -1,12 +1,13 @@
 //! The audio thread's ends of devices: rate conversion, blocks, and what to do when a ring runs empty or over.
 
+use super::channels::ChannelMix;
 use super::device::{MicrophonePort, SpeakerPort};
 use super::mixer::Mixer;
 use super::processing::CaptureProcessor;
 use super::resample::RateConverter;
 use super::streams::{pop_frame, push_frame};
 use super::worker::mixed;
-use super::{BLOCK_SAMPLES, Block, SAMPLE_RATE_HZ};
+use super::{BLOCK_SAMPLES, Block, SAMPLE_RATE_HZ, left_right};
 use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,8 @@ pub(crate) struct DeviceMicrophone {
     pub(crate) ready: Vec<f32>,
     /// The same for half the difference of two channels, while that is wanted.
     side: Option<Side>,
+    /// What is heard of two channels where one is wanted.
+    mix: ChannelMix,
 }
 
 /// What is on its way of the second channel.
@@ -69,7 +72,8 @@ impl DeviceMicrophone {
     pub(crate) fn new(port: MicrophonePort) -> Result<Self, String> {
         let converter = RateConverter::new(port.rate_hz, SAMPLE_RATE_HZ)?;
         let rate_hz = port.rate_hz;
-        Ok(Self { port, converter, rate_hz, raw: Vec::with_capacity(9_600), ready: Vec::new(), side: None })
+        let (raw, ready) = (Vec::with_capacity(9_600), Vec::new());
+        Ok(Self { port, converter, rate_hz, raw, ready, side: None, mix: ChannelMix::new(2) })
     }
 
     /// Says whether the second channel is wanted.
@@ -96,9 +100,12 @@ impl DeviceMicrophone {
         }
         self.raw.clear();
         while let Some([mid, side]) = pop_frame(&mut self.port.samples) {
-            self.raw.push(mid);
-            if let Some(wide) = &mut self.side {
-                wide.raw.push(side);
+            match &mut self.side {
+                Some(wide) => {
+                    self.raw.push(mid);
+                    wide.raw.push(side);
+                }
+                None => self.raw.push(self.mix.mix(&left_right([mid, side]))),
             }
         }
         self.converter.push(&self.raw, &mut self.ready);

@@ -1,32 +1,75 @@
-//! Devices that run at another rate than they say.
+//! Whether a device moves as much sound as it says: one that lies about its rate, and one that loses samples.
 
-/// Rates that devices have.
+use super::pulse::Mark;
+use std::time::Duration;
+
+/// Callbacks are counted over this time, from one of them to another.
+const WINDOW: Duration = Duration::from_secs(2);
+/// A device that is off by less is true to its word: clocks are, to 0.1 %, and the moments of callbacks are not exact.
+const NEAR: f64 = 0.012;
+/// Windows that agree as well as this are another rate; a machine that loses samples is not as regular ...
+const AGREE: f64 = 0.003;
+/// ... so many of them, one after the other.
+const WINDOWS: usize = 3;
+/// No device is as far from what it says.
+const FAR: f64 = 8.0;
+/// Rates that devices have: what is counted is one of those where it is as near to it as windows are to each other.
 const RATES_HZ: [u32; 11] = [8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 88_200, 96_000, 192_000];
-/// A rate that is counted is one of those when it is this near to it ...
-const RATE_NEAR: f64 = 0.012;
-/// ... in so many windows one after the other: a machine that loses samples is not as regular.
-const RATE_WINDOWS: u32 = 3;
 
-/// Finds out devices that run at another rate than they say.
+/// What a window says.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Verdict {
+    /// All is well.
+    True,
+    /// Something is wrong, and not yet certain what.
+    Unclear,
+    /// The device runs at this rate.
+    Rate(u32),
+    /// This share of the samples is lost.
+    Lossy(f64),
+}
+
+/// Counts the frames of one device.
 #[derive(Debug, Default)]
 pub(crate) struct RateWatch {
-    found: Option<u32>,
-    windows: u32,
+    began: Option<Mark>,
+    /// What was counted in the windows that were off, one after the other.
+    off_hz: Vec<f64>,
 }
 
 impl RateWatch {
-    /// Takes the rate counted over a window; gives the true one once it is certain that `told_hz` is not it.
-    pub(crate) fn counted(&mut self, counted_hz: f64, told_hz: u32) -> Option<u32> {
-        let near = |hz: u32| (counted_hz / f64::from(hz.max(1)) - 1.0).abs() < RATE_NEAR;
-        let found = RATES_HZ.into_iter().find(|hz| near(*hz)).filter(|hz| *hz != told_hz && !near(told_hz));
-        self.windows = if found.is_some() && found == self.found { self.windows + 1 } else { 1 };
-        self.found = found;
-        found.filter(|_| self.windows >= RATE_WINDOWS)
+    /// Looks at the last callback of a device that is believed to run at `told_hz`; a verdict at the end of each window.
+    pub(crate) fn look(&mut self, mark: Mark, told_hz: u32) -> Option<Verdict> {
+        let (elapsed, frames) = mark.since(*self.began.get_or_insert(mark));
+        if elapsed < WINDOW {
+            return None;
+        }
+        self.began = Some(mark);
+        Some(self.counted(frames as f64 / elapsed.as_secs_f64(), told_hz))
     }
 
-    /// Whether the device seems to be at another rate, which is no loss of samples.
-    pub(crate) fn suspects(&self) -> bool {
-        self.found.is_some()
+    fn counted(&mut self, counted_hz: f64, told_hz: u32) -> Verdict {
+        let told = f64::from(told_hz.max(1));
+        if (counted_hz / told - 1.0).abs() < NEAR {
+            self.off_hz.clear();
+            return Verdict::True;
+        }
+        self.off_hz.push(counted_hz);
+        let mean = self.off_hz.iter().sum::<f64>() / self.off_hz.len() as f64;
+        let agree = self.off_hz.iter().all(|hz| (hz / mean - 1.0).abs() <= AGREE / 2.0);
+        if !agree {
+            // One window may be off because its first or last callback came late; two are not.
+            let lossy = self.off_hz.iter().all(|hz| *hz < told);
+            self.off_hz = vec![counted_hz];
+            return if lossy { Verdict::Lossy(1.0 - mean / told) } else { Verdict::Unclear };
+        }
+        if self.off_hz.len() < WINDOWS || !(told / FAR..told * FAR).contains(&mean) {
+            self.off_hz.truncate(WINDOWS);
+            return Verdict::Unclear;
+        }
+        self.off_hz.clear();
+        let known = RATES_HZ.into_iter().find(|hz| (mean / f64::from(*hz) - 1.0).abs() <= AGREE);
+        Verdict::Rate(known.unwrap_or(mean.round() as u32))
     }
 }
 
@@ -34,25 +77,60 @@ impl RateWatch {
 mod tests {
     use super::*;
 
+    /// Verdicts on a device that is asked ten times a second, whose callbacks of `frames` come at `hz`, each late by up to `late_ms`.
+    fn verdicts(told_hz: u32, hz: f64, frames: u64, seconds: u64, late_ms: u64) -> Vec<Verdict> {
+        let mut watch = RateWatch::default();
+        let (mut found, mut next_look, mut told_hz) = (Vec::new(), Duration::ZERO, told_hz);
+        for call in 1.. {
+            let late = Duration::from_millis((call * 7_919) % (late_ms + 1));
+            let at = Duration::from_secs_f64((call * frames) as f64 / hz) + late;
+            if at > Duration::from_secs(seconds) {
+                break;
+            }
+            if at >= next_look {
+                next_look = at + Duration::from_millis(100);
+                if let Some(verdict) = watch.look(Mark::new(at, call * frames), told_hz) {
+                    if let Verdict::Rate(hz) = verdict {
+                        told_hz = hz;
+                    }
+                    found.push(verdict);
+                }
+            }
+        }
+        found
+    }
+
     #[test]
-    fn a_device_that_lies_about_its_rate_is_found_out_and_a_glitchy_one_is_not() {
-        let mut watch = RateWatch::default();
-        assert_eq!(watch.counted(44_090.0, 48_000), None);
-        assert!(watch.suspects());
-        assert_eq!(watch.counted(44_105.0, 48_000), None);
-        assert_eq!(watch.counted(44_099.0, 48_000), Some(44_100));
-        // Two hundred millionths off is what clocks are.
-        let mut watch = RateWatch::default();
-        for _ in 0..10 {
-            assert_eq!(watch.counted(48_009.6, 48_000), None);
+    fn large_callbacks_are_no_loss() {
+        // Whole callbacks of 2 048 frames over 2 s are up to 2.1 % off.
+        for frames in [441, 480, 1_024, 2_048, 4_096] {
+            let found = verdicts(48_000, 48_009.6, frames, 120, 0);
+            assert!(found.len() > 50 && found.iter().all(|v| *v == Verdict::True), "{frames}: {found:?}");
         }
-        assert!(!watch.suspects());
-        // A busy machine loses a different share each time.
-        for share in [0.9, 0.95, 0.85, 0.93, 0.88] {
-            assert_eq!(watch.counted(48_000.0 * share, 48_000), None);
+        // Nor is one that comes late now and then, by nearly its own length.
+        let found = verdicts(48_000, 48_000.0, 2_048, 120, 30);
+        assert!(found.iter().all(|v| matches!(v, Verdict::True | Verdict::Unclear)), "{found:?}");
+    }
+
+    #[test]
+    fn any_rate_that_is_not_what_the_device_says_is_found_out() {
+        let rates = [(48_000, 44_100), (48_000, 47_000), (48_000, 50_000), (8_000, 16_000), (44_100, 48_000)];
+        for (told_hz, true_hz) in rates {
+            for off in [0.999_9, 1.000_1] {
+                let found = verdicts(told_hz, f64::from(true_hz) * off, 480, 20, 1);
+                let rate = found.iter().find_map(|v| if let Verdict::Rate(hz) = v { Some(*hz) } else { None });
+                assert!(rate.is_some_and(|hz| hz.abs_diff(true_hz) <= 30), "{told_hz} {true_hz}: {found:?}");
+                assert!(!found.iter().any(|v| matches!(v, Verdict::Lossy(_))), "{found:?}");
+                assert_eq!(found.last(), Some(&Verdict::True), "{found:?}");
+            }
         }
-        // Twice as fast as it says.
+    }
+
+    #[test]
+    fn a_busy_machine_loses_a_different_share_each_time() {
         let mut watch = RateWatch::default();
-        assert_eq!((0..3).filter_map(|_| watch.counted(16_010.0, 8_000)).collect::<Vec<_>>(), [16_000]);
+        let found = [0.9, 0.95, 0.85, 0.93, 0.88].map(|share| watch.counted(48_000.0 * share, 48_000));
+        assert_eq!(found[0], Verdict::Unclear, "one window says nothing");
+        assert!(found[1..].iter().all(|v| matches!(v, Verdict::Lossy(_))), "{found:?}");
     }
 }

@@ -1,5 +1,6 @@
 //! Where sound comes from: the microphone SOURCE of the command line.
 
+use super::dsp::sane;
 use super::resample::resample_whole;
 use super::{AudioError, BLOCK_SAMPLES, Block, SAMPLE_RATE_HZ};
 use std::f32::consts::TAU;
@@ -130,7 +131,9 @@ impl WavLoop {
         let channels = usize::from(spec.channels.max(1));
         let limit = FILE_LIMIT_S.saturating_mul(spec.sample_rate as usize).saturating_mul(channels);
         let interleaved: Vec<f32> = match spec.sample_format {
-            hound::SampleFormat::Float => reader.samples::<f32>().take(limit).collect::<Result<_, _>>(),
+            hound::SampleFormat::Float => {
+                reader.samples::<f32>().take(limit).map(|s| s.map(sane)).collect::<Result<_, _>>()
+            }
             hound::SampleFormat::Int => {
                 let full = 2f32.powi(i32::from(spec.bits_per_sample.clamp(1, 32)) - 1);
                 reader.samples::<i32>().take(limit).map(|s| s.map(|v| v as f32 / full)).collect::<Result<_, _>>()

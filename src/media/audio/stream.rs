@@ -14,6 +14,11 @@ const INBOX_LIMIT: usize = 512;
 /// Delays kept for the report, one in five seconds: the last hour.
 const DELAYS: usize = 720;
 
+/// The most that sound waits for a picture, in ms.
+const LEAST_DELAY_MS: u32 = 150;
+/// After this long without a word from the picture, sound waits for it no more.
+const LEAST_DELAY_HOLDS: Duration = Duration::from_secs(3);
+
 /// Figures of one stream. Durations count from the stream's beginning.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct PlayoutStats {
@@ -43,6 +48,8 @@ pub struct PlayoutStats {
     pub target_delay_ms: f32,
     /// The delay after each five seconds of sound, oldest first, of the last hour.
     pub delays_ms: Vec<u16>,
+    /// What the delay was steered to at those moments.
+    pub targets_ms: Vec<u16>,
     /// Level of the last 100 ms before the gain, in dBFS; `None` before the first packet.
     pub level_dbfs: Option<f32>,
     /// Strongest frequency of the last second, 100–2 500 Hz; `None` when silent.
@@ -62,8 +69,8 @@ pub(crate) struct StreamFigures {
     pub(crate) first_played_at: Option<Instant>,
     /// An RTP timestamp and when it is heard.
     pub(crate) anchor: Option<(u32, Instant)>,
-    /// The delay after each five seconds of sound, in ms.
-    delays_ms: VecDeque<u16>,
+    /// The delay after each five seconds of sound, and what it was to be, in ms.
+    delays_ms: VecDeque<(u16, u16)>,
 }
 
 impl StreamFigures {
@@ -72,7 +79,8 @@ impl StreamFigures {
         if self.delays_ms.len() >= DELAYS {
             self.delays_ms.pop_front();
         }
-        self.delays_ms.push_back(self.jitter.playout_delay_ms.round() as u16);
+        let ms = |ms: f32| ms.round() as u16;
+        self.delays_ms.push_back((ms(self.jitter.playout_delay_ms), ms(self.jitter.target_delay_ms)));
     }
 }
 
@@ -84,6 +92,8 @@ pub(crate) struct StreamShared {
     closed: AtomicBool,
     overflow: AtomicU64,
     level: AtomicU32,
+    /// How long sound waits for its picture, in ms, and since when that is known.
+    least_delay: Mutex<Option<(u32, Instant)>>,
     pub(crate) figures: Mutex<StreamFigures>,
     wake: Arc<dyn Fn() + Send + Sync>,
 }
@@ -102,6 +112,7 @@ impl StreamShared {
             closed: AtomicBool::new(false),
             overflow: AtomicU64::new(0),
             level: AtomicU32::new((-120.0f32).to_bits()),
+            least_delay: Mutex::new(None),
             figures: Mutex::new(StreamFigures::default()),
             wake,
         }
@@ -122,6 +133,12 @@ impl StreamShared {
 
     pub(crate) fn expected_active(&self) -> bool {
         self.expected_active.load(Ordering::Relaxed)
+    }
+
+    /// The delay that sound keeps for its picture, in ms.
+    pub(crate) fn least_delay_ms(&self, now: Instant) -> u32 {
+        let least = *lock(&self.least_delay);
+        least.filter(|(_, at)| now.saturating_duration_since(*at) < LEAST_DELAY_HOLDS).map_or(0, |(ms, _)| ms)
     }
 
     pub(crate) fn set_level(&self, dbfs: f32) {
@@ -201,6 +218,16 @@ impl PlayoutStream {
         if ahead >= 0 { at.checked_add(offset) } else { at.checked_sub(offset) }
     }
 
+    /// Keeps the sound back for so long at least, 150 ms at most, because its picture takes longer. Holds for 3 s.
+    pub fn set_least_delay(&self, ms: u32, now: Instant) {
+        *lock(&self.shared.least_delay) = (ms > 0).then_some((ms.min(LEAST_DELAY_MS), now));
+    }
+
+    /// How long the sound waits now, in ms. Cheap.
+    pub fn delay_ms(&self) -> f32 {
+        lock(&self.shared.figures).jitter.playout_delay_ms
+    }
+
     /// When the last click of a test tone was heard. Cheap.
     pub fn last_click_at(&self) -> Option<Instant> {
         lock(&self.shared.figures).last_click_at
@@ -210,7 +237,7 @@ impl PlayoutStream {
     pub fn stats(&self) -> PlayoutStats {
         let (jitter, level_dbfs, tone, last_click_at, first_played_at, delays_ms) = {
             let f = lock(&self.shared.figures);
-            let delays_ms: Vec<u16> = f.delays_ms.iter().copied().collect();
+            let delays_ms: Vec<(u16, u16)> = f.delays_ms.iter().copied().collect();
             (f.jitter, f.level_dbfs, f.tone.clone(), f.last_click_at, f.first_played_at, delays_ms)
         };
         let ms = |samples: u64| samples * 1_000 / u64::from(super::SAMPLE_RATE_HZ);
@@ -227,7 +254,8 @@ impl PlayoutStream {
             jitter_ms: jitter.jitter_ms,
             playout_delay_ms: jitter.playout_delay_ms,
             target_delay_ms: jitter.target_delay_ms,
-            delays_ms,
+            targets_ms: delays_ms.iter().map(|(_, target)| *target).collect(),
+            delays_ms: delays_ms.into_iter().map(|(delay, _)| delay).collect(),
             level_dbfs,
             tone_hz: tone.tone_hz(),
             last_click_at,

@@ -1,14 +1,17 @@
 //! Building cpal streams: which device, which format, and the callbacks.
 
-use super::device::{MicrophonePort, Open, Port, Pulse, RING_FRAMES, SpeakerPort, is_monitor};
-use super::rates::RateWatch;
+use super::channels::ChannelMix;
+use super::device::{MicrophonePort, Port, SpeakerPort, is_monitor};
+use super::dsp::sane;
+use super::line::Open;
+use super::pulse::{Pulse, ring_frames};
 use super::{AudioError, Frame, SAMPLE_RATE_HZ, left_right, mid_side};
 use cpal::traits::{DeviceTrait, HostTrait, StreamTrait};
-use cpal::{BufferSize, Data, ErrorKind, FromSample, SampleFormat, StreamConfig};
+use cpal::{BufferSize, Data, ErrorKind, FromSample, I24, SampleFormat, StreamConfig, U24};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::Thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long a sound server may take to set up a stream.
 const BUILD_TIMEOUT: Duration = Duration::from_secs(3);
@@ -79,8 +82,9 @@ fn choose_config(
         .min_by_key(|c| match c.sample_format() {
             SampleFormat::F32 => 0,
             SampleFormat::I32 => 1,
-            SampleFormat::I16 => 2,
-            _ => 3,
+            SampleFormat::I24 => 2,
+            SampleFormat::I16 => 3,
+            _ => 4,
         });
     let chosen = best.filter(|c| converts(c.sample_format())).unwrap_or(default);
     if !converts(chosen.sample_format()) {
@@ -97,9 +101,12 @@ fn converts(format: SampleFormat) -> bool {
         format,
         SampleFormat::F32
             | SampleFormat::I32
+            | SampleFormat::I24
             | SampleFormat::I16
-            | SampleFormat::U8
+            | SampleFormat::I8
+            | SampleFormat::U24
             | SampleFormat::U16
+            | SampleFormat::U8
             | SampleFormat::F64
     )
 }
@@ -121,17 +128,21 @@ pub(crate) fn open_microphone(id: Option<&str>, audio: &Thread, frames: u32) -> 
     let (config, format) = choose_config(&device, true, frames)?;
     let channels = usize::from(config.channels.max(1));
     let rate_hz = config.sample_rate;
-    let (mut producer, samples) = rtrb::RingBuffer::new(2 * RING_FRAMES);
-    let pulse = Arc::new(Pulse::default());
+    let (producer, samples) = rtrb::RingBuffer::new(2 * ring_frames(rate_hz));
+    let mut taking = Taking::new(channels, producer);
+    let pulse = Arc::new(Pulse::new(rate_hz));
     let (beat, failed, wake) = (Arc::clone(&pulse), Arc::clone(&pulse), audio.clone());
     let callback = move |data: &Data, _: &cpal::InputCallbackInfo| {
         let frames = match data.sample_format() {
-            SampleFormat::F32 => take::<f32>(data, channels, &mut producer),
-            SampleFormat::I32 => take::<i32>(data, channels, &mut producer),
-            SampleFormat::I16 => take::<i16>(data, channels, &mut producer),
-            SampleFormat::U8 => take::<u8>(data, channels, &mut producer),
-            SampleFormat::U16 => take::<u16>(data, channels, &mut producer),
-            SampleFormat::F64 => take::<f64>(data, channels, &mut producer),
+            SampleFormat::F32 => taking.take::<f32>(data),
+            SampleFormat::F64 => taking.take::<f64>(data),
+            SampleFormat::I32 => taking.take::<i32>(data),
+            SampleFormat::I24 => taking.take::<I24>(data),
+            SampleFormat::I16 => taking.take::<i16>(data),
+            SampleFormat::I8 => taking.take::<i8>(data),
+            SampleFormat::U24 => taking.take::<U24>(data),
+            SampleFormat::U16 => taking.take::<u16>(data),
+            SampleFormat::U8 => taking.take::<u8>(data),
             _ => 0,
         };
         beat.beat(frames);
@@ -146,26 +157,49 @@ pub(crate) fn open_microphone(id: Option<&str>, audio: &Thread, frames: u32) -> 
         .build_input_stream_raw(config, format, callback, on_error, Some(BUILD_TIMEOUT))
         .map_err(|e| device_error(true, &name, &e))?;
     stream.play().map_err(|e| device_error(true, &name, &e))?;
-    let open = Open {
-        _stream: stream,
-        pulse: Arc::clone(&pulse),
-        name,
-        id,
-        calls: 0,
-        since: Instant::now(),
-        rate_hz,
-        window: None,
-        rates: RateWatch::default(),
-    };
+    let open = Open::new(stream, Arc::clone(&pulse), name, id, rate_hz);
     Ok((open, Port::Microphone(MicrophonePort { samples, rate_hz, pulse })))
 }
 
-/// Puts frames of the channels into the ring; what finds no room is dropped.
-fn take<T: cpal::SizedSample>(data: &Data, channels: usize, ring: &mut rtrb::Producer<f32>) -> usize
-where
-    f32: FromSample<T>,
-{
-    data.as_slice::<T>().map_or(0, |samples| take_frames(samples, channels, ring))
+/// What the callback of a microphone does.
+struct Taking {
+    channels: usize,
+    mix: ChannelMix,
+    frame: Vec<f32>,
+    ring: rtrb::Producer<f32>,
+}
+
+impl Taking {
+    fn new(channels: usize, ring: rtrb::Producer<f32>) -> Self {
+        Self { channels, mix: ChannelMix::new(channels), frame: Vec::with_capacity(channels), ring }
+    }
+
+    /// Puts frames of the channels into the ring; what finds no room is dropped.
+    fn take<T: cpal::SizedSample>(&mut self, data: &Data) -> usize
+    where
+        f32: FromSample<T>,
+    {
+        data.as_slice::<T>().map_or(0, |samples| self.take_frames(samples))
+    }
+
+    fn take_frames<T: cpal::SizedSample>(&mut self, samples: &[T]) -> usize
+    where
+        f32: FromSample<T>,
+    {
+        let mut frames = 0;
+        for frame in samples.chunks_exact(self.channels) {
+            self.frame.clear();
+            self.frame.extend(frame.iter().map(|s| sane(f32::from_sample_(*s))));
+            let frame = match *self.frame {
+                [left, right] => mid_side(left, right),
+                // More than two are an array of microphones, or empty sockets beside one that is used.
+                _ => [self.mix.mix(&self.frame), 0.0],
+            };
+            push_frame(&mut self.ring, frame);
+            frames += 1;
+        }
+        frames
+    }
 }
 
 /// Whole frames only: half of one would exchange the channels for good.
@@ -181,42 +215,26 @@ pub(crate) fn pop_frame(ring: &mut rtrb::Consumer<f32>) -> Option<Frame> {
     (ring.slots() >= 2).then(|| [ring.pop().unwrap_or(0.0), ring.pop().unwrap_or(0.0)])
 }
 
-fn take_frames<T: cpal::SizedSample>(samples: &[T], channels: usize, ring: &mut rtrb::Producer<f32>) -> usize
-where
-    f32: FromSample<T>,
-{
-    let mut frames = 0;
-    for frame in samples.chunks_exact(channels) {
-        push_frame(
-            ring,
-            match frame {
-                [left, right] => mid_side(f32::from_sample_(*left), f32::from_sample_(*right)),
-                // More than two are an array of microphones, or empty sockets beside one that is used.
-                _ => [frame.iter().map(|s| f32::from_sample_(*s)).sum::<f32>() / channels as f32, 0.0],
-            },
-        );
-        frames += 1;
-    }
-    frames
-}
-
 pub(crate) fn open_speaker(id: Option<&str>, audio: &Thread, frames: u32) -> Result<(Open, Port), AudioError> {
     let device = find(id, false)?;
     let (id, name) = identify(&device);
     let (config, format) = choose_config(&device, false, frames)?;
     let channels = usize::from(config.channels.max(1));
     let rate_hz = config.sample_rate;
-    let (samples, mut consumer) = rtrb::RingBuffer::new(2 * RING_FRAMES);
-    let pulse = Arc::new(Pulse::default());
+    let (samples, mut consumer) = rtrb::RingBuffer::new(2 * ring_frames(rate_hz));
+    let pulse = Arc::new(Pulse::new(rate_hz));
     let (beat, failed, wake) = (Arc::clone(&pulse), Arc::clone(&pulse), audio.clone());
     let callback = move |data: &mut Data, _: &cpal::OutputCallbackInfo| {
         let (frames, missing) = match data.sample_format() {
             SampleFormat::F32 => give::<f32>(data, channels, &mut consumer),
-            SampleFormat::I32 => give::<i32>(data, channels, &mut consumer),
-            SampleFormat::I16 => give::<i16>(data, channels, &mut consumer),
-            SampleFormat::U8 => give::<u8>(data, channels, &mut consumer),
-            SampleFormat::U16 => give::<u16>(data, channels, &mut consumer),
             SampleFormat::F64 => give::<f64>(data, channels, &mut consumer),
+            SampleFormat::I32 => give::<i32>(data, channels, &mut consumer),
+            SampleFormat::I24 => give::<I24>(data, channels, &mut consumer),
+            SampleFormat::I16 => give::<i16>(data, channels, &mut consumer),
+            SampleFormat::I8 => give::<i8>(data, channels, &mut consumer),
+            SampleFormat::U24 => give::<U24>(data, channels, &mut consumer),
+            SampleFormat::U16 => give::<u16>(data, channels, &mut consumer),
+            SampleFormat::U8 => give::<u8>(data, channels, &mut consumer),
             _ => (0, 0),
         };
         beat.beat(frames);
@@ -234,17 +252,7 @@ pub(crate) fn open_speaker(id: Option<&str>, audio: &Thread, frames: u32) -> Res
         .build_output_stream_raw(config, format, callback, on_error, Some(BUILD_TIMEOUT))
         .map_err(|e| device_error(false, &name, &e))?;
     stream.play().map_err(|e| device_error(false, &name, &e))?;
-    let open = Open {
-        _stream: stream,
-        pulse: Arc::clone(&pulse),
-        name,
-        id,
-        calls: 0,
-        since: Instant::now(),
-        rate_hz,
-        window: None,
-        rates: RateWatch::default(),
-    };
+    let open = Open::new(stream, Arc::clone(&pulse), name, id, rate_hz);
     Ok((open, Port::Speaker(SpeakerPort { samples, rate_hz, pulse })))
 }
 
@@ -285,9 +293,9 @@ mod tests {
     #[test]
     fn any_number_of_channels_becomes_one_and_one_becomes_any() {
         for channels in [1usize, 2, 6, 8] {
-            let (mut producer, mut consumer) = rtrb::RingBuffer::new(1_000);
+            let (producer, mut consumer) = rtrb::RingBuffer::new(1_000);
             let captured: Vec<i16> = (0..100 * channels).map(|i| (i / channels) as i16 * 100).collect();
-            assert_eq!(take_frames(&captured, channels, &mut producer), 100);
+            assert_eq!(Taking::new(channels, producer).take_frames(&captured), 100);
             let frames: Vec<Frame> = std::iter::from_fn(|| pop_frame(&mut consumer)).collect();
             assert!(frames.iter().all(|frame| frame[1] == 0.0), "{channels}");
             let got: Vec<f32> = frames.iter().map(|frame| frame[0]).collect();
@@ -307,14 +315,25 @@ mod tests {
             }
         }
         // Left stays left and right right.
-        let (mut producer, mut consumer) = rtrb::RingBuffer::new(8);
-        take_frames(&[0.5f32, -0.25, 0.125, 0.0], 2, &mut producer);
+        let (producer, mut consumer) = rtrb::RingBuffer::new(8);
+        Taking::new(2, producer).take_frames(&[0.5f32, -0.25, 0.125, 0.0]);
         let mut played = [0.0f32; 4];
         give_frames(&mut played, 2, &mut consumer);
         assert_eq!(played, [0.5, -0.25, 0.125, 0.0]);
         // A frame that is not whole, and a ring that is full.
-        let (mut producer, _consumer) = rtrb::RingBuffer::new(4);
-        assert_eq!(take_frames(&[0.5f32; 15], 2, &mut producer), 7);
+        let (producer, _consumer) = rtrb::RingBuffer::new(4);
+        assert_eq!(Taking::new(2, producer).take_frames(&[0.5f32; 15]), 7);
+    }
+
+    #[test]
+    fn what_is_no_number_is_silence() {
+        let (producer, mut consumer) = rtrb::RingBuffer::new(64);
+        let captured = [f32::NAN, 0.25, f32::INFINITY, f32::NEG_INFINITY, 1e30, -1e30];
+        assert_eq!(Taking::new(1, producer).take_frames(&captured), 6);
+        let frames: Vec<f32> = std::iter::from_fn(|| pop_frame(&mut consumer)).map(|frame| frame[0]).collect();
+        assert_eq!(frames[..4], [0.0, 0.25, 0.0, 0.0]);
+        assert!(frames[4..].iter().all(|s| s.abs() <= 8.0), "{frames:?}");
+        assert_eq!(f32::from_sample_(I24::new(-(1 << 22)).unwrap()), -0.5);
     }
 
     #[test]

@@ -5,94 +5,28 @@ use super::device::Supervisor;
 use super::dsp::{rms, sine_dbfs};
 use super::engine::{AudioConfig, AudioEvent, EncodedAudioSink, EngineShared, Wanted};
 use super::mixer::Mixer;
+use super::pacing::{BLOCK, CATCH_UP, Pacer, Silence};
 use super::pipeline::CapturePipeline;
 use super::ports::{Captured, DeviceMicrophone, DeviceSpeaker};
 use super::processing::{CaptureProcessor, PassThrough, Processing, Stages, VoiceProcessor};
+use super::restart::Restarts;
 use super::sink::WavSink;
 use super::source::{ToneGenerator, WavLoop};
 use super::stream::lock;
 #[cfg(target_os = "linux")]
 use super::system::SystemSound;
 use super::{AudioError, BLOCK_SAMPLES, Block, MicrophoneSource, SAMPLE_RATE_HZ, SpeakerSink};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-const BLOCK: Duration = Duration::from_millis(10);
 /// Sleep with nothing to do; wishes, packets and callbacks wake earlier.
 const IDLE: Duration = Duration::from_millis(500);
 /// How often a muted synthetic microphone and a silent sound file are brought up to date.
 const LAZY: Duration = Duration::from_millis(100);
-/// Fallback if a device's callbacks do not wake us.
-const DEVICE: Duration = Duration::from_millis(20);
-/// A pacer this far behind (the machine slept) starts anew instead of catching up.
-const CATCH_UP: Duration = Duration::from_millis(400);
-
-/// Says when a source or sink without a clock of its own is due.
-struct Pacer {
-    next: Instant,
-}
-
-impl Pacer {
-    fn new() -> Self {
-        Self { next: Instant::now() }
-    }
-
-    /// Whether another block is due; what cannot be caught up is returned as skipped samples.
-    fn due(&mut self, now: Instant) -> Option<u32> {
-        if now < self.next {
-            return None;
-        }
-        let behind = now.duration_since(self.next);
-        let mut skipped = 0;
-        if behind > CATCH_UP {
-            let blocks = (behind.as_millis() / 10) as u32;
-            self.next += BLOCK * blocks;
-            skipped = blocks.saturating_mul(BLOCK_SAMPLES as u32);
-        }
-        self.next += BLOCK;
-        Some(skipped)
-    }
-}
-
-/// Stands in for a microphone that is missing, busy, lost or chosen away: a published stream without packets looks to the
-/// others like a broken connection, which they would rebuild again and again, picture included.
-struct Silence {
-    pacer: Pacer,
-    /// When the device gave its last block.
-    heard: Instant,
-    standing_in: bool,
-}
-
-impl Silence {
-    fn new() -> Self {
-        Self { pacer: Pacer::new(), heard: Instant::now(), standing_in: false }
-    }
-
-    /// Notes what a device that is open gave. `true` when it has just come back after silence stood in for it.
-    fn heard(&mut self, now: Instant, blocks: usize) -> bool {
-        if blocks == 0 {
-            return false;
-        }
-        self.heard = now;
-        std::mem::replace(&mut self.standing_in, false)
-    }
-
-    /// Whether a device that is open has given nothing for so long that it is not on its way to the next callback.
-    fn is_due(&self, now: Instant) -> bool {
-        self.standing_in || now.saturating_duration_since(self.heard) > CATCH_UP
-    }
-
-    /// Blocks of zeros up to now.
-    fn fill(&mut self, now: Instant, blocks: &mut Vec<Captured>) {
-        if !std::mem::replace(&mut self.standing_in, true) {
-            self.pacer.next = now;
-        }
-        while let Some(skipped) = self.pacer.due(now) {
-            blocks.push(Captured::mono(skipped, self.pacer.next - BLOCK, [0.0; BLOCK_SAMPLES]));
-        }
-    }
-}
+/// A device's callbacks wake us; this is for one that gives none.
+const DEVICE: Duration = Duration::from_millis(100);
 
 enum Microphone {
     None,
@@ -122,17 +56,17 @@ fn system_sound() -> Result<Microphone, AudioError> {
 
 /// State of the audio thread.
 pub(crate) struct Worker {
-    shared: Arc<EngineShared>,
-    config: AudioConfig,
-    encoder: EncoderSettings,
+    pub(super) shared: Arc<EngineShared>,
+    pub(super) config: AudioConfig,
+    pub(super) encoder: EncoderSettings,
     microphone: Microphone,
     speaker: Speaker,
-    pipeline: CapturePipeline,
+    pub(super) pipeline: CapturePipeline,
     processor: Box<dyn CaptureProcessor>,
     /// Stages that run; none of them for sound as it is.
     stages: Stages,
     from_device: bool,
-    mixer: Mixer,
+    pub(super) mixer: Mixer,
     sink: Option<EncodedAudioSink>,
     supervisor: Option<Supervisor>,
     captured_until: Instant,
@@ -142,6 +76,7 @@ pub(crate) struct Worker {
     meanwhile: Pacer,
     /// Silence in place of a microphone that gives nothing.
     silence: Silence,
+    pub(super) restarts: Restarts,
 }
 
 impl Worker {
@@ -169,6 +104,7 @@ impl Worker {
             was_muted: false,
             meanwhile: Pacer::new(),
             silence: Silence::new(),
+            restarts: Restarts::default(),
             config,
         })
     }
@@ -178,6 +114,19 @@ impl Worker {
         let (microphone, speaker) = (self.config.microphone.clone(), self.config.speaker.clone());
         self.open_microphone(&microphone);
         self.open_speaker(&speaker);
+        while let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.turns())) {
+            if !self.recover(panic.as_ref()) {
+                break;
+            }
+        }
+        if let Speaker::File(file, _) = self.speaker
+            && let Err(error) = file.finish()
+        {
+            tracing::error!(%error, "sound file");
+        }
+    }
+
+    fn turns(&mut self) {
         while !self.shared.closing.load(Ordering::Acquire) {
             if self.shared.dirty.swap(false, Ordering::AcqRel) {
                 self.follow_wishes();
@@ -192,11 +141,6 @@ impl Worker {
             if !sleep.is_zero() {
                 std::thread::park_timeout(sleep);
             }
-        }
-        if let Speaker::File(file, _) = self.speaker
-            && let Err(error) = file.finish()
-        {
-            tracing::error!(%error, "sound file");
         }
     }
 
@@ -230,9 +174,11 @@ impl Worker {
         }
         if let Some(source) = microphone {
             self.open_microphone(&source);
+            self.config.microphone = source;
         }
         if let Some(sink) = speaker {
             self.open_speaker(&sink);
+            self.config.speaker = sink;
         }
         self.take_ports();
     }
@@ -283,13 +229,9 @@ impl Worker {
         self.supervisor.as_ref().ok_or_else(|| AudioError::Thread("no supervisor".to_owned()))
     }
 
-    fn open_microphone(&mut self, source: &MicrophoneSource) {
-        if let Some(supervisor) = &self.supervisor {
-            let choice = match source {
-                MicrophoneSource::Device(id) => Some(id.clone()),
-                _ => None,
-            };
-            supervisor.want_microphone(choice);
+    pub(super) fn open_microphone(&mut self, source: &MicrophoneSource) {
+        if let (Some(supervisor), false) = (&self.supervisor, matches!(source, MicrophoneSource::Device(_))) {
+            supervisor.want_microphone(None);
         }
         let opened = match source {
             MicrophoneSource::None => Ok(Microphone::None),
@@ -355,7 +297,7 @@ impl Worker {
     }
 
     /// People are levelled where they are heard: a file is what was sent.
-    fn choose_levelling(&mut self) {
+    pub(super) fn choose_levelling(&mut self) {
         self.mixer.set_levelling(match self.config.levelling {
             Processing::Auto => matches!(self.speaker, Speaker::Device(_)),
             Processing::On => true,
@@ -363,13 +305,9 @@ impl Worker {
         });
     }
 
-    fn open_speaker(&mut self, sink: &SpeakerSink) {
-        if let Some(supervisor) = &self.supervisor {
-            let choice = match sink {
-                SpeakerSink::Device(id) => Some(id.clone()),
-                _ => None,
-            };
-            supervisor.want_speaker(choice);
+    pub(super) fn open_speaker(&mut self, sink: &SpeakerSink) {
+        if let (Some(supervisor), false) = (&self.supervisor, matches!(sink, SpeakerSink::Device(_))) {
+            supervisor.want_speaker(None);
         }
         let opened = match sink {
             SpeakerSink::Null => Ok(Speaker::Null(Pacer::new())),
@@ -567,6 +505,7 @@ impl Worker {
         let capture = match &self.microphone {
             Microphone::None | Microphone::Device(None) if self.sink.is_none() => IDLE,
             Microphone::None | Microphone::Device(None) => until(self.silence.pacer.next, muted),
+            Microphone::Device(Some(_)) if self.silence.standing_in => until(self.silence.pacer.next, muted),
             Microphone::Device(Some(_)) => DEVICE,
             Microphone::Tone(_, pacer) | Microphone::File(_, pacer) => until(pacer.next, muted),
             #[cfg(target_os = "linux")]

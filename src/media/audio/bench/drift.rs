@@ -3,12 +3,13 @@
 //! All between the callbacks of the two devices is what a call has: rings, conversion, Opus, jitter buffer, mixer.
 
 use crate::media::audio::codec::{EncoderSettings, OpusPacketEncoder};
-use crate::media::audio::device::{MicrophonePort, Pulse, RING_FRAMES, SpeakerPort};
+use crate::media::audio::device::{MicrophonePort, SpeakerPort};
 use crate::media::audio::gate::MuteGate;
 use crate::media::audio::mixer::Mixer;
 use crate::media::audio::pipeline::CapturePipeline;
 use crate::media::audio::ports::{DeviceMicrophone, DeviceSpeaker};
 use crate::media::audio::processing::PassThrough;
+use crate::media::audio::pulse::{Pulse, ring_frames};
 use crate::media::audio::source::ToneGenerator;
 use crate::media::audio::stream::{PlayoutStream, StreamShared, lock};
 use crate::media::audio::streams::{pop_frame, push_frame};
@@ -48,12 +49,12 @@ fn time_of(frames: u64, ppm: f64) -> Duration {
 pub fn drift(microphone_ppm: f64, speaker_ppm: f64, length: Duration) -> Result<DriftFigures, AudioError> {
     let text = |detail: String| AudioError::NoSpeaker { detail };
     let origin = Instant::now();
-    let (mut captured, samples) = rtrb::RingBuffer::new(2 * RING_FRAMES);
-    let pulse = Arc::new(Pulse::default());
+    let (mut captured, samples) = rtrb::RingBuffer::new(2 * ring_frames(SAMPLE_RATE_HZ));
+    let pulse = Arc::new(Pulse::new(SAMPLE_RATE_HZ));
     let port = MicrophonePort { samples, rate_hz: SAMPLE_RATE_HZ, pulse: Arc::clone(&pulse) };
     let mut microphone = DeviceMicrophone::new(port).map_err(text)?;
-    let (samples, mut played) = rtrb::RingBuffer::new(2 * RING_FRAMES);
-    let pulse = Arc::new(Pulse::default());
+    let (samples, mut played) = rtrb::RingBuffer::new(2 * ring_frames(SAMPLE_RATE_HZ));
+    let pulse = Arc::new(Pulse::new(SAMPLE_RATE_HZ));
     let port = SpeakerPort { samples, rate_hz: SAMPLE_RATE_HZ, pulse: Arc::clone(&pulse) };
     let mut speaker = DeviceSpeaker::new(port).map_err(text)?;
 

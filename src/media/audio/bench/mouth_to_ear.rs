@@ -3,7 +3,7 @@
 //!
 //! A second ear listens at the mouth: what lies between the two is the figure, and what a recording itself takes cancels.
 
-use crate::media::audio::device::CALLBACK_FRAMES;
+use crate::media::audio::pulse::CALLBACK_FRAMES;
 use crate::media::audio::stream::lock;
 use crate::media::audio::streams::{device_error, find};
 use crate::media::audio::{AudioError, SAMPLE_RATE_HZ};
