@@ -347,7 +347,7 @@ type Stamped = std::sync::mpsc::Receiver<(Instant, AudioEvent)>;
 
 /// Events with the moments at which they were told.
 fn stamped(mut events: Events) -> Stamped {
-    let (tell, told) = std::sync::mpsc::channel();
+    let (tell, told) = std::sync::mpsc::sync_channel(256);
     std::thread::spawn(move || {
         while let Some(event) = events.blocking_recv() {
             println!("{event:?}");

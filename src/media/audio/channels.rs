@@ -141,7 +141,11 @@ mod tests {
         for i in 0..seconds * 48_000 {
             let t = i as f32 / 48_000.0;
             // A voice with pauses.
-            let voice = if (t * 2.0) as u32 % 3 == 0 { 0.0 } else { 0.1 * (t * 300.0 * std::f32::consts::TAU).sin() };
+            let voice = if ((t * 2.0) as u32).is_multiple_of(3) {
+                0.0
+            } else {
+                0.1 * (t * 300.0 * std::f32::consts::TAU).sin()
+            };
             let frame: Vec<f32> = gains.iter().map(|gain| gain * voice).collect();
             let out = mix.mix(&frame);
             if i >= (seconds - 3) * 48_000 {

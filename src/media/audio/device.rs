@@ -164,8 +164,8 @@ impl Supervisor {
     /// Starts the threads. Call on the audio thread: that is the one callbacks wake.
     pub(crate) fn start(engine: &Arc<EngineShared>) -> Result<Self, AudioError> {
         let orders = Arc::new(Mutex::new(Orders::default()));
-        let spawn = |name: &str, mut run: Box<dyn FnMut() + Send>| {
-            let started = std::thread::Builder::new().name(name.to_owned()).spawn(move || run());
+        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            let started = std::thread::Builder::new().name(name.to_owned()).spawn(run);
             started.map(|join| join.thread().clone()).map_err(|e| AudioError::Thread(e.to_string()))
         };
         let line = |capture| {

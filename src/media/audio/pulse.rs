@@ -25,7 +25,7 @@ pub(crate) struct Mark(u64);
 impl Mark {
     pub(crate) fn new(at: Duration, frames: u64) -> Self {
         let ticks = (at.as_micros() / TICK_US) as u32;
-        Self(u64::from(ticks) << 32 | u64::from(frames as u32))
+        Self((u64::from(ticks) << 32) | u64::from(frames as u32))
     }
 
     /// Time and frames from `earlier` on. Both are moments of callbacks, so that no part of one is counted.
