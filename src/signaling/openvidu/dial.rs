@@ -16,7 +16,7 @@ const MOST: usize = 8;
 /// The first address of a host to answer. The caller limits the time.
 pub(super) async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
     let found = tokio::net::lookup_host((host, port)).await?;
-    first(alternating(found.collect()), STAGGER, |address| TcpStream::connect(address)).await
+    first(alternating(found.collect()), STAGGER, TcpStream::connect).await
 }
 
 /// IPv6 and IPv4 by turns, beginning with the kind that the system put first.
