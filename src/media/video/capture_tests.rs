@@ -51,6 +51,25 @@ fn closing_empties_the_slot_and_nothing_comes_afterwards() {
 }
 
 #[test]
+fn shutting_is_at_once_and_the_next_source_keeps_its_picture() {
+    let (old, slot, events) = open("pattern:1:320x180@60");
+    event(&events);
+    while slot.latest().is_none() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    old.shut();
+    assert!(slot.latest().is_none());
+    // As a call changes cameras: the new one is open before the old one has closed.
+    let source = CameraSource::parse("pattern:2:320x180@1").expect("source");
+    let _new = Capture::open(&source, slot.clone(), Box::new(|_| ()));
+    while slot.latest().is_none() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    old.close();
+    assert!(slot.latest().is_some());
+}
+
+#[test]
 fn closing_within_the_event_does_not_hang() {
     let (sender, opened) = mpsc::sync_channel::<()>(1);
     let cell: Arc<Mutex<Option<Capture>>> = Arc::default();

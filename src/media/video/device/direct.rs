@@ -15,7 +15,7 @@ use v4l::video::Capture as _;
 use v4l::video::capture::Parameters;
 use v4l::{Device, Format, FourCC, Fraction};
 
-use super::{DeviceError, Node, lost, nearest};
+use super::{DeviceError, NO_FORMAT, Node, lost, nearest};
 use crate::media::video::source::VideoMode;
 
 /// How long one wait for a picture lasts: so soon a reader notices that it is to end.
@@ -55,6 +55,10 @@ fn socket(link: &Path) -> Option<String> {
     }
 }
 
+fn device(node: &Node) -> std::io::Result<Device> {
+    Device::new(usize::try_from(node.number).unwrap_or(usize::MAX))
+}
+
 /// A camera that is read directly.
 pub(super) struct Direct {
     device: Device,
@@ -80,11 +84,19 @@ fn offered(device: &Device, mode: VideoMode) -> Vec<(CameraFormat, Fraction)> {
                     mode.height.clamp(range.min_height, range.max_height.max(range.min_height)),
                 ),
             };
-            for interval in device.enum_frameintervals(fourcc, width, height).unwrap_or_default() {
-                let interval = match interval.interval {
+            let asked_for = Fraction::new(1, mode.fps);
+            let intervals = device.enum_frameintervals(fourcc, width, height).unwrap_or_default().into_iter();
+            let mut intervals: Vec<Fraction> = intervals
+                .map(|interval| match interval.interval {
                     FrameIntervalEnum::Discrete(interval) => interval,
-                    FrameIntervalEnum::Stepwise(_) => Fraction::new(1, mode.fps),
-                };
+                    FrameIntervalEnum::Stepwise(_) => asked_for,
+                })
+                .collect();
+            if intervals.is_empty() {
+                // A driver that does not list them has one, or takes what is asked for.
+                intervals.push(asked_for);
+            }
+            for interval in intervals {
                 modes.push((CameraFormat::new(Resolution::new(width, height), format, whole(interval)), interval));
             }
         }
@@ -118,10 +130,21 @@ fn in_order(
 }
 
 impl Direct {
+    /// Whether a node could be opened now. Asking for buffers is what tells a camera in use from a free one; its light stays
+    /// off, and its mode as it is.
+    pub(super) fn probe(node: &Node) -> Result<(), DeviceError> {
+        let failed = |error: std::io::Error| DeviceError::of_system(&node.name, error.to_string());
+        let device = device(node).map_err(failed)?;
+        if offered(&device, VideoMode::DEFAULT).is_empty() {
+            return Err(lost(&node.name, NO_FORMAT));
+        }
+        Stream::with_buffers(&device, Type::VideoCapture, BUFFERS).map(drop).map_err(failed)
+    }
+
     /// Opens a node at the mode nearest to `mode`, of which `nokhwa` may have negotiated one; it does not stream yet.
     pub(super) fn open(node: &Node, mode: VideoMode, negotiated: Option<CameraFormat>) -> Result<Self, DeviceError> {
         let failed = |error: std::io::Error| DeviceError::of_system(&node.name, error.to_string());
-        let device = Device::new(usize::try_from(node.number).unwrap_or(usize::MAX)).map_err(failed)?;
+        let device = device(node).map_err(failed)?;
         for (wanted, interval) in in_order(&offered(&device, mode), mode, negotiated).into_iter().take(4) {
             let Some((name, _)) = KNOWN.iter().find(|(_, format)| *format == wanted.format()) else { continue };
             let asked = Format::new(wanted.width(), wanted.height(), FourCC::new(name));
@@ -134,7 +157,7 @@ impl Direct {
             let mode = VideoMode { width: given.width, height: given.height, fps };
             return Ok(Self { device, stream: None, all_queued: false, streams: false, format: wanted.format(), mode });
         }
-        Err(lost(&node.name, "it offers no format that is understood"))
+        Err(lost(&node.name, NO_FORMAT))
     }
 
     /// Asks for buffers, which only one reader gets; the camera streams with the first wait for a picture.

@@ -34,6 +34,12 @@ use through::Through as Handle;
 /// How long a camera that we are closing may take before it is tried all the same.
 const CLAIM_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// What is said of a camera whose pictures nobody here can read.
+const NO_FORMAT: &str = "it offers no format that is understood";
+
+/// Key of what is neither missing nor in use nor forbidden.
+const LOST: &str = "dev.cam_lost";
+
 /// More pictures a second no camera gives.
 const FASTEST: u32 = 480;
 
@@ -108,7 +114,7 @@ impl DeviceError {
         } else if has(19) || has(2) || has(6) {
             "dev.cam_none"
         } else {
-            "dev.cam_lost"
+            LOST
         };
         Self { key, device: device.to_owned(), detail }
     }
@@ -161,7 +167,9 @@ fn native_backend() -> ApiBackend {
 fn probe(node: &Node) -> Option<CameraState> {
     // One that we have open ourselves is not disturbed.
     let Some(_claim) = Claim::at_once(node.number) else { return Some(CameraState::Usable) };
-    // Asking for buffers is what tells a camera in use from a free one; its light stays off until pictures are asked for.
+    #[cfg(target_os = "linux")]
+    let try_it = || Handle::probe(node);
+    #[cfg(not(target_os = "linux"))]
     let try_it = || open(node, VideoMode::DEFAULT).and_then(|mut camera| camera.start(&node.name));
     match std::panic::catch_unwind(try_it) {
         Ok(Ok(())) => Some(CameraState::Usable),
@@ -252,6 +260,17 @@ fn choose(choice: &CameraChoice) -> Result<Found, DeviceError> {
     }))
 }
 
+/// Name of the camera that is most likely meant; none is opened.
+fn likely_name(choice: &CameraChoice) -> String {
+    let all = nodes();
+    let likely = match choice {
+        CameraChoice::Name(name) => called(&all, name).into_iter().next(),
+        CameraChoice::Index(index) => all.into_iter().nth(usize::try_from(*index).unwrap_or(0)),
+        CameraChoice::Default => all.into_iter().next(),
+    };
+    likely.map(|node| node.name).unwrap_or_default()
+}
+
 /// A camera that was lost, where it is now: in its place or, under its name, where no twin of it was.
 fn find_again(lost: &Found) -> Result<Found, DeviceError> {
     let all = nodes();
@@ -281,7 +300,7 @@ fn connect(node: &Node) -> Result<Camera, DeviceError> {
 }
 
 fn lost(device: &str, detail: impl Into<String>) -> DeviceError {
-    DeviceError { key: "dev.cam_lost", device: device.to_owned(), detail: detail.into() }
+    DeviceError { key: LOST, device: device.to_owned(), detail: detail.into() }
 }
 
 /// Opens a node at the mode nearest to `mode`; it does not stream yet.
@@ -290,7 +309,7 @@ fn open(node: &Node, mode: VideoMode) -> Result<Handle, DeviceError> {
     let negotiated = match open_by_nokhwa(node, mode) {
         Ok(camera) => Some(camera.camera_format()),
         // What it does not open for reasons of its own is opened without it.
-        Err(error) if error.key == "dev.cam_lost" => {
+        Err(error) if error.key == LOST => {
             tracing::debug!(%error, "the camera is opened directly");
             None
         }
@@ -323,7 +342,7 @@ fn open_by_nokhwa(node: &Node, mode: VideoMode) -> Result<Camera, DeviceError> {
             Err(error) => refused = Some(DeviceError::new(&node.name, &error)),
         }
     }
-    Err(refused.unwrap_or_else(|| lost(&node.name, "it offers no format that is understood")))
+    Err(refused.unwrap_or_else(|| lost(&node.name, NO_FORMAT)))
 }
 
 /// What a camera offers, the best for `mode` first.
@@ -459,11 +478,12 @@ mod tests {
     fn a_camera_is_found_by_place_and_name_and_its_twin_is_another() {
         let node = |number, name: &str, place: &str| Node { number, name: name.into(), place: Some(place.into()) };
         let (left, right, other) = (node(0, "HD Cam", "2/0"), node(2, "HD Cam", "3/0"), node(4, "HD Cam Pro", "4/0"));
-        let all = [left.clone(), right.clone(), other.clone()];
-        assert_eq!(called(&all, "HD Cam [3/0]"), [right.clone()]);
-        assert_eq!(called(&all, "HD Cam [7/0]"), [left.clone(), right], "moved to another socket");
-        assert_eq!(called(&all, "pro"), [other]);
-        assert_eq!(called(&all, "Web [3/0]"), [], "another one is plugged in there");
+        let all = [left.clone(), right, other];
+        let numbers = |text: &str| called(&all, text).iter().map(|n| n.number).collect::<Vec<_>>();
+        assert_eq!(numbers("HD Cam [3/0]"), [2]);
+        assert_eq!(numbers("HD Cam [7/0]"), [0, 2], "moved to another socket");
+        assert_eq!(numbers("pro"), [4]);
+        assert!(numbers("Web [3/0]").is_empty(), "another one is plugged in there");
         assert_eq!(Found::new(left, &all).twins, ["3/0"]);
         let info =
             CameraInfo { index: 1, name: "HD Cam".into(), place: Some("3/0".into()), state: CameraState::Usable };

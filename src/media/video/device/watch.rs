@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use super::{Claim, DeviceError, Found, choose, convert, find_again, lost, open};
+use super::{Claim, DeviceError, Found, LOST, choose, convert, find_again, likely_name, lost, open};
 use crate::media::video::capture::{CaptureEvent, Outlet};
 use crate::media::video::frame::FramePool;
 use crate::media::video::source::{CameraChoice, VideoMode};
@@ -244,7 +244,7 @@ impl Watch<'_> {
     }
 
     fn name(&self) -> String {
-        self.found.as_ref().map_or_else(String::new, |f| f.node.name.clone())
+        self.found.as_ref().map_or_else(|| likely_name(self.choice), |f| f.node.name.clone())
     }
 
     fn has_ended(&mut self, error: DeviceError) {
@@ -298,8 +298,9 @@ impl Watch<'_> {
     }
 
     fn look(&mut self) {
-        if self.found.is_none() && self.reader.is_some() && self.since.elapsed() > OPEN_TIMEOUT {
-            self.fail(lost("", format!("it does not open within {} s", OPEN_TIMEOUT.as_secs())));
+        let opening = self.found.is_none() && self.reader.is_some();
+        if opening && self.since.elapsed() > OPEN_TIMEOUT && self.told != Some(LOST) {
+            self.fail(lost(&self.name(), format!("it does not open within {} s", OPEN_TIMEOUT.as_secs())));
         }
         if self.found.is_some() && self.lost.is_none() && self.last_picture.elapsed() >= STALL_AFTER {
             self.lose();
