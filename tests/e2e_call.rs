@@ -5,8 +5,7 @@ mod e2e_support;
 #[path = "fakecam/mod.rs"]
 mod fakecam;
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::Duration;
 
 use e2e_support::relay::{Sniffer, UdpRelay};
