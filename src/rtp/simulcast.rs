@@ -54,6 +54,23 @@ pub fn most_bps((width, height): (u32, u32)) -> u64 {
     (REFERENCE_BPS * (pixels / REFERENCE_PIXELS).powf(EXPONENT)) as u64
 }
 
+/// The most that a sender of a picture in `count` layers makes use of, in bit/s.
+pub fn useful_bps(full: (u32, u32), count: usize) -> u64 {
+    let most = |index: usize| most_bps(layer_size(full, index, count)) as f64;
+    let lower: f64 = (0..count.saturating_sub(1)).map(|index| most(index) * GOOD_SHARE).sum();
+    most_bps(full) + lower as u64
+}
+
+/// Leaves out the highest `dropped` layers; who wants them gets the highest that is left. Modifies what is `wanted` of each.
+pub fn leave_out(wanted: &mut [u64], dropped: usize, full: (u32, u32)) {
+    let count = wanted.len();
+    let top = count.saturating_sub(dropped + 1);
+    let asked = wanted.iter_mut().skip(top + 1).map(std::mem::take).max().unwrap_or(0);
+    if let Some(slot) = wanted.get_mut(top) {
+        *slot = (*slot).max(asked.min(most_bps(layer_size(full, top, count))));
+    }
+}
+
 /// The least at which it is better than the next lower layer, in bit/s.
 pub fn least_bps(size: (u32, u32)) -> u64 {
     (most_bps(size) as f64 * LEAST_SHARE) as u64
@@ -152,6 +169,23 @@ mod tests {
         assert_eq!(divide(400_000, &[0, 0, ALL], &[false; 3], HD), [None, Some(400_000), None]);
         assert_eq!(divide(100_000, &[0, 0, ALL], &[false; 3], HD), [Some(100_000), None, None]);
         assert_eq!(divide(2_000_000, &[0, 0, 0], &[true; 3], HD), [None, None, None]);
+    }
+
+    #[test]
+    fn a_layer_that_is_left_out_is_replaced_by_the_next_one() {
+        let h = most_bps((640, 360));
+        for (wanted, dropped, left) in [
+            ([0, 0, ALL], 1, [0, h, 0]),
+            ([5, 7, ALL], 1, [5, h, 0]),
+            ([5, 7, 0], 1, [5, 7, 0]),
+            ([0, 0, 90], 2, [90, 0, 0]),
+            ([1, 2, 3], 0, [1, 2, 3]),
+        ] {
+            let mut now = wanted;
+            leave_out(&mut now, dropped, HD);
+            assert_eq!(now, left, "{wanted:?} without {dropped}");
+        }
+        assert!((3_100_000..3_300_000).contains(&useful_bps(HD, 3)) && useful_bps(HD, 1) == most_bps(HD));
     }
 
     #[test]

@@ -2,13 +2,18 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Instant;
 
 use crate::media::video::codec::{CodecError, VideoCodec};
 use crate::media::video::encoder::{Clock, EncoderConfig, EncoderStats, EncoderThread, LayerConfig};
 use crate::media::video::frame::FrameSlot;
+use crate::media::video::overuse::Overuse;
 use crate::media::video::source::Tuning;
 use crate::rtp::frame::EncodedFrame;
 use crate::rtp::simulcast;
+
+/// A shared page or film makes use of at least this much, in bit/s, however small it is.
+const SCREEN_BPS: u64 = 2_900_000;
 
 /// Where frames of a layer go, the lowest is 0. Called on encoder threads; must not block.
 pub(super) type LayerSink = Arc<dyn Fn(usize, EncodedFrame) + Send + Sync>;
@@ -27,6 +32,9 @@ pub(super) struct Encoders {
     /// Which are running.
     sent: Vec<bool>,
     target_bps: u64,
+    /// Whether the machine is fast enough for the highest layer of a camera, and by how many pictures that is known.
+    overuse: Overuse,
+    judged: u64,
     /// Pictures encoded, each counted once however many layers it had.
     pictures: Arc<Pictures>,
 }
@@ -77,6 +85,8 @@ impl Encoders {
             wanted: vec![0; layers],
             sent: vec![false; layers],
             target_bps: u64::from(config.bitrate_bps),
+            overuse: Overuse::of_layers(layers),
+            judged: 0,
             pictures: Arc::default(),
         };
         // At least the library is tried here, where the failure can be told.
@@ -134,6 +144,33 @@ impl Encoders {
         self.divide();
     }
 
+    /// More than this is of no use to the picture, in bit/s, all layers together.
+    pub(super) fn useful_bps(&self) -> u64 {
+        match self.config.tuning {
+            None => simulcast::useful_bps(self.config.max_size, self.threads.len()),
+            Some(_) => simulcast::most_bps(self.config.max_size).max(SCREEN_BPS),
+        }
+    }
+
+    /// Looks whether the machine keeps up; to be called every now and then. One encoder alone sees to that itself.
+    pub(super) fn tick(&mut self, now: Instant) {
+        if self.threads.len() == 1 || self.config.tuning.is_some() {
+            return;
+        }
+        let top = self.threads.iter().zip(&self.sent).rev().find(|(_, sent)| **sent).and_then(|(t, _)| t.as_ref());
+        let Some(stats) = top.map(EncoderThread::stats) else { return };
+        if stats.frames != std::mem::replace(&mut self.judged, stats.frames) {
+            self.judge(stats.encode_ms * self.config.max_fps as f32 / 1e3, now);
+        }
+    }
+
+    fn judge(&mut self, share: f32, now: Instant) {
+        if self.overuse.judge(share, now) {
+            tracing::info!(left_out = self.overuse.steps(), "the layers follow the machine");
+            self.divide();
+        }
+    }
+
     /// What the host wants of each layer at most.
     pub(super) fn set_wanted(&mut self, wanted: &[u64]) {
         if wanted.len() == self.wanted.len() {
@@ -167,12 +204,16 @@ impl Encoders {
         let rate = |bps: u64| u32::try_from(bps).unwrap_or(u32::MAX);
         if self.threads.len() == 1 {
             if let Some(Some(thread)) = self.threads.first() {
-                thread.set_target_bitrate(rate(self.target_bps));
+                thread.set_target_bitrate(rate(self.target_bps.min(self.useful_bps())));
             }
             return;
         }
         let rates = match self.config.tuning {
-            None => simulcast::divide(self.target_bps, &self.wanted, &self.sent, self.config.max_size),
+            None => {
+                let mut wanted = self.wanted.clone();
+                simulcast::leave_out(&mut wanted, self.overuse.steps(), self.config.max_size);
+                simulcast::divide(self.target_bps, &wanted, &self.sent, self.config.max_size)
+            }
             Some(_) => {
                 // One sharp picture for everybody.
                 let most = self.wanted.iter().copied().max().unwrap_or(0).min(self.target_bps);
@@ -230,6 +271,59 @@ impl Encoders {
             bitrate_bps: all.iter().map(|s| s.bitrate_bps).fold(0, u32::saturating_add),
             target_bitrate_bps: u32::try_from(self.target_bps).unwrap_or(u32::MAX),
             ..shown.unwrap_or_default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::video::codec::Content;
+    use crate::media::video::ladder::Ladder;
+    use std::time::Duration;
+
+    fn encoders(size: (u32, u32), layers: usize, tuning: Option<Tuning>) -> Encoders {
+        let config = EncoderConfig { max_size: size, tuning, ..EncoderConfig::default() };
+        Encoders::start(FrameSlot::new(), config, layers, Arc::new(|_, _| {})).expect("encoders")
+    }
+
+    #[test]
+    fn a_slow_machine_leaves_out_the_highest_layer_until_it_is_faster() {
+        let mut encoders = encoders((1280, 720), 3, None);
+        encoders.set_target(3_000_000);
+        encoders.set_wanted(&[0, 0, 20_000_000]);
+        assert_eq!(encoders.layers_sent().as_deref(), Some("f"));
+        let start = Instant::now();
+        let mut at = 0;
+        let mut run = |encoders: &mut Encoders, seconds: u64, whole: f32| {
+            for _ in 0..seconds * 4 {
+                at += 250;
+                let quarters = encoders.overuse.steps() as i32;
+                encoders.judge(whole * 0.25f32.powi(quarters), start + Duration::from_millis(at));
+            }
+        };
+        run(&mut encoders, 3, 1.3);
+        assert_eq!(encoders.layers_sent().as_deref(), Some("f"), "a moment is sat out");
+        run(&mut encoders, 3, 1.3);
+        assert_eq!(encoders.layers_sent().as_deref(), Some("h"));
+        run(&mut encoders, 60, 0.8);
+        assert_eq!(encoders.layers_sent().as_deref(), Some("h"), "it would be too slow again");
+        run(&mut encoders, 20, 5.0);
+        assert_eq!(encoders.layers_sent().as_deref(), Some("q"));
+        run(&mut encoders, 60, 0.2);
+        assert_eq!(encoders.layers_sent().as_deref(), Some("f"));
+    }
+
+    #[test]
+    fn what_is_useful_reaches_the_highest_rung() {
+        for (layers, tuning, content) in [(1, None, Content::Camera), (3, Some(Tuning::Motion), Content::Motion)] {
+            let useful = encoders((1920, 1080), layers, tuning).useful_bps();
+            let mut ladder = Ladder::new(content, 300_000);
+            let start = Instant::now();
+            for ms in (0..2_000).step_by(33) {
+                ladder.update(useful as u32, start + Duration::from_millis(ms));
+            }
+            assert_eq!(ladder.rung().limit, (1920, 1080), "{content:?}");
         }
     }
 }

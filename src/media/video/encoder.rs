@@ -464,8 +464,10 @@ impl Worker {
                 self.failures_in_a_row = 0;
                 let took = started.elapsed();
                 let interval = Duration::from_secs(1) / self.fps();
-                // Letters are not made smaller; there the frame rate gives way by itself.
-                if self.content == Content::Camera && self.overuse.picture(took, interval, Instant::now()) {
+                // Letters are not made smaller; there the frame rate gives way by itself. Nor is a layer: whoever has them all leaves
+                // out the highest.
+                let adapts = self.layer.is_none_or(|layer| layer.adapts) && self.content == Content::Camera;
+                if adapts && self.overuse.picture(took, interval, Instant::now()) {
                     tracing::info!(limit = ?self.overuse.limit(self.ladder.rung().limit), "the picture's size follows the machine");
                 }
                 let took = took.as_secs_f32() * 1000.0;

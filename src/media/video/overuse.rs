@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 /// Width and height in eighths, step by step.
 const EIGHTHS: [u32; 5] = [8, 6, 4, 3, 2];
+/// The same in layers, of which each has twice the width and height of the next lower one.
+const LAYERS: [u32; 3] = [8, 4, 2];
 /// Above this share of a picture's time for [`LONG`] a step down is taken.
 const TOO_MUCH: f32 = 0.9;
 const LONG: Duration = Duration::from_secs(4);
@@ -22,6 +24,7 @@ const SHARE: f32 = 0.08;
 /// Watches one encoder.
 #[derive(Debug)]
 pub struct Overuse {
+    steps: &'static [u32],
     step: usize,
     mean: Option<f32>,
     /// Since when it is too much, or little enough for more.
@@ -32,11 +35,21 @@ pub struct Overuse {
 
 impl Default for Overuse {
     fn default() -> Self {
-        Self { step: 0, mean: None, since: None, calm: CALM.0, raised: None }
+        Self { steps: &EIGHTHS, step: 0, mean: None, since: None, calm: CALM.0, raised: None }
     }
 }
 
 impl Overuse {
+    /// Watches the highest of `count` layers that is sent: each step leaves out one.
+    pub fn of_layers(count: usize) -> Self {
+        Self { steps: LAYERS.get(..count.max(1)).unwrap_or(&LAYERS), ..Self::default() }
+    }
+
+    /// Steps down so far.
+    pub fn steps(&self) -> usize {
+        self.step
+    }
+
     /// Takes the time `took` for a picture of which one comes every `interval`; `true` when the size changes.
     pub fn picture(&mut self, took: Duration, interval: Duration, now: Instant) -> bool {
         let share = took.as_secs_f32() / interval.as_secs_f32().max(0.001);
@@ -44,7 +57,12 @@ impl Overuse {
         let share = share.min(4.0);
         let mean = self.mean.map_or(share, |mean| mean + (share - mean) * SHARE);
         self.mean = Some(mean);
-        let wish = if mean > TOO_MUCH && self.step + 1 < EIGHTHS.len() {
+        self.judge(mean, now)
+    }
+
+    /// Takes the mean share of a picture's time that its work takes; `true` when the size changes.
+    pub fn judge(&mut self, mean: f32, now: Instant) -> bool {
+        let wish = if mean > TOO_MUCH && self.step + 1 < self.steps.len() {
             Some(false)
         } else if self.step > 0 && mean * self.growth() < ENOUGH {
             Some(true)
@@ -80,14 +98,14 @@ impl Overuse {
 
     /// The limit of size with what the machine is able to do.
     pub fn limit(&self, (width, height): (u32, u32)) -> (u32, u32) {
-        let eighths = EIGHTHS.get(self.step).copied().unwrap_or(8);
+        let eighths = self.steps.get(self.step).copied().unwrap_or(8);
         let part = |pixels: u32| (u64::from(pixels) * u64::from(eighths) / 8) as u32;
         (part(width).max(2), part(height).max(2))
     }
 
     /// How many times the pixels of now the next larger picture has.
     fn growth(&self) -> f32 {
-        let eighths = |step: usize| EIGHTHS.get(step).copied().unwrap_or(8) as f32;
+        let eighths = |step: usize| self.steps.get(step).copied().unwrap_or(8) as f32;
         (eighths(self.step.saturating_sub(1)) / eighths(self.step)).powi(2)
     }
 }
