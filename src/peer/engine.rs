@@ -12,10 +12,10 @@ use rtc::rtp_transceiver::rtp_sender::{
 };
 use webrtc::peer_connection::MediaEngine;
 
-/// Bounds of the rate where there is transport-wide feedback. The encoder takes 2.5 Mbit/s at most; sound, headers and some
-/// repeats come on top, and more would only be probed in vain. It begins with what a narrow path takes without a queue; the
-/// first answers, a round trip later, tell what a wide one takes.
-pub(super) const BOUNDS: Bounds = Bounds { start_bps: 300_000.0, min_bps: 100_000.0, max_bps: 3_000_000.0 };
+/// Bounds of the rate where there is transport-wide feedback: at most what a picture of 1920x1080 in layers makes use of, with
+/// sound and headers. What the present picture does is looked for, see `useful_bps`. It begins with what a narrow path takes
+/// without a queue; the first answers, a round trip later, tell what a wide one takes.
+pub(super) const BOUNDS: Bounds = Bounds { start_bps: 300_000.0, min_bps: 100_000.0, max_bps: 6_800_000.0 };
 
 const OPUS_PT: u8 = 111;
 const VP8_PT: u8 = 96;

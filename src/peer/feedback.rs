@@ -23,10 +23,12 @@ const QUIET_TICK: Duration = Duration::from_millis(200);
 /// The encoder is told about small changes no more often than this, and about rises no more often than that.
 const TARGET_INTERVAL: Duration = Duration::from_millis(500);
 const RISE_INTERVAL: Duration = Duration::from_millis(100);
-/// How the mean of what repeats take follows, over about a second.
-const REPEATS_SHARE: f64 = 0.025;
-/// Of the bytes that the sound leaves on the path these are the picture's; the rest is headers, extensions and repeats.
-const MEDIA_SHARE: f64 = 0.93;
+/// The mean of what repeats take follows over this time.
+const REPEATS_MEAN: Duration = Duration::from_secs(1);
+/// Of the bytes that sound and repeats leave on the path these are the picture's; the rest is headers and extensions.
+const MEDIA_SHARE: f64 = 0.94;
+/// So much more than is of use may be looked for: an estimate wavers.
+const USEFUL_MARGIN: f64 = 1.05;
 /// A REMB older than this no longer binds: Kurento repeats it every second.
 const REMB_LIFETIME: Duration = Duration::from_secs(10);
 /// More than any link of ours: a REMB can name astronomic rates.
@@ -34,6 +36,8 @@ const MOST_REMB_BPS: u64 = 1_000_000_000;
 /// What a path is taken to carry about which the other side says nothing at all, and after which time.
 const UNTOLD_BPS: f64 = 1_200_000.0;
 const UNTOLD_AFTER: Duration = Duration::from_secs(3);
+/// Once it stops telling, the path is thought to take more by this factor each second, up to that.
+const UNTOLD_GROWTH: f64 = 1.08;
 /// Estimates below this starve even audio.
 const LEAST_TARGET_BPS: u64 = 50_000;
 
@@ -190,9 +194,55 @@ fn apply(outbox: &Outbox, shared: &Shared, kind: MediaKind, digest: &Digest) {
     }
 }
 
+/// What repeats take in bit/s, as a mean over time.
+#[derive(Debug, Default)]
+struct Repeats {
+    bytes: u64,
+    bps: f64,
+}
+
+impl Repeats {
+    /// Takes the bytes repeated so far, `passed` since the last time.
+    fn follow(&mut self, bytes: u64, passed: Duration) -> f64 {
+        let fresh = bytes.saturating_sub(std::mem::replace(&mut self.bytes, bytes)) as f64 * 8.0;
+        let passed = passed.as_secs_f64().max(1e-3);
+        let share = 1.0 - (-passed / REPEATS_MEAN.as_secs_f64()).exp();
+        self.bps += (fresh / passed - self.bps) * share;
+        self.bps
+    }
+}
+
+/// What the path takes, from those who tell: our own control and the other side's REMB.
+#[derive(Debug, Default)]
+struct Told {
+    last: Option<f64>,
+}
+
+impl Told {
+    /// `passed` since the last time; `late`: nothing was told for long enough since the connection stands.
+    fn path(&mut self, own: Option<f64>, remb: Option<f64>, late: bool, passed: Duration) -> Option<f64> {
+        let told = own.into_iter().chain(remb).min_by(f64::total_cmp);
+        self.last = match (told, self.last) {
+            (Some(bps), _) => Some(bps),
+            // Who never tells anything, or no more, is not believed to have a narrow path for ever.
+            (None, Some(last)) if last < UNTOLD_BPS => {
+                Some((last * UNTOLD_GROWTH.powf(passed.as_secs_f64())).min(UNTOLD_BPS))
+            }
+            (None, None) => late.then_some(UNTOLD_BPS),
+            (None, last) => last,
+        };
+        self.last
+    }
+}
+
 /// What is left for the encoder of a path that carries `path_bps` with sound at `audio_bps` on it.
 fn picture_share(path_bps: f64, audio_bps: f64) -> u64 {
     (((path_bps - audio_bps) * MEDIA_SHARE) as u64).max(LEAST_TARGET_BPS)
+}
+
+/// What a path has to carry for a picture of `bps`, with sound at `audio_bps` on it.
+fn path_for(bps: u64, audio_bps: f64) -> f64 {
+    (bps as f64 / MEDIA_SHARE + audio_bps) * USEFUL_MARGIN
 }
 
 /// Joins REMB and what our own control of the path allows into the encoder's target.
@@ -202,7 +252,7 @@ pub(super) async fn estimate_task(outbox: Arc<Outbox>, shared: Arc<Shared>, ssrc
     let mut wished: Vec<u64> = Vec::new();
     let mut told: Option<(u64, Instant)> = None;
     let (mut sent, mut sent_at) = (0, Instant::now());
-    let (mut repeated, mut repeats_bps) = (0, 0.0);
+    let (mut repeats, mut path, mut ticked, mut useful) = (Repeats::default(), Told::default(), Instant::now(), 0.0);
     let mut connected: Option<Instant> = None;
     loop {
         let quiet = sent_at.elapsed() >= QUIET_TICK;
@@ -211,9 +261,16 @@ pub(super) async fn estimate_task(outbox: Arc<Outbox>, shared: Arc<Shared>, ssrc
         if stats.packets_sent != sent {
             (sent, sent_at) = (stats.packets_sent, now);
         }
+        let passed = now.saturating_duration_since(std::mem::replace(&mut ticked, now));
         if !shared.is_connected() {
             sent_at = now;
             continue;
+        }
+        let audio_bps = lock(&outbox.audio_sent).rate();
+        let useful_now = path_for(outbox.useful_bps.load(Ordering::Relaxed), audio_bps);
+        if (useful_now - useful).abs() > useful * 0.02 {
+            useful = useful_now;
+            outbox.wire.set_useful_bps(useful);
         }
         let connected = *connected.get_or_insert(now);
         outbox.wire.tick(now);
@@ -224,18 +281,13 @@ pub(super) async fn estimate_task(outbox: Arc<Outbox>, shared: Arc<Shared>, ssrc
                 shared.emit(PeerEvent::LayersWanted { bps: wishes });
             }
         }
-        let bytes = stats.repeated_bytes;
-        let fresh = (bytes - repeated) as f64 * 8.0 / CONTROL_TICK.as_secs_f64();
-        repeated = bytes;
-        repeats_bps += (fresh - repeats_bps) * REPEATS_SHARE;
+        let repeats_bps = repeats.follow(stats.repeated_bytes, passed);
         // None until transport-wide feedback has come: with servers that send none (Kurento) only REMB counts.
         let own = outbox.wire.allowance().map(|allowance| allowance.target_bps - repeats_bps);
         let remb = lock(&outbox.remb).filter(|(_, at)| at.elapsed() < REMB_LIFETIME).map(|(bps, _)| bps as f64);
-        // Who never tells anything is not believed to have a narrow path for ever.
-        let untold = now.saturating_duration_since(connected) >= UNTOLD_AFTER && told.is_none();
-        let path = own.into_iter().chain(remb).min_by(f64::total_cmp).or(untold.then_some(UNTOLD_BPS));
-        let Some(path) = path else { continue };
-        let bps = picture_share(path, lock(&outbox.audio_sent).rate());
+        let late = now.saturating_duration_since(connected) >= UNTOLD_AFTER;
+        let Some(path) = path.path(own, remb, late, passed) else { continue };
+        let bps = picture_share(path, audio_bps);
         outbox.target_bps.store(bps, Ordering::Relaxed);
         let tell = told.is_none_or(|(last, at)| {
             let age = now.saturating_duration_since(at);
@@ -284,9 +336,42 @@ mod tests {
 
     #[test]
     fn the_picture_gets_what_sound_and_headers_leave() {
-        assert_eq!(picture_share(1_040_000.0, 40_000.0), 930_000);
-        assert_eq!(picture_share(300_000.0, 0.0), 279_000);
+        assert_eq!(picture_share(1_040_000.0, 40_000.0), 940_000);
+        assert_eq!(picture_share(300_000.0, 0.0), 282_000);
         assert_eq!(picture_share(30_000.0, 40_000.0), LEAST_TARGET_BPS);
+    }
+
+    #[test]
+    fn the_widest_path_is_enough_for_the_largest_picture() {
+        let useful = crate::rtp::simulcast::useful_bps((1920, 1080), 3);
+        assert!(path_for(useful, 40_000.0) <= crate::peer::engine::BOUNDS.max_bps);
+        assert!(picture_share(path_for(useful, 40_000.0), 40_000.0) >= useful);
+    }
+
+    #[test]
+    fn repeats_count_by_the_time_in_which_they_left() {
+        let second = |tick: u64, burst: u64| {
+            let mut repeats = Repeats::default();
+            repeats.follow(burst, Duration::from_millis(tick));
+            (1..1_000 / tick).map(|_| repeats.follow(burst, Duration::from_millis(tick))).last().unwrap()
+        };
+        let (slow, fast) = (second(200, 12_500), second(25, 12_500));
+        assert!((slow / fast - 1.0).abs() < 0.15 && slow < 100_000.0, "{slow} {fast}");
+    }
+
+    #[test]
+    fn a_path_about_which_nothing_is_told_any_more_is_not_narrow_for_ever() {
+        let (mut told, tick) = (Told::default(), Duration::from_millis(25));
+        assert_eq!(told.path(None, None, false, tick), None);
+        assert_eq!(told.path(None, None, true, tick), Some(UNTOLD_BPS));
+        assert_eq!(told.path(None, Some(50_000.0), true, tick), Some(50_000.0));
+        assert_eq!(told.path(Some(40_000.0), Some(50_000.0), true, tick), Some(40_000.0));
+        let after = |told: &mut Told, seconds: u64| (0..seconds * 40).map(|_| told.path(None, None, true, tick)).last();
+        let ten = after(&mut told, 10).flatten().unwrap();
+        assert!((70_000.0..110_000.0).contains(&ten), "{ten}");
+        assert_eq!(after(&mut told, 60).flatten(), Some(UNTOLD_BPS));
+        told.path(Some(2e6), None, true, tick);
+        assert_eq!(told.path(None, None, true, tick), Some(2e6));
     }
 
     #[test]

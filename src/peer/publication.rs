@@ -50,6 +50,11 @@ impl MediaSender {
         self.outbox.patient.store(patient, Ordering::Relaxed);
     }
 
+    /// More than this is of no use to the encoder, in bit/s: no more is looked for on the path.
+    pub fn set_useful_bps(&self, bps: u64) {
+        self.outbox.useful_bps.store(bps, Ordering::Relaxed);
+    }
+
     /// Queues one Opus packet; an empty one (DTX silence) is not sent.
     pub fn send_audio(&self, packet: EncodedAudio) {
         self.outbox.push_audio(packet);

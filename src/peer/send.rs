@@ -72,6 +72,9 @@ struct VideoQueue {
     asked_at: Option<Instant>,
 }
 
+/// What a picture makes use of about whose size nothing was said, in bit/s.
+const USEFUL_BPS: u64 = 2_500_000;
+
 /// The queues between encoders and packet tasks.
 #[derive(Debug)]
 pub(super) struct Outbox {
@@ -83,6 +86,8 @@ pub(super) struct Outbox {
     pub(super) video_sent: Mutex<Sent>,
     pub(super) audio_sent: Mutex<Sent>,
     pub(super) target_bps: AtomicU64,
+    /// More than this is of no use to the encoder.
+    pub(super) useful_bps: AtomicU64,
     /// Pictures are large and may take their time: a page of text, not a film.
     pub(super) patient: AtomicBool,
     /// The connection's interceptors: what the path takes, and bursts that measure it.
@@ -107,6 +112,7 @@ impl Outbox {
             video_sent: Mutex::default(),
             audio_sent: Mutex::default(),
             target_bps: AtomicU64::new(0),
+            useful_bps: AtomicU64::new(USEFUL_BPS),
             patient: AtomicBool::new(false),
             wire,
             remb: Mutex::new(None),

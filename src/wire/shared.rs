@@ -247,6 +247,13 @@ impl WireHandle {
         })
     }
 
+    /// More than this is of no use on the path for now, in bit/s, everything included.
+    pub fn set_useful_bps(&self, bps: f64) {
+        if let Some(control) = &mut self.lock().control {
+            control.congestion.set_useful_bps(bps);
+        }
+    }
+
     /// Lets the clock take effect; every 25 to 100 ms.
     pub fn tick(&self, now: Instant) {
         if let Some(control) = self.lock().control.as_mut().filter(|control| control.numbered) {

@@ -122,6 +122,7 @@ impl Engine {
                 if let Some(encoder) = &mut self.own.encoder {
                     encoder.set_source(tuning, (width, height), fps);
                     encoder.request_key_frame();
+                    self.pace_pictures();
                 }
                 self.picture_is_there("cameraOpened");
             }

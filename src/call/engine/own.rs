@@ -19,6 +19,9 @@ use crate::media::video::frame::FrameSlot;
 use crate::media::video::source::{CameraSource, ScreenSource, Tuning, VideoMode};
 use crate::peer::{MediaSender, Publication};
 
+/// What a picture makes use of before there is an encoder, in bit/s.
+const USEFUL_BPS: u64 = 2_500_000;
+
 /// Devices and publication.
 pub(super) struct Own {
     pub(super) video: VideoInput,
@@ -130,7 +133,15 @@ impl Own {
         self.has_microphone && !self.audio_muted && !matches!(self.microphone_state, DeviceState::Failed(_))
     }
 
+    /// More than this is of no use to the picture, in bit/s.
+    pub(super) fn useful_bps(&self) -> u64 {
+        self.encoder.as_ref().map_or(USEFUL_BPS, Encoders::useful_bps)
+    }
+
     pub(super) fn tick(&mut self) {
+        if let Some(encoder) = &mut self.encoder {
+            encoder.tick(Instant::now());
+        }
         if let Some(since) = self.opening_since
             && since.elapsed() > DEVICE_PATIENCE
         {

@@ -21,8 +21,6 @@ use crate::signaling::{PublishRequest, Signaling as _};
 /// Rate given to the encoder before the network has said anything, in bit/s: the first key frame has to pass a narrow path
 /// within a moment. Where more is possible, more is known a round trip later.
 const START_BITRATE_BPS: u32 = 280_000;
-/// Never more than this for a camera, in bit/s.
-const MAX_BITRATE_BPS: u64 = 2_500_000;
 
 /// After a media server restarted nothing is published for so long.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
@@ -108,8 +106,8 @@ impl Engine {
             }
             LegReport::Sender { sender, codec } => {
                 self.own.sender.store(Some(Arc::new(sender)));
-                self.pace_pictures();
                 self.connect_sinks(codec);
+                self.pace_pictures();
             }
             LegReport::Connected => {
                 publishing.flowing = true;
@@ -147,7 +145,7 @@ impl Engine {
                 }
             }
             LegReport::Target(bps) => {
-                let bps = bps.min(MAX_BITRATE_BPS);
+                let bps = bps.min(self.own.useful_bps());
                 self.own.target_bps = Some(bps);
                 if let Some(encoder) = &mut self.own.encoder {
                     encoder.set_target(bps);
@@ -181,10 +179,11 @@ impl Engine {
         self.dirty = true;
     }
 
-    /// A page of text may take its time on the way, a face and a film may not.
+    /// A page of text may take its time on the way, a face and a film may not; and none makes use of more than its size.
     pub(super) fn pace_pictures(&self) {
         if let Some(sender) = &*self.own.sender.load() {
             let tuning = self.own.tuning(&self.config);
+            sender.set_useful_bps(self.own.useful_bps());
             sender.set_patient(matches!(tuning, Some(Tuning::Auto | Tuning::Text)));
         }
     }
