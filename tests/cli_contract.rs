@@ -303,7 +303,18 @@ fn the_doctor_says_at_which_step_a_server_fails() {
     let own = Host::start(ROOM, &[]);
     let (ok, found) = server(&own.url());
     assert!(!ok && found.contains("is reached, but") && found.contains("certificate"), "{found}");
-    let (ok, found) = server(&format!("{}/elsewhere", plain.url()));
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let elsewhere = format!("http://{}", other.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut stream in other.incoming().map_while(Result::ok) {
+            // The doctor's first connection only looks whether somebody is there.
+            if std::io::Read::read(&mut stream, &mut [0; 1024]).is_ok_and(|n| n > 0) {
+                let answer = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+                std::io::Write::write_all(&mut stream, answer).unwrap();
+            }
+        }
+    });
+    let (ok, found) = server(&elsewhere);
     assert!(!ok && found.contains("not a conferencing server"), "{found}");
     let (ok, found) = server(&format!("http://127.0.0.1:{}", e2e_support::dead_port()));
     assert!(!ok && !found.contains("is reached"), "{found}");

@@ -394,12 +394,13 @@ fn sessions_with_another_codec() {
     a.leave();
     b.leave();
     let server = Server::start(Script { codec: Some("VP9"), ..Script::default() }, SECRET);
-    let client = join(&server, "Ada", 3, &[]);
+    let mut client = join(&server, "Ada", 3, &[]);
     let refused = client.event("the refusal", |e| e["event"] == "error" && e["command"] == "publish");
     assert!(refused["message"].as_str().unwrap().contains("video format"), "{refused}");
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(server.requests(&client.connection_id(), "publishVideo").len(), 1, "asked once");
-    client.leave();
+    client.tell(&json!({"do": "leave"}));
+    e2e_support::assert_failed(&client.end(), &["publishing was asked for and never worked", "video format"]);
 }
 
 /// A session that exists already, and a secret that is wrong.

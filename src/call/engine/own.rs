@@ -19,6 +19,8 @@ use crate::media::video::frame::FrameSlot;
 use crate::media::video::source::{CameraSource, ScreenSource, Tuning, VideoMode};
 use crate::peer::{MediaSender, Publication};
 
+/// So much of the path is looked for in any case, in bit/s: a larger picture, or a screen, has it at once.
+const LEAST_LOOKED_FOR_BPS: u64 = 1_600_000;
 /// What a picture makes use of before there is an encoder, in bit/s.
 const USEFUL_BPS: u64 = 2_500_000;
 
@@ -135,7 +137,7 @@ impl Own {
 
     /// More than this is of no use to the picture, in bit/s.
     pub(super) fn useful_bps(&self) -> u64 {
-        self.encoder.as_ref().map_or(USEFUL_BPS, Encoders::useful_bps)
+        self.encoder.as_ref().map_or(USEFUL_BPS, |e| e.useful_bps().max(LEAST_LOOKED_FOR_BPS))
     }
 
     pub(super) fn tick(&mut self) {
