@@ -1,6 +1,7 @@
 //! Screens and windows as sources of pictures.
 //!
-//! X11 monitors and windows directly; under Wayland what the user picks in the desktop's own dialog (feature `portal`).
+//! X11 monitors and windows directly; under Wayland what the user picks in the desktop's own dialog (feature `portal`). Windows and macOS
+//! by their own interfaces, which is unproved.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,15 +11,34 @@ use crate::media::video::frame::{FramePool, VideoFrame};
 use crate::media::video::scale::{Scaler, fit_within};
 use crate::media::video::source::ScreenSource;
 
+#[cfg(target_os = "macos")]
+mod macos;
+#[cfg(target_os = "macos")]
+mod macos_pixels;
+#[cfg(any(windows, target_os = "macos", all(target_os = "linux", any(feature = "portal", test))))]
+mod newest;
 #[cfg(all(target_os = "linux", feature = "portal"))]
 mod pipewire;
 #[cfg(all(target_os = "linux", feature = "portal"))]
 mod portal;
+#[cfg(windows)]
+mod windows;
 #[cfg(target_os = "linux")]
 mod x11;
 #[cfg(target_os = "linux")]
 mod x11_shm;
 
+#[cfg(target_os = "macos")]
+use self::macos as system;
+#[cfg(windows)]
+use self::windows as system;
+#[cfg(target_os = "linux")]
+use self::x11 as system;
+
+/// Pictures a second that are asked for.
+const FPS: u32 = 30;
+/// Windows that are smaller are hidden helpers of programs.
+const LEAST: u16 = 48;
 /// The last picture of a screen on which nothing changes is given again after this time, for those who have come meanwhile.
 const STILL: Duration = Duration::from_millis(250);
 
@@ -90,14 +110,8 @@ pub(crate) fn open(source: &ScreenSource, cancelled: &dyn Fn() -> bool) -> Resul
             let _ = cancelled;
             Err(failed(NO_PORTAL.into()))
         }
-        #[cfg(target_os = "linux")]
-        ScreenSource::Monitor(number) => x11::open_monitor(*number).map_err(failed),
-        #[cfg(target_os = "linux")]
-        ScreenSource::Window(title) => x11::open_window(title).map_err(failed),
-        #[cfg(not(target_os = "linux"))]
-        ScreenSource::Monitor(_) | ScreenSource::Window(_) => {
-            Err(failed("sharing a screen is not available on this system yet".into()))
-        }
+        ScreenSource::Monitor(number) => system::open_monitor(*number).map_err(failed),
+        ScreenSource::Window(title) => system::open_window(title).map_err(failed),
     }
 }
 
@@ -132,12 +146,10 @@ pub fn list() -> Vec<ScreenInfo> {
     if is_wayland() {
         return Vec::new();
     }
-    #[cfg(target_os = "linux")]
-    match x11::list() {
-        Ok(list) => return list,
-        Err(error) => tracing::info!(%error, "no screens to share"),
-    }
-    Vec::new()
+    system::list().unwrap_or_else(|error| {
+        tracing::info!(%error, "no screens to share");
+        Vec::new()
+    })
 }
 
 /// Largest size of the small picture in a picker, for a sharp one at twice the usual scale.

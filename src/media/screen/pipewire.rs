@@ -1,14 +1,11 @@
 //! Pictures of a screen that another program puts into PipeWire, by the node that the portal names.
 //!
-//! A loop in a thread of its own takes every buffer, converts it at once and keeps the newest picture. A picture comes when something has
-//! changed; where nothing has, the last one is given again four times a second. Some desktops give none before something changes for the
-//! first time: until then it is black.
+//! A loop in a thread of its own takes every buffer, converts it at once and keeps the newest picture.
 
 use std::cell::RefCell;
 use std::io::Cursor;
 use std::rc::Rc;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use pipewire as pw;
 use pw::spa::buffer::DataType;
@@ -21,27 +18,19 @@ use pw::spa::pod::{self, ChoiceValue, Pod, Property, PropertyFlags, Value};
 use pw::spa::utils::{Choice, ChoiceEnum, ChoiceFlags, Direction, Fraction, Rectangle, SpaTypes};
 use pw::stream::{Stream, StreamFlags, StreamState};
 
+use super::FPS;
+use super::newest::{Filler, Newest, Reader};
 use super::portal::{Granted, Held};
-use super::{STILL, again};
 use crate::media::video::capture::{PictureSource, SourceEnd};
 use crate::media::video::codec::MAX_DIMENSION;
-use crate::media::video::convert::{self, PixelFormat};
-use crate::media::video::frame::{FramePool, VideoFrame, even_size};
+use crate::media::video::convert::PixelFormat;
+use crate::media::video::frame::{FramePool, VideoFrame};
 use crate::media::video::source::VideoMode;
-
-/// Pictures per second that are asked for.
-const FPS: u32 = 30;
-/// A stream whose format is not settled by then is none.
-const BEGIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// How soon the desktop's own end of the share is seen.
-const LOOK: Duration = Duration::from_millis(50);
-/// Pictures in flight: the newest, the one in the encoder, the one that is drawn, the one being filled.
-const POOL: usize = 4;
 
 /// Opens the granted stream and waits until its pictures' size is known.
 pub(super) fn open(granted: Granted) -> Result<Box<dyn PictureSource>, String> {
     let Granted { remote, node, session } = granted;
-    let shared = Arc::new(Shared::default());
+    let shared = Arc::new(Newest::default());
     let (stop, stopped) = pw::channel::channel();
     let inner = Arc::clone(&shared);
     std::thread::Builder::new()
@@ -53,96 +42,15 @@ pub(super) fn open(granted: Granted) -> Result<Box<dyn PictureSource>, String> {
             inner.end(None);
         })
         .map_err(|e| e.to_string())?;
-    let source = PipeWireSource { shared, session, stop, seen: 0, last: None };
-    match source.shared.wait(BEGIN_TIMEOUT, &source.session, |s| s.size.map(|_| ())) {
-        Waited::There(()) => Ok(Box::new(source)),
-        Waited::Nothing => Err(format!("nothing came of the screen for {} s", BEGIN_TIMEOUT.as_secs())),
-        Waited::End(why) => Err(why.unwrap_or_else(|| "the desktop ended the share".into())),
-    }
-}
-
-/// What the loop's thread and the source share: the newest picture.
-#[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    /// Of the format that was agreed on, then of the pictures.
-    size: Option<(u32, u32)>,
-    picture: Option<Arc<VideoFrame>>,
-    /// Grows with every picture.
-    number: u64,
-    ended: bool,
-    /// Why, if it was not in order.
-    error: Option<String>,
-}
-
-enum Waited<T> {
-    There(T),
-    Nothing,
-    End(Option<String>),
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn put(&self, picture: Arc<VideoFrame>) {
-        let mut state = self.lock();
-        state.size = Some((picture.width, picture.height));
-        state.picture = Some(picture);
-        state.number += 1;
-        drop(state);
-        self.changed.notify_all();
-    }
-
-    fn format(&self, width: u32, height: u32) {
-        self.lock().size.get_or_insert((width, height));
-        self.changed.notify_all();
-    }
-
-    /// The first end counts.
-    fn end(&self, error: Option<String>) {
-        let mut state = self.lock();
-        if !state.ended {
-            state.ended = true;
-            state.error = error;
-        }
-        drop(state);
-        self.changed.notify_all();
-    }
-
-    /// Waits until `there` finds what it looks for.
-    fn wait<T>(&self, limit: Duration, session: &Held, there: impl Fn(&State) -> Option<T>) -> Waited<T> {
-        let deadline = Instant::now() + limit;
-        let mut state = self.lock();
-        loop {
-            if state.ended || session.is_closed() {
-                return Waited::End(state.error.clone());
-            }
-            if let Some(found) = there(&state) {
-                return Waited::There(found);
-            }
-            let now = Instant::now();
-            if now >= deadline {
-                return Waited::Nothing;
-            }
-            state =
-                self.changed.wait_timeout(state, LOOK.min(deadline - now)).unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
+    let source = PipeWireSource { reader: Reader::new(shared), session, stop };
+    source.reader.begin(&|| source.session.is_closed())?;
+    Ok(Box::new(source))
 }
 
 struct PipeWireSource {
-    shared: Arc<Shared>,
+    reader: Reader,
     session: Held,
     stop: pw::channel::Sender<Stop>,
-    seen: u64,
-    last: Option<Arc<VideoFrame>>,
 }
 
 struct Stop;
@@ -154,49 +62,25 @@ impl Drop for PipeWireSource {
     }
 }
 
-impl PipeWireSource {
-    fn size(&self) -> (u32, u32) {
-        let (width, height) = self.shared.lock().size.unwrap_or_default();
-        even_size(width, height)
-    }
-}
-
 impl PictureSource for PipeWireSource {
     fn name(&self) -> String {
         "portal".into()
     }
 
     fn mode(&self) -> VideoMode {
-        let (width, height) = self.size();
+        let (width, height) = self.reader.size();
         VideoMode { width, height, fps: FPS }
     }
 
     fn next(&mut self, pool: &mut FramePool) -> Result<Arc<VideoFrame>, SourceEnd> {
-        let seen = self.seen;
-        let newer = |s: &State| s.picture.clone().filter(|_| s.number != seen).map(|p| (s.number, p));
-        match self.shared.wait(STILL, &self.session, newer) {
-            Waited::There((number, picture)) => {
-                self.seen = number;
-                self.last = Some(Arc::clone(&picture));
-                Ok(picture)
-            }
-            Waited::Nothing => match &self.last {
-                Some(last) => again(last, pool),
-                None => {
-                    let (width, height) = self.size();
-                    again(&VideoFrame::black(width, height), pool)
-                }
-            },
-            Waited::End(None) => Err(SourceEnd::Ended),
-            Waited::End(Some(detail)) => Err(SourceEnd::Failed { key: "err.portal", detail }),
-        }
+        self.reader.next(pool, &|| self.session.is_closed())
     }
 }
 
 /// What the stream's callbacks know.
 struct Taking {
-    shared: Arc<Shared>,
-    pool: FramePool,
+    shared: Arc<Newest>,
+    filler: Filler,
     format: Option<VideoInfoRaw>,
 }
 
@@ -204,7 +88,7 @@ struct Taking {
 fn run(
     remote: std::os::fd::OwnedFd,
     node: u32,
-    shared: &Arc<Shared>,
+    shared: &Arc<Newest>,
     stopped: pw::channel::Receiver<Stop>,
 ) -> Result<(), pw::Error> {
     pw::init();
@@ -243,7 +127,11 @@ fn run(
         *pw::keys::NODE_DONT_RECONNECT => "true",
     };
     let stream = pw::stream::StreamBox::new(&core, "tertulia-screen", properties)?;
-    let taking = Rc::new(RefCell::new(Taking { shared: Arc::clone(shared), pool: FramePool::new(POOL), format: None }));
+    let taking = Rc::new(RefCell::new(Taking {
+        shared: Arc::clone(shared),
+        filler: Filler::new(Arc::clone(shared)),
+        format: None,
+    }));
     let (quit, ended) = (main.clone(), Arc::clone(shared));
     let was_on = RefCell::new(false);
     let _listener = stream
@@ -284,7 +172,7 @@ impl Taking {
         if format.parse(param).is_err() {
             return self.shared.end(Some("the format of the screen's pictures is not understood".into()));
         }
-        self.shared.format(format.size().width, format.size().height);
+        self.shared.announce(format.size().width, format.size().height);
         self.format = Some(format);
         // Memory that can be read here, and the part of a buffer in which a window is.
         let buffers = object(
@@ -344,15 +232,7 @@ impl Taking {
             _ => PixelFormat::Rgba,
         };
         let Some(pixels) = data.data().and_then(|d| d.get(begin..)) else { return };
-        let picture = self.pool.draw(width, height, |frame| {
-            frame.at = Instant::now();
-            frame.rtp_timestamp = 0;
-            convert::to_i420_strided(frame, layout, width, height, stride, pixels)
-        });
-        match picture {
-            Ok(picture) => self.shared.put(picture),
-            Err(error) => tracing::debug!(%error, "a picture of the screen was left out"),
-        }
+        self.filler.fill(layout, (width, height), stride, pixels);
     }
 }
 

@@ -17,15 +17,13 @@ use x11rb::protocol::{ErrorKind, Event};
 use x11rb::rust_connection::{ConnectionError, ReplyError, RustConnection};
 
 use super::x11_shm::Segment;
-use super::{STILL, ScreenInfo, again};
+use super::{FPS, LEAST, STILL, ScreenInfo, again};
 use crate::media::video::capture::{PictureSource, SourceEnd};
 use crate::media::video::convert::{self, PixelFormat};
 use crate::media::video::frame::{FramePool, VideoFrame};
 use crate::media::video::source::VideoMode;
 
-/// Pictures per second through shared memory.
-const FPS: u32 = 30;
-/// Without it a 1080p picture takes 10 ms of the server and as much of us: more would starve the call.
+/// Without shared memory a 1080p picture takes 10 ms of the server and as much of us: more would starve the call.
 const FPS_BY_SOCKET: u32 = 15;
 /// A screen on which nothing changes is looked at this often.
 const LOOK: Duration = Duration::from_millis(30);
@@ -124,9 +122,6 @@ pub(super) fn list() -> Result<Vec<ScreenInfo>, String> {
     }
     Ok(list)
 }
-
-/// Smaller windows are hidden helpers of programs.
-const LEAST: u16 = 48;
 
 /// The 32 bit numbers of a property.
 fn numbers(connection: &RustConnection, window: Window, name: &[u8]) -> Option<Vec<u32>> {
