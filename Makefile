@@ -10,7 +10,7 @@ RUN_FEATURES = $(shell pkg-config --exists libpipewire-0.3 2>/dev/null && echo $
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS = video_payload video_receiver audio_jitter congestion sdp frames
 
-.PHONY: fuzz demo test mute-proof run lint bench network figures pictures deps deps-test browser-tests clean
+.PHONY: fuzz demo test mute-proof run lint check-systems bench network figures pictures deps deps-test browser-tests clean
 
 deps:
 	@sh packaging/deps.sh build
@@ -35,8 +35,14 @@ lint: deps-test
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked -- -D warnings
 	$(CARGO) clippy --locked $(ALL_FEATURES) --all-targets -- -D warnings
+	@# Without the codecs in C, as other systems are checked.
+	$(CARGO) clippy --locked --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
 	@sh packaging/deny.sh
+
+# Windows and macOS, as far as this machine reaches.
+check-systems:
+	@sh packaging/systems.sh
 
 test: deps-test lint
 	@# Many tests run in real time over lossy links and real devices. One run that fails is repeated once, for everybody to see.

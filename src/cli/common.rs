@@ -260,6 +260,14 @@ pub(super) fn media(args: &MediaArgs) -> Result<MediaChoice, Failure> {
     };
     let microphone =
         args.microphone.as_deref().unwrap_or(microphone).parse::<MicrophoneSource>().map_err(|e| usage(&e))?;
+    let codecs = match args.codec {
+        Codec::Auto => VideoCodec::BUILT.to_vec(),
+        Codec::Vp8 => vec![VideoCodec::Vp8],
+        Codec::H264 => vec![VideoCodec::H264],
+    };
+    if let Some(left_out) = codecs.iter().find(|codec| !VideoCodec::BUILT.contains(codec)) {
+        return Err(Failure::Usage(format!("this program was built without {}", left_out.name())));
+    }
     // Who only watches and listens has no camera light on.
     let watching = args.subscribe_only;
     Ok(MediaChoice {
@@ -275,11 +283,7 @@ pub(super) fn media(args: &MediaArgs) -> Result<MediaChoice, Failure> {
             Processing::On => audio::Processing::On,
             Processing::Off => audio::Processing::Off,
         },
-        codecs: match args.codec {
-            Codec::Auto => vec![VideoCodec::Vp8, VideoCodec::H264],
-            Codec::Vp8 => vec![VideoCodec::Vp8],
-            Codec::H264 => vec![VideoCodec::H264],
-        },
+        codecs,
         audio_muted: args.audio_off,
         video_muted: args.video_off,
         subscribe_only: watching,

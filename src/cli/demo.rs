@@ -108,7 +108,7 @@ pub(super) fn participant(
         microphone: MicrophoneSource::Tone(None),
         speaker: SpeakerSink::Null,
         processing: Processing::Off,
-        codecs: vec![VideoCodec::Vp8, VideoCodec::H264],
+        codecs: VideoCodec::BUILT.to_vec(),
         audio_muted: false,
         video_muted: false,
         subscribe_only: false,

@@ -41,7 +41,8 @@ impl Check {
 pub(super) fn run(args: &DoctorArgs) -> Result<(), Failure> {
     let mut checks = vec![cameras()];
     checks.extend(sound());
-    checks.extend([codec(VideoCodec::Vp8), codec(VideoCodec::H264), network()]);
+    checks.extend(VideoCodec::BUILT.iter().copied().map(codec));
+    checks.push(network());
     if let Some(server) = &args.server {
         checks.push(common::runtime()?.block_on(reach(server)));
     }

@@ -54,9 +54,9 @@ pub struct PublishMedia {
 }
 
 impl PublishMedia {
-    /// Both codecs, VP8 first: a session with a forced codec picks the one it wants.
+    /// All codecs, VP8 first: a session with a forced codec picks the one it wants.
     pub fn any_video() -> Option<Vec<VideoCodec>> {
-        Some(vec![VideoCodec::Vp8, VideoCodec::H264])
+        Some(VideoCodec::BUILT.to_vec())
     }
 }
 

@@ -51,7 +51,7 @@ impl Subscription {
         if !media.audio && !media.video {
             return Err(PeerError::NoMedia);
         }
-        let codecs: &[VideoCodec] = if media.video { &[VideoCodec::Vp8, VideoCodec::H264] } else { &[] };
+        let codecs = if media.video { VideoCodec::BUILT } else { &[] };
         let engine = engine::media_engine(media.audio, codecs, false)?;
         let wire = WireHandle::new();
         let (connection, events, tracks) = Connection::build(config, engine, wire::receiving(&wire)).await?;

@@ -17,6 +17,14 @@ pub enum VideoCodec {
 }
 
 impl VideoCodec {
+    /// Those that this build encodes and decodes (features `vp8`, `h264`), the one to prefer first.
+    pub const BUILT: &'static [Self] = &[
+        #[cfg(feature = "vp8")]
+        Self::Vp8,
+        #[cfg(feature = "h264")]
+        Self::H264,
+    ];
+
     /// The name used in `a=rtpmap` and in the report.
     pub fn name(self) -> &'static str {
         match self {
@@ -42,6 +50,11 @@ pub struct EncodedFrame {
     /// When the picture was captured (sender) or its last packet arrived (receiver).
     pub at: std::time::Instant,
 }
+
+/// Whether this build encodes and decodes any video.
+pub const VIDEO_BUILT: bool = cfg!(any(feature = "vp8", feature = "h264"));
+/// Whether this build encodes and decodes Opus (feature `opus`).
+pub const AUDIO_BUILT: bool = cfg!(feature = "opus");
 
 /// One Opus packet.
 #[derive(Debug, Clone)]

@@ -14,7 +14,7 @@ use crate::call::view::{DeviceState, Failure};
 use crate::media::video::encoder::EncoderConfig;
 use crate::media::video::source::Tuning;
 use crate::peer::{MediaKind, PublishMedia};
-use crate::rtp::frame::VideoCodec;
+use crate::rtp::frame::{AUDIO_BUILT, VideoCodec};
 use crate::rtp::simulcast::layers_for;
 use crate::signaling::{PublishRequest, Signaling as _};
 
@@ -41,7 +41,8 @@ impl Engine {
 
     pub(super) fn start_publication(&mut self) {
         let Some(joined) = self.place.joined.clone() else { return };
-        let (has_audio, has_video) = (self.own.has_microphone, self.own.sends_video());
+        let has_audio = self.own.has_microphone && AUDIO_BUILT;
+        let has_video = self.own.sends_video() && !self.config.media.codecs.is_empty();
         if !has_audio && !has_video {
             return;
         }

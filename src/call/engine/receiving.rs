@@ -18,7 +18,7 @@ use crate::media::video::frame::{FrameSlot, VideoFrame};
 use crate::media::video::pattern::{PatternStats, sync_flash};
 use crate::peer::{MediaKind, Sinks, SubscribeMedia, Subscription};
 use crate::protocol::message::{PropertyValue, StreamInfo, VideoDimensions};
-use crate::rtp::frame::{AudioPacket, EncodedFrame};
+use crate::rtp::frame::{AUDIO_BUILT, AudioPacket, EncodedFrame, VIDEO_BUILT};
 use crate::signaling::Signaling as _;
 
 /// Somebody's stream.
@@ -214,8 +214,8 @@ impl Engine {
         let gain = person.gain;
         let Some(stream) = &mut person.stream else { return };
         let media = SubscribeMedia {
-            audio: stream.has_audio && stream.wants_audio,
-            video: stream.has_video && stream.wants_video,
+            audio: stream.has_audio && stream.wants_audio && AUDIO_BUILT,
+            video: stream.has_video && stream.wants_video && VIDEO_BUILT,
         };
         if !media.audio && !media.video {
             return;

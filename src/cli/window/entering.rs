@@ -165,7 +165,7 @@ fn media(devices: &crate::ui::bridge::DeviceChoice, audio_muted: bool, video_mut
         microphone: devices.microphone.as_deref().and_then(|s| s.parse().ok()).unwrap_or(MicrophoneSource::None),
         speaker: devices.speaker.as_deref().and_then(|s| s.parse().ok()).unwrap_or(SpeakerSink::Device(None)),
         processing: Processing::Auto,
-        codecs: vec![VideoCodec::Vp8, VideoCodec::H264],
+        codecs: VideoCodec::BUILT.to_vec(),
         audio_muted,
         video_muted,
         subscribe_only: false,

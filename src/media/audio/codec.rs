@@ -1,5 +1,7 @@
 //! Opus: encoder settings, encoder and decoder behind small traits so that tests can watch the samples.
 
+#[cfg(not(feature = "opus"))]
+use super::no_opus as opus;
 use super::{AudioError, Frame, PACKET_SAMPLES, SAMPLE_RATE_HZ, mid_side};
 use std::time::{Duration, Instant};
 

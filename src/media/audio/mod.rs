@@ -21,6 +21,8 @@ mod leveller;
 mod line;
 pub mod meter;
 pub mod mixer;
+#[cfg(not(feature = "opus"))]
+mod no_opus;
 mod pacing;
 mod pipeline;
 mod ports;

@@ -2,30 +2,24 @@
 //!
 //! **Unproved: written against the crate's sources; compiled and run on no Mac yet.**
 //!
-//! A queue of the system's brings a picture when something has changed; the newest is kept ([`super::newest`]). The size is that of the
-//! moment when the source was opened: a window that grows is scaled down to it by the system. The first question for what there is
-//! makes the system ask the user for leave; without it there is an error.
+//! The system is asked for one picture after the other: its streams give pixels only through memory that it shares, which the crate cannot
+//! lend without `unsafe`. The size is that of the moment when the source was opened: a window that grows is scaled down to it by the system.
+//! The first question for what there is makes the system ask the user for leave; without it there is an error.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
-use screencapturekit::cm::{CMSampleBuffer, CMSampleBufferExt as _, CMSampleBufferSCExt as _, SCFrameStatus};
 use screencapturekit::error::{SCError, SCStreamErrorCode};
+use screencapturekit::screenshot_manager::{CGImageExt as _, SCScreenshotManager};
 use screencapturekit::shareable_content::{SCDisplay, SCShareableContent, SCWindow};
 use screencapturekit::stream::configuration::{PixelFormat as Pixels, SCStreamConfiguration};
 use screencapturekit::stream::content_filter::SCContentFilter;
-use screencapturekit::stream::output_type::SCStreamOutputType;
-use screencapturekit::stream::{ErrorHandler, SCStream};
 
-use super::newest::{Filler, Newest, Reader};
-use super::{FPS, LEAST, STILL, ScreenInfo, macos_pixels};
+use super::{FPS, LEAST, ScreenInfo};
 use crate::media::video::capture::{PictureSource, SourceEnd};
-use crate::media::video::convert::PixelFormat;
-use crate::media::video::frame::{FramePool, VideoFrame};
+use crate::media::video::convert::{self, PixelFormat};
+use crate::media::video::frame::{FramePool, VideoFrame, even_size};
 use crate::media::video::source::VideoMode;
-
-/// How often it is asked whether a window on which nothing changes is still there.
-const LOOK: Duration = Duration::from_secs(2);
 
 /// Opens the display `number`, counted from 0.
 pub(super) fn open_monitor(number: u32) -> Result<Box<dyn PictureSource>, String> {
@@ -34,7 +28,7 @@ pub(super) fn open_monitor(number: u32) -> Result<Box<dyn PictureSource>, String
         .get(number as usize)
         .ok_or_else(|| format!("there is no monitor {number}: this computer has {}", displays.len()))?;
     let (filter, size) = of_display(display)?;
-    Ok(Box::new(MacSource::open(&filter, format!("monitor {number}"), size, None)?))
+    Ok(Box::new(MacSource::open(filter, format!("monitor {number}"), size)))
 }
 
 /// Opens the window of this number, as [`list`] names it, else the first whose title holds `title`.
@@ -48,7 +42,7 @@ pub(super) fn open_window(title: &str) -> Result<Box<dyn PictureSource>, String>
         .ok_or_else(|| format!("no window's title holds “{title}”"))?;
     let (filter, size) = of_window(window)?;
     let name = window.title().unwrap_or_default();
-    Ok(Box::new(MacSource::open(&filter, name, size, Some(window.window_id()))?))
+    Ok(Box::new(MacSource::open(filter, name, size)))
 }
 
 /// Displays and the windows of other programs that are to be seen.
@@ -106,69 +100,35 @@ fn pixels(points: f64, filter: &SCContentFilter) -> u32 {
 }
 
 struct MacSource {
-    reader: Reader,
-    stream: SCStream,
+    filter: SCContentFilter,
+    configuration: SCStreamConfiguration,
     name: String,
-    /// Number of the window, if it is one.
-    window: Option<u32>,
-    /// When it was last asked for.
-    looked: Instant,
+    size: (u32, u32),
 }
 
 impl MacSource {
-    fn open(
-        filter: &SCContentFilter,
-        name: String,
-        (width, height): (u32, u32),
-        window: Option<u32>,
-    ) -> Result<Self, String> {
+    fn open(filter: SCContentFilter, name: String, size: (u32, u32)) -> Self {
+        let (width, height) = size;
         let mut configuration = SCStreamConfiguration::new()
             .with_width(width.max(2))
             .with_height(height.max(2))
             .with_pixel_format(Pixels::BGRA)
-            .with_shows_cursor(true)
-            .with_fps(FPS);
+            .with_shows_cursor(true);
         // A shadow would take room from the window. Systems before macOS 14 cannot leave it out.
         drop(configuration.set_ignores_shadows_single_window(true));
-        let newest = Arc::new(Newest::default());
-        newest.announce(width, height);
-        let ended = Arc::clone(&newest);
-        let told = ErrorHandler::new(move |error: SCError| ended.end(why(&error)));
-        let mut stream = SCStream::new_with_delegate(filter, &configuration, told).map_err(|e| e.to_string())?;
-        let filler = Mutex::new(Filler::new(Arc::clone(&newest)));
-        let take = move |sample: CMSampleBuffer, _: SCStreamOutputType| take(&filler, &sample);
-        stream.add_output_handler(take, SCStreamOutputType::Screen).map_err(|e| e.to_string())?;
-        stream.start_capture().map_err(|e| e.to_string())?;
-        Ok(Self { reader: Reader::new(newest), stream, name, window, looked: Instant::now() })
+        Self { filter, configuration, name, size }
     }
 }
 
-/// Why a stream that the system has ended is over; `None` where that is in order.
-fn why(error: &SCError) -> Option<String> {
+/// Why there is no picture: the window is closed, which is in order, or something broke.
+fn why(error: &SCError) -> SourceEnd {
     match error {
         SCError::SCStreamError {
             code:
                 SCStreamErrorCode::UserStopped | SCStreamErrorCode::SystemStoppedStream | SCStreamErrorCode::NoCaptureSource,
             ..
-        } => None,
-        other => Some(other.to_string()),
-    }
-}
-
-fn take(filler: &Mutex<Filler>, sample: &CMSampleBuffer) {
-    // The others bring no pixels, only the news that nothing has changed.
-    if !matches!(sample.frame_status(), Some(SCFrameStatus::Complete | SCFrameStatus::Started)) {
-        return;
-    }
-    let Some(buffer) = sample.pixel_buffer() else { return };
-    let mut filler = filler.lock().unwrap_or_else(PoisonError::into_inner);
-    macos_pixels::read(&buffer, |size, stride, pixels| filler.fill(PixelFormat::Bgra, size, stride, pixels));
-}
-
-impl Drop for MacSource {
-    fn drop(&mut self) {
-        // One that has ended by itself is fine, too.
-        drop(self.stream.stop_capture());
+        } => SourceEnd::Ended,
+        other => SourceEnd::Failed { key: "err.portal", detail: other.to_string() },
     }
 }
 
@@ -178,23 +138,20 @@ impl PictureSource for MacSource {
     }
 
     fn mode(&self) -> VideoMode {
-        let (width, height) = self.reader.size();
+        let (width, height) = even_size(self.size.0, self.size.1);
         VideoMode { width, height, fps: FPS }
     }
 
     fn next(&mut self, pool: &mut FramePool) -> Result<Arc<VideoFrame>, SourceEnd> {
-        let begun = Instant::now();
-        let picture = self.reader.next(pool, &|| false)?;
-        // Not every system tells that a window was closed: then no more pictures come of it.
-        if let Some(window) = self.window
-            && begun.elapsed() >= STILL
-            && self.looked.elapsed() >= LOOK
-        {
-            self.looked = Instant::now();
-            if content().is_ok_and(|content| content.windows().iter().all(|other| other.window_id() != window)) {
-                return Err(SourceEnd::Ended);
-            }
-        }
-        Ok(picture)
+        let image = SCScreenshotManager::capture_image(&self.filter, &self.configuration).map_err(|e| why(&e))?;
+        let pixels = image.bgra_data().map_err(|e| why(&e))?;
+        let side = |n: usize| u32::try_from(n).unwrap_or(0);
+        let (width, height) = (side(image.width()), side(image.height()));
+        pool.draw(width, height, |frame| {
+            frame.at = Instant::now();
+            frame.rtp_timestamp = 0;
+            convert::to_i420(frame, PixelFormat::Bgra, width, height, &pixels)
+        })
+        .map_err(|e| SourceEnd::Failed { key: "err.portal", detail: e.to_string() })
     }
 }

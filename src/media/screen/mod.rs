@@ -13,9 +13,7 @@ use crate::media::video::source::ScreenSource;
 
 #[cfg(target_os = "macos")]
 mod macos;
-#[cfg(target_os = "macos")]
-mod macos_pixels;
-#[cfg(any(windows, target_os = "macos", all(target_os = "linux", any(feature = "portal", test))))]
+#[cfg(any(windows, all(target_os = "linux", any(feature = "portal", test))))]
 mod newest;
 #[cfg(all(target_os = "linux", feature = "portal"))]
 mod pipewire;

@@ -6,7 +6,10 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::frame::{FramePool, VideoFrame};
-use super::{h264, vp8};
+#[cfg(feature = "h264")]
+use super::h264;
+#[cfg(feature = "vp8")]
+use super::vp8;
 pub use crate::rtp::frame::VideoCodec;
 
 /// What kind of picture is encoded; encoders spend their bits differently.
@@ -132,6 +135,7 @@ pub const MAX_DIMENSION: u32 = 4096;
 pub const MAX_PIXELS: u64 = 4096 * 2304;
 
 /// Whether a received picture of this size is shown.
+#[cfg(any(feature = "vp8", feature = "h264"))]
 pub(super) fn fits(width: u32, height: u32) -> bool {
     let side = |d: u32| (2..=MAX_DIMENSION).contains(&d);
     side(width) && side(height) && u64::from(width) * u64::from(height) <= MAX_PIXELS
@@ -139,18 +143,31 @@ pub(super) fn fits(width: u32, height: u32) -> bool {
 
 /// A new encoder.
 pub fn new_encoder(codec: VideoCodec, settings: EncoderSettings) -> Result<Box<dyn VideoEncoder>, CodecError> {
-    Ok(match codec {
-        VideoCodec::Vp8 => Box::new(vp8::Vp8Encoder::new(settings)?),
-        VideoCodec::H264 => Box::new(h264::H264Encoder::new(settings)?),
-    })
+    match codec {
+        #[cfg(feature = "vp8")]
+        VideoCodec::Vp8 => Ok(Box::new(vp8::Vp8Encoder::new(settings)?)),
+        #[cfg(feature = "h264")]
+        VideoCodec::H264 => Ok(Box::new(h264::H264Encoder::new(settings)?)),
+        #[cfg(not(all(feature = "vp8", feature = "h264")))]
+        left_out => check_settings(&settings).and(Err(not_built(left_out))),
+    }
 }
 
 /// A new decoder.
 pub fn new_decoder(codec: VideoCodec) -> Result<Box<dyn VideoDecoder>, CodecError> {
-    Ok(match codec {
-        VideoCodec::Vp8 => Box::new(vp8::Vp8Decoder::new()?),
-        VideoCodec::H264 => Box::new(h264::H264Decoder::new()?),
-    })
+    match codec {
+        #[cfg(feature = "vp8")]
+        VideoCodec::Vp8 => Ok(Box::new(vp8::Vp8Decoder::new()?)),
+        #[cfg(feature = "h264")]
+        VideoCodec::H264 => Ok(Box::new(h264::H264Decoder::new()?)),
+        #[cfg(not(all(feature = "vp8", feature = "h264")))]
+        left_out => Err(not_built(left_out)),
+    }
+}
+
+#[cfg(not(all(feature = "vp8", feature = "h264")))]
+fn not_built(codec: VideoCodec) -> CodecError {
+    CodecError::Setup { codec: codec.name(), detail: "this program was built without it".into() }
 }
 
 /// Refuses sizes that would make a library read beyond the planes.
@@ -161,6 +178,7 @@ pub(super) fn check_settings(settings: &EncoderSettings) -> Result<(), CodecErro
 }
 
 /// Refuses a picture that does not have the size the encoder is set to.
+#[cfg(any(feature = "vp8", feature = "h264"))]
 pub(super) fn check_frame(settings: &EncoderSettings, frame: &VideoFrame) -> Result<(), CodecError> {
     if frame.is_consistent() && (frame.width, frame.height) == (settings.width, settings.height) {
         Ok(())

@@ -12,11 +12,10 @@ use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
 use super::capture::{PictureSource, SourceEnd};
-use super::codec::{CodecError, FrameStamp, MAX_DIMENSION, VideoDecoder};
+use super::codec::{CodecError, FrameStamp, MAX_DIMENSION, VideoCodec, VideoDecoder, new_decoder};
 use super::convert::{self, PixelFormat, full_to_limited};
 use super::frame::{FramePool, VideoFrame};
 use super::source::VideoMode;
-use super::vp8::Vp8Decoder;
 
 /// mjpeg files say no frame rate; this is what cameras that write them use.
 const MJPEG_FPS: u32 = 30;
@@ -236,7 +235,7 @@ fn open_ivf(mut file: BufReader<File>) -> Result<(VideoMode, Kind), String> {
     let fps = rate(word(16), word(20));
     let first_frame = u64::from(half(6)).max(32);
     file.seek(SeekFrom::Start(first_frame)).map_err(|e| e.to_string())?;
-    let decoder = Box::new(Vp8Decoder::new().map_err(|e| e.to_string())?);
+    let decoder = new_decoder(VideoCodec::Vp8).map_err(|e| e.to_string())?;
     Ok((VideoMode { width, height, fps }, Kind::Ivf { file, first_frame, decoder, buffer: Vec::new() }))
 }
 

@@ -11,6 +11,7 @@ pub mod device;
 pub mod encoder;
 pub mod file;
 pub mod frame;
+#[cfg(feature = "h264")]
 pub mod h264;
 pub mod ladder;
 pub mod overuse;
@@ -18,4 +19,5 @@ pub mod pattern;
 mod refine;
 pub mod scale;
 pub mod source;
+#[cfg(feature = "vp8")]
 pub mod vp8;
