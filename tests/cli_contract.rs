@@ -306,12 +306,14 @@ fn the_doctor_says_at_which_step_a_server_fails() {
     let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let elsewhere = format!("http://{}", other.local_addr().unwrap());
     std::thread::spawn(move || {
+        // The doctor's first connection only looks whether somebody is there.
         for mut stream in other.incoming().map_while(Result::ok) {
-            // The doctor's first connection only looks whether somebody is there.
-            if std::io::Read::read(&mut stream, &mut [0; 1024]).is_ok_and(|n| n > 0) {
-                let answer = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-                std::io::Write::write_all(&mut stream, answer).unwrap();
-            }
+            std::thread::spawn(move || {
+                if std::io::Read::read(&mut stream, &mut [0; 1024]).is_ok_and(|n| n > 0) {
+                    let answer = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+                    std::io::Write::write_all(&mut stream, answer).unwrap();
+                }
+            });
         }
     });
     let (ok, found) = server(&elsewhere);

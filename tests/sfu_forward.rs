@@ -114,6 +114,8 @@ async fn a_lossy_subscriber_costs_the_publisher_nothing() {
     publisher.send(500, 90, 190, 10_000).await;
     // That the very last ones are missing shows by the next one only, which never comes.
     let complete = wait_for(Duration::from_secs(5), || lossy.got("video").len() >= 1_587).await;
+    // And the last picture is on its way to the other one still.
+    assert!(wait_for(Duration::from_secs(5), || good.got("video").len() >= 1_590).await);
     let after = sfu.stats().await.unwrap();
     assert!(complete, "{} of 1590 after repair", lossy.got("video").len());
     let mut repaired = lossy.got("video");

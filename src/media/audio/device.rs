@@ -1,8 +1,8 @@
 //! Real microphones and speakers by cpal: PulseAudio's protocol first (it also serves PipeWire), ALSA else.
 //!
 //! Threads of their own, one for each direction and one that lists, open and close streams, so that a hanging sound server
-//! never stops the audio thread. Callbacks only move samples through wait-free rings and count ([`super::pulse`]); what is
-//! done when they do not come is in [`super::line`].
+//! never stops the audio thread. Callbacks only move samples through wait-free rings and count (`pulse`); what is
+//! done when they do not come is in `line`.
 
 use super::AudioError;
 use super::engine::{AudioEvent, EngineShared};
