@@ -13,6 +13,8 @@ const MAX_DELAY_MS: f64 = 300.0;
 /// Frames that are looked back at, by time and by number.
 const WINDOW: Duration = Duration::from_secs(5);
 const FRAMES: usize = 512;
+/// A stream begins with a key frame at a rate that is still being found out: what its first moments need says nothing about the rest.
+const BEGINNING: Duration = Duration::from_millis(800);
 /// Share of frames that are to be there in time.
 const IN_TIME: f64 = 0.97;
 /// Lateness that nobody sees: less than half a picture at 30 a second. Nothing is held for it.
@@ -33,6 +35,8 @@ pub struct VideoPlayout {
     /// Least of the present and of the last [`BASE`].
     base: [Option<f64>; 2],
     base_at: Option<Instant>,
+    /// When the stream began.
+    began: Option<Instant>,
     delay_ms: f64,
     last: Option<Instant>,
 }
@@ -44,7 +48,7 @@ impl VideoPlayout {
         let sent_ms = f64::from(rtp_timestamp.wrapping_sub(first) as i32) * 1e3 / f64::from(VIDEO_CLOCK_HZ);
         let transit = now.saturating_duration_since(began).as_secs_f64() * 1e3 - sent_ms;
         if self.transits.back().is_some_and(|(_, before)| (transit - before).abs() > JUMP_MS) {
-            *self = Self { delay_ms: self.delay_ms, ..Self::default() };
+            *self = Self { delay_ms: self.delay_ms, began: self.began, ..Self::default() };
             return self.frame(rtp_timestamp, now);
         }
         // The origin moves along, so that the difference of timestamps never wraps.
@@ -69,6 +73,10 @@ impl VideoPlayout {
         {
             self.transits.pop_front();
         }
+        if now.saturating_duration_since(*self.began.get_or_insert(now)) < BEGINNING {
+            // The beginning is shown as it comes.
+            self.transits.clear();
+        }
         self.transits.push_back((now, transit));
         if now.saturating_duration_since(*self.base_at.get_or_insert(now)) > BASE {
             self.base_at = Some(now);
@@ -78,7 +86,8 @@ impl VideoPlayout {
         let [present, _] = &mut self.base;
         *present = Some(present.map_or(transit, |least| least.min(transit)));
         let base = self.base.iter().flatten().copied().reduce(f64::min).unwrap_or(transit);
-        let wanted = (self.late_ms(base) - UNSEEN_MS).clamp(0.0, MAX_DELAY_MS);
+        let beginning = self.began.is_some_and(|began| now.saturating_duration_since(began) < BEGINNING);
+        let wanted = if beginning { 0.0 } else { (self.late_ms(base) - UNSEEN_MS).clamp(0.0, MAX_DELAY_MS) };
         let passed = self.last.map_or(0.0, |last| now.saturating_duration_since(last).as_secs_f64());
         self.last = Some(now);
         self.delay_ms = wanted.max(self.delay_ms - FALL_MS * passed).max(0.0);
@@ -121,6 +130,14 @@ mod tests {
             shown = Some(due);
         }
         (longest, added / u64::from(count))
+    }
+
+    #[test]
+    fn a_slow_beginning_holds_nothing_back_later() {
+        let (mut playout, start) = (VideoPlayout::default(), Instant::now());
+        let (_, added) = run(&mut playout, start, 0, 90, |n| if n < 12 { 90 - u64::from(n) * 7 } else { 5 });
+        assert_eq!(playout.delay(), Duration::ZERO);
+        assert!(added < 20, "{added} ms");
     }
 
     #[test]

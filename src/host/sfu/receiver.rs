@@ -11,8 +11,9 @@ use crate::rtp::congestion::{Arrival, Bounds, Congestion, Departed, Probe};
 
 use super::demux::LegKey;
 
-/// Begins with a good picture: most receivers sit on the same network, the others tell within a second.
-const BOUNDS: Bounds = Bounds { start_bps: 2_500_000.0, min_bps: 60_000.0, max_bps: 60_000_000.0 };
+/// Begins with what one whole picture needs: more is known after the first bursts where the path has it, and a narrow path does not lose its first
+/// second, with the sound in its queue.
+const BOUNDS: Bounds = Bounds { start_bps: 1_200_000.0, min_bps: 60_000.0, max_bps: 60_000_000.0 };
 /// Departures remembered per leg: four seconds of 2.5 Mbit/s.
 const SENT: usize = 1_024;
 /// Bytes of a packet below RTP: IPv4 and UDP; the tag is counted with the packet.
