@@ -17,6 +17,7 @@ mod impaired;
 mod inbound;
 mod meter;
 mod net;
+mod pace;
 mod publication;
 mod receive;
 mod send;

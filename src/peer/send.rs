@@ -3,6 +3,7 @@
 use super::connection::{Shared, lock};
 use super::event::{MediaKind, PeerEvent};
 use super::meter::Meter;
+use super::pace::Pacer;
 use super::stats::SendStats;
 use super::transform::FrameTransform;
 use crate::rtp::frame::{AUDIO_CLOCK_HZ, EncodedAudio, EncodedFrame, VIDEO_CLOCK_HZ, VideoCodec};
@@ -23,13 +24,13 @@ const QUEUED_FRAMES: usize = 20;
 const QUEUED_AUDIO: usize = 250;
 /// The pacer's beat: waking the stack costs more than a packet does.
 const PACER_TICK: Duration = Duration::from_millis(5);
-/// A backlog leaves within this many ticks (200 ms), whatever the target.
-const DRAIN_TICKS: usize = 40;
+/// A backlog leaves within this time, whatever the target.
+const DRAIN: Duration = Duration::from_millis(200);
 /// Above the target by this factor, so that frames larger than the mean do not pile up.
 const PACING_FACTOR: f64 = 2.0;
-/// Where pictures may take their time: of that pace, and how many ticks (1 s) a backlog has.
+/// Where pictures may take their time: of that pace, and how long a backlog has.
 const PATIENT_SHARE: f64 = 1.1 / PACING_FACTOR;
-const PATIENT_DRAIN_TICKS: usize = 200;
+const PATIENT_DRAIN: Duration = Duration::from_secs(1);
 /// Key frame requests towards the encoder.
 pub(super) const KEY_FRAME_INTERVAL: Duration = Duration::from_millis(300);
 /// Before anything is known of the path.
@@ -241,6 +242,7 @@ pub(super) async fn video_task(
 ) {
     let mut backlog: VecDeque<RtpPacket> = VecDeque::new();
     let mut fresh: Vec<RtpPacket> = Vec::new();
+    let mut pacer = Pacer::default();
     let mut ticks = tokio::time::interval(PACER_TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -276,21 +278,17 @@ pub(super) async fn video_task(
             (None, 0) => FIRST_TARGET_BPS as f64 * PACING_FACTOR,
             (None, bps) => bps as f64 * PACING_FACTOR,
         };
-        let mut budget = (pacing / 8.0 * PACER_TICK.as_secs_f64()) as usize;
-        if outbox.patient.load(Ordering::Relaxed) {
-            // A page at once would be a queue on the path, and be taken for one that is full.
-            budget = (budget as f64 * PATIENT_SHARE) as usize;
-            budget = budget.max(waiting / PATIENT_DRAIN_TICKS).max(1);
-        } else {
-            budget = budget.max(waiting / DRAIN_TICKS).max(1);
-        }
+        // A page at once would be a queue on the path, and be taken for one that is full.
+        let patient = outbox.patient.load(Ordering::Relaxed);
+        let (share, drain) = if patient { (PATIENT_SHARE, PATIENT_DRAIN) } else { (1.0, DRAIN) };
+        pacer.tick(pacing * share, waiting, drain, now);
         if let Some(probe) = outbox.wire.take_probe(waiting, now) {
-            budget = budget.max(probe.bytes);
+            pacer.burst(probe.bytes);
         }
-        while budget > 0 {
+        while pacer.open() {
             let Some(packet) = backlog.pop_front() else { break };
             let bytes = packet.payload.len();
-            budget = budget.saturating_sub(bytes);
+            pacer.left(bytes);
             if track.write_rtp(from_rtp(packet)).await.is_err() {
                 return;
             }

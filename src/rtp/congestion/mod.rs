@@ -212,14 +212,12 @@ impl Congestion {
         let unheard = self.unheard(arrivals, arrived);
         news.sort_by_key(|(at, ..)| *at);
         if let Some((first, ..)) = news.first() {
-            self.throughput.add(*first, unheard);
+            self.throughput.add(*first, unheard, false);
         }
         let loses = self.loss.base();
         for (at, packet, repeated) in news {
-            if !repeated {
-                self.trendline.packet(packet.at, at);
-            }
-            self.throughput.add(at, packet.bytes);
+            let queued = !repeated && self.trendline.packet(packet.at, at);
+            self.throughput.add(at, packet.bytes, queued);
             if let Some(id) = packet.probe
                 && let Some(bps) = self.prober.arrived(id, (at, packet.bytes), loses, self.useful_bps, now)
             {
@@ -250,7 +248,8 @@ impl Congestion {
         let before = self.rate.bps();
         let rtt = self.rtt.unwrap_or(Duration::from_millis(100));
         let (long_bps, short_bps) = (self.throughput.long_bps(), self.throughput.short_bps());
-        let path = Path { rtt, queue: self.queue(), newest_sent: self.newest_sent, long_bps, short_bps };
+        let busy_bps = self.throughput.busy_bps();
+        let path = Path { rtt, queue: self.queue(), newest_sent: self.newest_sent, long_bps, short_bps, busy_bps };
         if self.rate.update(self.trendline.usage(), self.throughput.bps(), path, now) {
             self.trendline.rebase();
         }

@@ -56,6 +56,8 @@ pub struct Path {
     pub long_bps: Option<f64>,
     /// And over the last fifth of one.
     pub short_bps: Option<f64>,
+    /// The rate at which a queue gave out what waited in it, while it does.
+    pub busy_bps: Option<f64>,
 }
 
 /// What is known of the capacity: rates at which queues grew.
@@ -225,6 +227,8 @@ impl RateControl {
             self.note_decrease(now);
             return;
         };
+        // A source that has just begun to send, after a pause, fills no window; its queue shows the path all the same.
+        let arrived = path.busy_bps.map_or(arrived, |busy| busy.max(arrived));
         // Behind a long queue packets arrive at the path's own rate; what came before tells about another one.
         let arrived = match path.short_bps {
             Some(short) if path.queue > LONG_QUEUE => arrived.min(short),
@@ -286,7 +290,14 @@ mod tests {
     }
 
     fn path(queue_ms: u64, newest_ms: u64) -> Path {
-        Path { rtt: at(100), queue: at(queue_ms), newest_sent: at(newest_ms), long_bps: None, short_bps: None }
+        Path {
+            rtt: at(100),
+            queue: at(queue_ms),
+            newest_sent: at(newest_ms),
+            long_bps: None,
+            short_bps: None,
+            busy_bps: None,
+        }
     }
 
     #[test]

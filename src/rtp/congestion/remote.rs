@@ -60,12 +60,13 @@ impl RemoteEstimate {
     /// Takes a packet of `bytes`, everything below RTP included, that carried `abs_send_time` and arrived `at`.
     pub fn packet(&mut self, abs_send_time: u32, bytes: usize, at: Duration, rtt: Duration) {
         let sent = self.sent(abs_send_time % TURN);
-        self.trendline.packet(sent, at);
-        self.throughput.add(at, bytes);
+        let queued = self.trendline.packet(sent, at);
+        self.throughput.add(at, bytes, queued);
         let before = self.rate.bps();
         let newest_sent = at.saturating_sub(rtt + REACTION);
         let (long_bps, short_bps) = (self.throughput.long_bps(), self.throughput.short_bps());
-        let path = Path { rtt, queue: self.trendline.queue(), newest_sent, long_bps, short_bps };
+        let busy_bps = self.throughput.busy_bps();
+        let path = Path { rtt, queue: self.trendline.queue(), newest_sent, long_bps, short_bps, busy_bps };
         if self.rate.update(self.trendline.usage(), self.throughput.bps(), path, at) {
             self.trendline.rebase();
         }

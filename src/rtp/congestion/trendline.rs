@@ -35,6 +35,8 @@ const RECENT: Duration = Duration::from_millis(200);
 const BASE: Duration = Duration::from_secs(10);
 /// A slope counts as a queue only when the present delay lies this far above the least.
 const QUEUE_MS: f64 = 20.0;
+/// A packet that took this much longer than the least had to wait.
+const WAITED_MS: f64 = 5.0;
 /// A jump of the receiver's or sender's clock: start again.
 const JUMP: Duration = Duration::from_secs(3);
 
@@ -87,7 +89,8 @@ struct Delays {
 }
 
 impl Delays {
-    fn add(&mut self, sent: Duration, arrived: Duration) {
+    /// Takes a packet; how much longer than the least it was on its way, in ms.
+    fn add(&mut self, sent: Duration, arrived: Duration) -> f64 {
         let delay = ms(arrived, sent);
         // What is longer than a newer one never is the least again.
         while self.recent.back().is_some_and(|(_, old)| *old >= delay) {
@@ -104,6 +107,11 @@ impl Delays {
         }
         let [present, _] = &mut self.base;
         *present = Some(present.map_or(delay, |least| least.min(delay)));
+        delay - self.least().unwrap_or(delay)
+    }
+
+    fn least(&self) -> Option<f64> {
+        self.base.iter().flatten().copied().reduce(f64::min)
     }
 
     fn rebase(&mut self) {
@@ -112,8 +120,7 @@ impl Delays {
     }
 
     fn queue_ms(&self) -> f64 {
-        let least = self.base.iter().flatten().copied().reduce(f64::min);
-        match (self.recent.front(), least) {
+        match (self.recent.front(), self.least()) {
             (Some((_, recent)), Some(least)) => (recent - least).max(0.0),
             _ => 0.0,
         }
@@ -142,9 +149,14 @@ impl Default for Trendline {
 }
 
 impl Trendline {
-    /// Takes a packet that left at `sent` and arrived at `arrived`, in the order of arrival.
-    pub fn packet(&mut self, sent: Duration, arrived: Duration) {
-        self.delays.add(sent, arrived);
+    /// Takes a packet that left at `sent` and arrived at `arrived`, in the order of arrival; whether it had to wait.
+    pub fn packet(&mut self, sent: Duration, arrived: Duration) -> bool {
+        let queued = self.delays.add(sent, arrived) > WAITED_MS;
+        self.group(sent, arrived);
+        queued
+    }
+
+    fn group(&mut self, sent: Duration, arrived: Duration) {
         let Some(group) = &mut self.current else {
             self.current = Some(Group::of(sent, arrived));
             return;
