@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 mod orders;
+mod rosters;
 
 struct Room {
     server: Server,
