@@ -49,7 +49,8 @@ impl TwccRecorder {
             let Ok(delta) = i16::try_from(delta) else {
                 break;
             };
-            if number - expected > LONGEST_GAP {
+            if number - base >= LONGEST_GAP {
+                // The rest is told next time: a message counts its packets in 16 bits.
                 break;
             }
             while expected < number {
@@ -96,26 +97,36 @@ pub(super) fn read(body: &[u8], out: &mut Vec<(u16, Option<u64>)>) {
     out.clear();
     let Some((&[b0, b1, c0, c1, r0, r1, r2, _], rest)) = body.split_first_chunk::<8>() else { return };
     let base = u16::from_be_bytes([b0, b1]);
-    let count = usize::from(u16::from_be_bytes([c0, c1])).min(READ);
+    let count = usize::from(u16::from_be_bytes([c0, c1]));
     let mut clock_us = u64::from(u32::from_be_bytes([0, r0, r1, r2])) * 64_000;
-    let mut symbols: Vec<u8> = Vec::with_capacity(count);
+    let mut symbols: Vec<u8> = Vec::with_capacity(count.min(READ));
     let mut rest = rest;
-    while symbols.len() < count {
+    let mut left = count;
+    // The times stand behind all of the chunks, also behind those that are not read.
+    while left > 0 {
         let Some((&[high, low], tail)) = rest.split_first_chunk::<2>() else { return };
         rest = tail;
         let chunk = u16::from_be_bytes([high, low]);
-        let left = count - symbols.len();
-        match chunk >> 14 {
+        let room = READ - symbols.len();
+        let told = match chunk >> 14 {
             0 | 1 => {
                 let run = usize::from(chunk & 0x1fff).min(left);
-                symbols.resize(symbols.len() + run, (chunk >> 13) as u8 & 3);
+                symbols.resize(symbols.len() + run.min(room), (chunk >> 13) as u8 & 3);
                 if run == 0 {
                     return;
                 }
+                run
             }
-            2 => symbols.extend((0..14).map(|at| (chunk >> (13 - at)) as u8 & 1).take(left)),
-            _ => symbols.extend((0..7).map(|at| (chunk >> (12 - 2 * at)) as u8 & 3).take(left)),
-        }
+            2 => {
+                symbols.extend((0..14).map(|at| (chunk >> (13 - at)) as u8 & 1).take(left.min(room)));
+                14
+            }
+            _ => {
+                symbols.extend((0..7).map(|at| (chunk >> (12 - 2 * at)) as u8 & 3).take(left.min(room)));
+                7
+            }
+        };
+        left = left.saturating_sub(told);
     }
     for (step, symbol) in (0u16..).zip(symbols) {
         let number = base.wrapping_add(step);
@@ -219,6 +230,41 @@ mod tests {
                 assert!(read_back.len() <= READ);
             }
         }
+    }
+
+    #[test]
+    fn of_more_than_is_read_the_times_are_right() {
+        let mut recorder = TwccRecorder::default();
+        for step in 0..60u16 {
+            recorder.record(step * 50, 1_000_000 + u64::from(step) * 1_000);
+        }
+        let (mut body, mut read_back) = (Vec::new(), Vec::new());
+        assert!(recorder.take(&mut body));
+        read(&body, &mut read_back);
+        assert_eq!(read_back.len(), READ);
+        let arrived: Vec<(u16, u64)> = read_back.iter().filter_map(|(n, at)| Some((*n, (*at)?))).collect();
+        assert_eq!(arrived, (0..41u16).map(|n| (n * 50, 1_000_000 + u64::from(n) * 1_000)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn gaps_add_up_to_no_more_than_one_message_tells() {
+        let mut recorder = TwccRecorder::default();
+        let numbers: Vec<u16> = (0..30).map(|step: u16| step.wrapping_mul(4_000)).collect();
+        for number in &numbers {
+            recorder.record(*number, 1_000_000);
+        }
+        let (mut body, mut arrived) = (Vec::new(), Vec::new());
+        while recorder.take(&mut body) {
+            let count = u16::from_be_bytes([body[2], body[3]]);
+            assert!(u64::from(count) <= LONGEST_GAP, "{count}");
+            let mut writer = Writer::default();
+            writer.transport_feedback(1, 2, &body);
+            let packets = rtc::rtcp::packet::unmarshal(&mut bytes::BytesMut::from(writer.bytes())).unwrap();
+            let cc = packets[0].as_any().downcast_ref::<TransportLayerCc>().expect("transport feedback");
+            let told = rtc::interceptor::convert_twcc(cc);
+            arrived.extend(told.iter().filter(|packet| packet.arrived).map(|packet| packet.sequence_number));
+        }
+        assert_eq!(arrived, numbers);
     }
 
     #[test]
