@@ -8,7 +8,7 @@ ALL_FEATURES = --features portal
 RUN_FEATURES = $(shell pkg-config --exists libpipewire-0.3 2>/dev/null && echo $(ALL_FEATURES))
 
 FUZZ_SECONDS ?= 60
-FUZZ_TARGETS = video_payload video_receiver audio_jitter congestion sdp frames
+FUZZ_TARGETS = video_payload video_receiver audio_jitter congestion sdp frames room wire host_datagram host_rtcp host_twcc host_numbers
 
 .PHONY: fuzz demo test mute-proof run lint check-systems bench network figures pictures deps deps-test browser-tests clean
 

@@ -4,6 +4,11 @@ pub const SAMPLE_RATE_HZ: u32 = 48_000;
 pub const BLOCK_SAMPLES: usize = 480;
 pub const PACKET_SAMPLES: usize = 960;
 pub type Block = [f32; BLOCK_SAMPLES];
+pub type Frame = [f32; 2];
+
+fn mid_side(left: f32, right: f32) -> Frame {
+    [(left + right) / 2.0, (left - right) / 2.0]
+}
 
 #[path = "../../src/media/audio/arrival.rs"]
 mod arrival;

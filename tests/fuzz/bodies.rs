@@ -2,8 +2,16 @@
 //!
 //! Shared by the fuzz targets and by the test that plays the corpus back.
 
+#[path = "bits.rs"]
+mod bits;
+#[path = "room.rs"]
+mod room;
+#[path = "wire.rs"]
+mod wire;
+
 use std::time::{Duration, Instant};
 
+use bits::Bits;
 use bytes::{Bytes, BytesMut};
 use tertulia::media::audio::codec::OpusPacketDecoder;
 use tertulia::media::audio::jitter::JitterBuffer;
@@ -23,42 +31,22 @@ use tertulia::rtp::sdp::{self, CandidateLine, Description, MediaRef, Summary};
 use tertulia::rtp::vp8::Descriptor;
 use tertulia::rtp::{h264, vp8};
 
+pub use room::room;
+pub use wire::wire;
+
 /// What a target does with an input; it panics at a fault.
 pub type Body = fn(&[u8]);
 /// A target by the name of its corpus.
-pub const TARGETS: [(&str, Body); 6] = [
+pub const TARGETS: [(&str, Body); 8] = [
     ("video_payload", video_payload),
     ("video_receiver", video_receiver),
     ("audio_jitter", audio_jitter),
     ("congestion", congestion),
     ("sdp", sdp_text),
     ("frames", frames),
+    ("room", room),
+    ("wire", wire),
 ];
-
-/// Takes numbers and pieces off the front of the input; at its end everything is zero or empty.
-struct Bits<'a>(&'a [u8]);
-
-impl<'a> Bits<'a> {
-    fn u8(&mut self) -> u8 {
-        let Some((first, rest)) = self.0.split_first() else { return 0 };
-        self.0 = rest;
-        *first
-    }
-    fn u16(&mut self) -> u16 {
-        u16::from_be_bytes([self.u8(), self.u8()])
-    }
-    fn u32(&mut self) -> u32 {
-        u32::from(self.u16()) << 16 | u32::from(self.u16())
-    }
-    fn take(&mut self, length: usize) -> &'a [u8] {
-        let (taken, rest) = self.0.split_at(length.min(self.0.len()));
-        self.0 = rest;
-        taken
-    }
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
 
 fn codec(number: u8) -> VideoCodec {
     if number & 1 == 0 { VideoCodec::Vp8 } else { VideoCodec::H264 }
