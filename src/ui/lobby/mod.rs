@@ -380,9 +380,22 @@ pub fn effective(devices: &Devices, preferred: Option<&str>) -> Option<String> {
             // A camera in another socket is still the one of that name.
             let name = |source: &str| source.rsplit_once(" [").map(|(name, _)| name.to_owned());
             let moved = preferred.and_then(name);
-            let found = moved.and_then(|moved| list.iter().find(|d| name(&d.source).is_some_and(|n| n == moved)));
+            let found = moved
+                .and_then(|moved| list.iter().find(|d| name(&d.source).is_some_and(|n| n == moved)))
+                .or_else(|| in_other_words(list, preferred?.strip_prefix("device:")?));
             // Without a microphone there may still be what a speaker plays: nobody asked to send that.
             found.or(list.iter().find(|d| !d.monitor)).map(|d| d.source.clone())
+        }
+    }
+}
+
+/// The device that a source names as the command line does and earlier settings did: by its position, or by a part of its name.
+fn in_other_words<'a>(list: &'a [Device], words: &str) -> Option<&'a Device> {
+    match words.parse::<usize>() {
+        Ok(position) => list.get(position),
+        Err(_) => {
+            let words = words.to_lowercase();
+            list.iter().find(|d| d.name.to_lowercase().contains(&words))
         }
     }
 }
@@ -457,4 +470,29 @@ fn device(
     let (_, picked) =
         widgets::menu(&response, w - space::L, false, &name, &[widgets::Section { title: String::new(), rows }])?;
     sources.into_iter().nth(picked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_is_found_however_it_was_written_down() {
+        let cameras = Devices::Known(vec![
+            Device::new("device:Front Cam [1/0]", "Front Cam"),
+            Device::new("device:Rear Cam [2/0]", "Rear Cam"),
+        ]);
+        let chosen = |preferred| effective(&cameras, Some(preferred));
+        for preferred in
+            ["device:Rear Cam [2/0]", "device:Rear Cam [7/3]", "device:1", "device:Rear Cam", "device:rear"]
+        {
+            assert_eq!(chosen(preferred).as_deref(), Some("device:Rear Cam [2/0]"), "{preferred}");
+        }
+        for gone in ["device:5", "device:Side Cam [3/0]", "device:Side", "device"] {
+            assert_eq!(chosen(gone).as_deref(), Some("device:Front Cam [1/0]"), "{gone}");
+        }
+        assert_eq!(chosen("pattern").as_deref(), Some("pattern"));
+        assert_eq!(chosen(NONE).as_deref(), Some(NONE));
+        assert_eq!(effective(&Devices::Looking, Some("device:1")).as_deref(), Some("device:1"), "not known yet");
+    }
 }
