@@ -33,7 +33,7 @@ const REORDERED_CEILING: f32 = 0.05;
 /// On top of the histogram: one pull, in ms.
 const MARGIN_MS: f32 = 10.0;
 /// Bounds of the target, in ms.
-const TARGET_MS: (f32, f32) = (20.0, 500.0);
+const TARGET_MS: (f32, f32) = (15.0, 500.0);
 
 /// Timestamp difference in µs.
 pub(crate) fn ts_us(samples: i64) -> i64 {

@@ -15,8 +15,8 @@ use std::sync::atomic::Ordering;
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-/// On a machine too busy for 10 ms, buffers are doubled up to this: 40 ms.
-const CALLBACK_FRAMES_MAX: u32 = 1_920;
+/// On a machine too busy for 5 ms, buffers are doubled up to this: 43 ms.
+const CALLBACK_FRAMES_MAX: u32 = 2_048;
 /// After this long without loss they come down again, at the price of a stream that is opened anew ...
 const CALM: Duration = Duration::from_secs(60);
 /// ... twice as long each time that it was too early, up to this.
@@ -315,10 +315,10 @@ mod tests {
         let (start, mut buffers) = (Instant::now(), Buffers::new());
         let at = |s: u64| start + Duration::from_secs(s);
         assert!(!buffers.well(at(0)) && !buffers.well(at(100)), "there is nothing smaller");
-        assert!(buffers.lossy() && buffers.lossy() && !buffers.lossy());
+        assert!(buffers.lossy() && buffers.lossy() && buffers.lossy() && !buffers.lossy());
         assert_eq!(buffers.frames, CALLBACK_FRAMES_MAX);
         assert!(!buffers.well(at(200)) && !buffers.well(at(259)) && buffers.well(at(260)));
-        assert_eq!(buffers.frames, 960);
+        assert_eq!(buffers.frames, CALLBACK_FRAMES_MAX / 2);
         // It was too early: the next time is later.
         assert!(buffers.lossy());
         assert!(!buffers.well(at(300)) && !buffers.well(at(419)) && buffers.well(at(420)));

@@ -15,8 +15,10 @@ use std::time::{Duration, Instant};
 const BACKLOG_SAMPLES: usize = 4_800;
 /// The speaker's ring grows by up to this after under-runs, in ms ...
 const EXTRA_LIMIT_MS: usize = 60;
-/// ... and gives back 1 ms after this many blocks (2 s) without one.
-const CALM_BLOCKS: u32 = 200;
+/// ... and gives back 1 ms after this many blocks (5 s) without one: what a busy machine needs it needs again.
+const CALM_BLOCKS: u32 = 500;
+/// Kept in the speaker's ring beside a callback's worth, in µs: what may pass until the audio thread runs.
+const RESERVE_US: u64 = 7_000;
 
 /// A microphone that is open.
 pub(crate) struct DeviceMicrophone {
@@ -185,7 +187,7 @@ impl DeviceSpeaker {
         self.port.pulse.set_active(!idle);
         self.account_for_silence(!idle && !began, processor);
         let rate = u64::from(self.rate_hz);
-        let ahead = self.port.pulse.frames() + (rate / 100) as usize + self.extra;
+        let ahead = self.port.pulse.frames() + (rate * RESERVE_US / 1_000_000) as usize + self.extra;
         // A burst of callbacks must not make us spin: at most 200 ms in one go.
         for _ in 0..if idle { 0 } else { 20 } {
             let fill = self.port.fill();

@@ -3,8 +3,9 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Frames asked for per callback: 10 ms. PulseAudio's default would be 2 s.
-pub(crate) const CALLBACK_FRAMES: u32 = 480;
+/// Frames asked for per callback: 5 ms. A sound server keeps three of them, and takes powers of two anyway; PulseAudio's
+/// default would be 2 s.
+pub(crate) const CALLBACK_FRAMES: u32 = 256;
 /// Ring between callback and audio thread, in ms; when full the newest samples are dropped.
 const RING_MS: u32 = 200;
 /// The ring of a device at 48 kHz, and of slower ones.
