@@ -104,6 +104,27 @@ pub(super) enum LegReport {
     Refused(LegError),
 }
 
+impl LegReport {
+    /// Whether it may change what the window shows. The others come all the time, also when nothing happens.
+    pub(super) fn is_shown(&self) -> bool {
+        match self {
+            Self::Published { .. }
+            | Self::Sender { .. }
+            | Self::Connected
+            | Self::Interrupted { .. }
+            | Self::FirstPacket(_)
+            | Self::Stalled(..)
+            | Self::Refused(_) => true,
+            Self::KeyFrame
+            | Self::LayerKeyFrame(_)
+            | Self::LayersWanted(_)
+            | Self::Target(_)
+            | Self::Loss(..)
+            | Self::SenderReport { .. } => false,
+        }
+    }
+}
+
 /// Reports of all legs go through one bounded queue, tagged with the leg.
 #[derive(Debug, Clone)]
 pub(super) struct Reporter {

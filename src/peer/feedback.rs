@@ -18,8 +18,10 @@ use webrtc::media_stream::track_local::{TrackLocal, TrackLocalEvent};
 
 /// The control of the path lives by this beat.
 const CONTROL_TICK: Duration = Duration::from_millis(25);
-/// And by this one while nothing has left for as long: a call in which nobody speaks should sleep.
+/// And by this one while hardly anything leaves: a call in which nobody speaks should sleep.
 const QUIET_TICK: Duration = Duration::from_millis(200);
+/// Packets within [`QUIET_TICK`] that are worth the quick beat. Speech is ten of them; what only keeps a muted call alive is fewer.
+const BUSY_PACKETS: u64 = 4;
 /// The encoder is told about small changes no more often than this, and about rises no more often than that.
 const TARGET_INTERVAL: Duration = Duration::from_millis(500);
 const RISE_INTERVAL: Duration = Duration::from_millis(100);
@@ -245,25 +247,49 @@ fn path_for(bps: u64, audio_bps: f64) -> f64 {
     (bps as f64 / MEDIA_SHARE + audio_bps) * USEFUL_MARGIN
 }
 
+/// The beat of the control: quick while packets leave, slow while only what keeps the call alive does.
+#[derive(Debug)]
+struct Beat {
+    /// Packets sent when the stretch of time began that is looked at.
+    sent: u64,
+    since: Instant,
+    busy: bool,
+}
+
+impl Beat {
+    fn new(now: Instant) -> Self {
+        Self { sent: 0, since: now, busy: true }
+    }
+
+    fn tick(&self) -> Duration {
+        if self.busy { CONTROL_TICK } else { QUIET_TICK }
+    }
+
+    /// `sent`: packets so far.
+    fn follow(&mut self, sent: u64, now: Instant) {
+        let enough = sent.saturating_sub(self.sent) >= BUSY_PACKETS;
+        if enough || now.saturating_duration_since(self.since) >= QUIET_TICK {
+            *self = Self { sent, since: now, busy: enough };
+        }
+    }
+}
+
 /// Joins REMB and what our own control of the path allows into the encoder's target.
 ///
 /// `ssrcs`: one per layer, to be told what is wanted of each.
 pub(super) async fn estimate_task(outbox: Arc<Outbox>, shared: Arc<Shared>, ssrcs: Vec<u32>) {
     let mut wished: Vec<u64> = Vec::new();
     let mut told: Option<(u64, Instant)> = None;
-    let (mut sent, mut sent_at) = (0, Instant::now());
+    let mut beat = Beat::new(Instant::now());
     let (mut repeats, mut path, mut ticked, mut useful) = (Repeats::default(), Told::default(), Instant::now(), 0.0);
     let mut connected: Option<Instant> = None;
     loop {
-        let quiet = sent_at.elapsed() >= QUIET_TICK;
-        tokio::time::sleep(if quiet { QUIET_TICK } else { CONTROL_TICK }).await;
+        tokio::time::sleep(beat.tick()).await;
         let (now, stats) = (Instant::now(), outbox.wire.stats());
-        if stats.packets_sent != sent {
-            (sent, sent_at) = (stats.packets_sent, now);
-        }
+        beat.follow(stats.packets_sent, now);
         let passed = now.saturating_duration_since(std::mem::replace(&mut ticked, now));
         if !shared.is_connected() {
-            sent_at = now;
+            beat = Beat { sent: stats.packets_sent, ..Beat::new(now) };
             continue;
         }
         let audio_bps = lock(&outbox.audio_sent).rate();
@@ -313,6 +339,28 @@ mod tests {
 
     fn fir(sequence_number: u8) -> Box<dyn Packet> {
         Box::new(FullIntraRequest { sender_ssrc: 1, media_ssrc: 0, fir: vec![FirEntry { ssrc: 7, sequence_number }] })
+    }
+
+    #[test]
+    fn the_control_beats_slowly_while_nobody_speaks() {
+        let start = Instant::now();
+        let mut beat = Beat::new(start);
+        let mut now = start;
+        // A packet every 400 ms keeps a muted call alive.
+        let mut beats = 0;
+        while now < start + Duration::from_secs(10) {
+            now += beat.tick();
+            beat.follow(now.duration_since(start).as_millis() as u64 / 400, now);
+            beats += 1;
+        }
+        assert!(beats <= 60, "{beats} beats in ten seconds");
+        // Speech: one every 20 ms. The first slow beat finds enough of it.
+        let (spoken, before) = (now, beat.sent);
+        for _ in 0..20 {
+            now += beat.tick();
+            beat.follow(before + now.duration_since(spoken).as_millis() as u64 / 20, now);
+            assert_eq!(beat.tick(), CONTROL_TICK);
+        }
     }
 
     #[test]

@@ -413,10 +413,15 @@ impl Engine {
 
     fn publish_view(&mut self) {
         self.dirty = false;
-        self.view.store(Arc::new(self.build_view()));
+        self.renew_view();
         if let Some(repaint) = &self.config.repaint {
             repaint();
         }
+    }
+
+    /// Publishes what is known now to whoever looks next.
+    fn renew_view(&self) {
+        self.view.store(Arc::new(self.build_view()));
     }
 
     async fn finish(mut self) -> Report {

@@ -200,7 +200,8 @@ impl Engine {
             (Some(audio), DeviceState::On | DeviceState::Muted) => audio.levels().processed_dbfs,
             _ => -120.0,
         };
-        let mut shown = self.own.level.set_dbfs(own);
+        // Beside a muted microphone no meter is drawn, and no ring.
+        let mut shown = self.own.level.set_dbfs(own) && self.own.microphone_state == DeviceState::On;
         for stream in self.people.iter().filter_map(|p| p.stream.as_ref()) {
             if let Some(subscribed) = &stream.subscribed {
                 subscribed.lips.measure(subscribed.playout.as_ref().and_then(|p| p.last_click_at()));
@@ -222,6 +223,11 @@ impl Engine {
     /// Once a second: bars from the share of packets that never came.
     pub(super) fn update_quality(&mut self) {
         self.note_path();
+        let rtt_ms = self.place.rtt_ms.map(|ms| ms as f32);
+        if self.view.load().rtt_ms != rtt_ms {
+            // The window's clock draws it within a second: no drawing is asked for.
+            self.renew_view();
+        }
         let mut changed = false;
         for stream in self.people.iter_mut().filter_map(|p| p.stream.as_mut()) {
             let Some(subscribed) = &stream.subscribed else { continue };

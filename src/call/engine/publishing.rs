@@ -93,6 +93,7 @@ impl Engine {
     /// A report of the publishing leg.
     pub(super) fn own_report(&mut self, report: LegReport) {
         let Some(publishing) = &mut self.own.publishing else { return };
+        self.dirty |= report.is_shown();
         match report {
             LegReport::Published { stream_id, active } => {
                 publishing.stream_id = Some(stream_id);
@@ -177,7 +178,6 @@ impl Engine {
             | LegReport::Stalled(..)
             | LegReport::SenderReport { .. } => {}
         }
-        self.dirty = true;
     }
 
     /// A page of text may take its time on the way, a face and a film may not; and none makes use of more than its size.

@@ -314,7 +314,7 @@ impl Engine {
             .iter()
             .position(|p| p.stream.as_ref().and_then(|s| s.subscribed.as_ref()).is_some_and(|s| s.leg == leg));
         let Some(at) = found else { return };
-        self.dirty = true;
+        self.dirty |= report.is_shown();
         let t_ms = self.t_ms();
         let mut told = None;
         if let Some(stream) = self.people.get_mut(at).and_then(|p| p.stream.as_mut()) {

@@ -3,6 +3,7 @@
 use super::*;
 use crate::call::config::MediaChoice;
 use crate::call::process::ProcessMeter;
+use crate::call::view::DeviceState;
 use crate::media::audio::{MicrophoneSource, Processing, SpeakerSink};
 use crate::media::video::decoder::DecoderPool;
 use crate::media::video::source::{CameraSource, Tuning};
@@ -128,4 +129,45 @@ async fn requests_reach_the_queue_in_the_order_in_which_they_are_made() {
         order.push(n);
     }
     assert_eq!(order, (0..100).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_muted_microphone_asks_for_no_drawing() {
+    let mut engine = engine();
+    let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
+    engine.config.repaint = Some(Arc::new(move || {
+        counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }));
+    for (state, drawings) in [(DeviceState::Muted, 0), (DeviceState::On, 1)] {
+        engine.own.microphone_state = state;
+        // Louder than the tone, and than silence.
+        engine.own.level.set_dbfs(-3.0);
+        engine.update_levels();
+        assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), drawings);
+    }
+}
+
+#[tokio::test]
+async fn a_changed_round_trip_is_known_without_a_drawing_of_its_own() {
+    let mut engine = engine();
+    engine.config.repaint = Some(Arc::new(|| panic!("nothing is to be drawn")));
+    engine.dirty = false;
+    engine.place.rtt_ms = Some(42.0);
+    engine.update_quality();
+    assert_eq!((engine.view.load().rtt_ms, engine.dirty), (Some(42.0), false));
+}
+
+#[test]
+fn figures_of_a_leg_ask_for_no_drawing() {
+    use crate::call::leg::LegReport;
+    use crate::peer::MediaKind;
+    let figures = [
+        LegReport::Target(300_000),
+        LegReport::LayersWanted(vec![1]),
+        LegReport::Loss(MediaKind::Audio, 0.0),
+        LegReport::SenderReport { kind: MediaKind::Audio, ntp: 1, rtp: 1 },
+    ];
+    assert!(figures.iter().all(|report| !report.is_shown()));
+    assert!(LegReport::Connected.is_shown() && LegReport::Stalled(MediaKind::Video, None).is_shown());
 }
