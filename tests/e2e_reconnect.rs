@@ -269,3 +269,32 @@ fn after_fifteen_seconds_it_joins_again_and_keeps_its_tile() {
     presenter.leave();
     watcher.leave();
 }
+
+/// Whoever hosts may lose power; with the host everything it knew of the call is gone.
+#[test]
+fn a_host_that_is_killed_gets_everybody_back_when_it_returns() {
+    let host = Host::start(ROOM, &["--no-tls"]);
+    let (mut invited, mut watcher) = (
+        Participant::join("invited", BY_INVITATION, &host.invitation(), &[]),
+        Participant::join("watcher", WATCHER, &host.invitation(), &[]),
+    );
+    watcher.sees(BY_INVITATION);
+    invited.sees(WATCHER);
+    let ids = [invited.connection_id(), watcher.connection_id()];
+    let host = host.killed_for(Duration::from_secs(3), ROOM, &["--no-tls"]);
+    let returned = Instant::now();
+    for (participant, old) in [(&invited, &ids[0]), (&watcher, &ids[1])] {
+        participant.named("reconnecting");
+        let back = participant.named("rejoined");
+        assert_ne!(back["connection_id"], **old, "a new host knows no old connection");
+        println!("{} is back {:?} after the host", participant.name, returned.elapsed());
+    }
+    watcher.sees(BY_INVITATION);
+    invited.sees(WATCHER);
+    for participant in [invited, watcher] {
+        let end = participant.leave();
+        assert_eq!(end.report["connection"]["reconnects"], 1);
+        assert!(end.report["connection"]["reconnect_ms"][0].as_u64().is_some_and(|took| took >= 3_000));
+    }
+    host.stop();
+}

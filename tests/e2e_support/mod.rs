@@ -140,20 +140,22 @@ pub struct Host {
 
 impl Host {
     pub fn start(room: &str, more: &[&str]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::run(tempfile::tempdir().unwrap(), "127.0.0.1:0", room, more)
+    }
+
+    /// Is killed, and begins anew at the same address after a while.
+    pub fn killed_for(self, down: Duration, room: &str, more: &[&str]) -> Self {
+        let (addr, Self { mut process, dir, .. }) = (self.addr().to_string(), self);
+        process.child.kill().unwrap();
+        process.child.wait().unwrap();
+        std::thread::sleep(down);
+        Self::run(dir, &addr, room, more)
+    }
+
+    fn run(dir: TempDir, listen: &str, room: &str, more: &[&str]) -> Self {
         let report = dir.path().join("host.json");
         let mut command = program();
-        command.args([
-            "host",
-            "--listen",
-            "127.0.0.1:0",
-            "--udp-port",
-            "0",
-            "--session",
-            room,
-            "--secret-env",
-            SECRET_ENV,
-        ]);
+        command.args(["host", "--listen", listen, "--udp-port", "0", "--session", room, "--secret-env", SECRET_ENV]);
         command.args(more).arg("--data-dir").arg(dir.path()).arg("--stats-json").arg(&report);
         let (process, input) = Process::spawn(command);
         let Some(line) = process.out.find(SOON, |lines| lines.first().cloned()) else {
