@@ -3,6 +3,7 @@
 use super::connection::{Shared, lock};
 use super::event::{MediaKind, PeerEvent};
 use super::send::{KEY_FRAME_INTERVAL, Outbox};
+use crate::rtp::congestion::Beside;
 use crate::rtp::frame::{AUDIO_CLOCK_HZ, VIDEO_CLOCK_HZ};
 use rtc::rtcp::Packet;
 use rtc::rtcp::payload_feedbacks::full_intra_request::FullIntraRequest;
@@ -25,8 +26,6 @@ const BUSY_PACKETS: u64 = 4;
 /// The encoder is told about small changes no more often than this, and about rises no more often than that.
 const TARGET_INTERVAL: Duration = Duration::from_millis(500);
 const RISE_INTERVAL: Duration = Duration::from_millis(100);
-/// The mean of what repeats take follows over this time.
-const REPEATS_MEAN: Duration = Duration::from_secs(1);
 /// Of the bytes that sound and repeats leave on the path these are the picture's; the rest is headers and extensions.
 const MEDIA_SHARE: f64 = 0.94;
 /// So much more than is of use may be looked for: an estimate wavers.
@@ -196,24 +195,6 @@ fn apply(outbox: &Outbox, shared: &Shared, kind: MediaKind, digest: &Digest) {
     }
 }
 
-/// What repeats take in bit/s, as a mean over time.
-#[derive(Debug, Default)]
-struct Repeats {
-    bytes: u64,
-    bps: f64,
-}
-
-impl Repeats {
-    /// Takes the bytes repeated so far, `passed` since the last time.
-    fn follow(&mut self, bytes: u64, passed: Duration) -> f64 {
-        let fresh = bytes.saturating_sub(std::mem::replace(&mut self.bytes, bytes)) as f64 * 8.0;
-        let passed = passed.as_secs_f64().max(1e-3);
-        let share = 1.0 - (-passed / REPEATS_MEAN.as_secs_f64()).exp();
-        self.bps += (fresh / passed - self.bps) * share;
-        self.bps
-    }
-}
-
 /// What the path takes, from those who tell: our own control and the other side's REMB.
 #[derive(Debug, Default)]
 struct Told {
@@ -281,7 +262,7 @@ pub(super) async fn estimate_task(outbox: Arc<Outbox>, shared: Arc<Shared>, ssrc
     let mut wished: Vec<u64> = Vec::new();
     let mut told: Option<(u64, Instant)> = None;
     let mut beat = Beat::new(Instant::now());
-    let (mut repeats, mut path, mut ticked, mut useful) = (Repeats::default(), Told::default(), Instant::now(), 0.0);
+    let (mut repeats, mut path, mut ticked, mut useful) = (Beside::default(), Told::default(), Instant::now(), 0.0);
     let mut connected: Option<Instant> = None;
     loop {
         tokio::time::sleep(beat.tick()).await;
@@ -394,17 +375,6 @@ mod tests {
         let useful = crate::rtp::simulcast::useful_bps((1920, 1080), 3);
         assert!(path_for(useful, 40_000.0) <= crate::peer::engine::BOUNDS.max_bps);
         assert!(picture_share(path_for(useful, 40_000.0), 40_000.0) >= useful);
-    }
-
-    #[test]
-    fn repeats_count_by_the_time_in_which_they_left() {
-        let second = |tick: u64, burst: u64| {
-            let mut repeats = Repeats::default();
-            repeats.follow(burst, Duration::from_millis(tick));
-            (1..1_000 / tick).map(|_| repeats.follow(burst, Duration::from_millis(tick))).last().unwrap()
-        };
-        let (slow, fast) = (second(200, 12_500), second(25, 12_500));
-        assert!((slow / fast - 1.0).abs() < 0.15 && slow < 100_000.0, "{slow} {fast}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a receiver gets of what it can take: who speaks comes first, then whoever is drawn largest.
 //!
-//! Sound is not in it: it is small, is sent always, and what it takes is missing from the estimate already.
+//! Sound is not in it: it is small, is sent always, and what it takes is taken off the estimate before.
 
 use crate::rtp::simulcast::{layer_for_tile, layer_size, least_bps, most_bps};
 

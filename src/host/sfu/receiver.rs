@@ -17,7 +17,7 @@ const BOUNDS: Bounds = Bounds { start_bps: 1_200_000.0, min_bps: 60_000.0, max_b
 /// Departures remembered per leg: four seconds of 2.5 Mbit/s.
 const SENT: usize = 1_024;
 /// Bytes of a packet below RTP: IPv4 and UDP; the tag is counted with the packet.
-const BELOW_RTP: usize = 20 + 8;
+pub(super) const BELOW_RTP: usize = 20 + 8;
 /// A leg on which nothing left for this long is not waited for.
 const QUIET: Duration = Duration::from_millis(200);
 /// Feedback that waits longer than this for that of other legs is taken as it is.

@@ -409,6 +409,9 @@ impl Worker {
                 let receiver = leg.viewing.receiver.and_then(|at| self.receivers.get_mut(at)?.as_mut());
                 if let Some(receiver) = receiver {
                     receiver.departed(key, number, bytes, now_us);
+                    if fed.kind == TrackKind::Audio {
+                        receiver.beside(bytes);
+                    }
                 }
             }
             if let Some(copy) = track.copy(stored, cache, context) {
@@ -455,6 +458,7 @@ impl Worker {
                         if let Some(data) = track.repair(number, caches, context, now_us) {
                             if let (Some((number, bytes)), Some(viewer)) = (track.departed.take(), viewer.as_mut()) {
                                 viewer.departed(key, number, bytes, now_us);
+                                viewer.beside(bytes);
                             }
                             stats.nacks_answered += 1;
                             if leg.queue.is_empty() {

@@ -4,6 +4,7 @@
 //! as they come with the rate (`loss`). Upwards it does not grope but measures, by short bursts (`probe`).
 //! Times are differences to one origin of the caller's; arrivals have an origin of their own.
 
+mod beside;
 mod loss;
 mod probe;
 mod rate;
@@ -17,6 +18,7 @@ mod simulation;
 use std::collections::VecDeque;
 use std::time::Duration;
 
+pub use beside::Beside;
 use loss::LossLimit;
 pub use probe::Probe;
 use probe::Prober;

@@ -7,9 +7,10 @@ use super::super::allocate::{Choice, LayerState, Wish, allocate};
 use super::super::demux::LegKey;
 use super::super::outbound::{LEAST_REPAIRS_PER_SECOND, REPAIRS_PER_SECOND};
 use super::super::publication::{Publication, UNLIMITED_BPS};
-use super::super::receiver::Estimator;
+use super::super::receiver::{BELOW_RTP, Estimator};
 use super::super::twcc;
 use super::{Leg, NO_STREAM, Worker};
+use crate::rtp::congestion::Beside;
 
 /// Choices are made this often.
 const CHOOSE_US: u64 = 100_000;
@@ -21,8 +22,11 @@ const CALM_US: u64 = 1_500_000;
 const PATIENCE_US: u64 = 700_000;
 /// A key frame that has not come by then is asked for once more.
 const ASK_AGAIN_US: u64 = 1_500_000;
-/// Of the estimate this share is the picture's; the rest is headers, repeats and what the estimate is wrong by.
+/// Of what sound and repeats leave of the estimate this share is the picture's; the rest is headers and what the estimate is
+/// wrong by.
 const PICTURE_PERCENT: u64 = 92;
+/// However much is repeated, pictures keep this share of the estimate.
+const LEAST_PICTURE_PERCENT: u64 = 40;
 /// Of the estimate this share may be repeats, of packets of so many bits.
 const REPAIRS_SHARE: f64 = 0.5;
 const PACKET_BITS: f64 = 9_600.0;
@@ -38,9 +42,30 @@ pub(super) struct Receiver {
     name: String,
     legs: Vec<LegKey>,
     estimator: Estimator,
+    /// Bytes of sound and of repeats so far, and what they take of the path.
+    beside_bytes: u64,
+    beside: Beside,
+    looked_us: u64,
 }
 
 impl Receiver {
+    fn new(name: String, now_us: u64) -> Self {
+        let estimator = Estimator::new();
+        Self { name, legs: Vec::new(), estimator, beside_bytes: 0, beside: Beside::default(), looked_us: now_us }
+    }
+
+    /// What left was no picture, but sound or a repeat.
+    pub(super) fn beside(&mut self, bytes: usize) {
+        self.beside_bytes += (bytes + BELOW_RTP) as u64;
+    }
+
+    /// What the path takes, and what of that is left for pictures, in bit/s.
+    fn room(&mut self, now_us: u64) -> Option<(u64, u64)> {
+        let passed = since(now_us.saturating_sub(std::mem::replace(&mut self.looked_us, now_us)));
+        let beside_bps = self.beside.follow(self.beside_bytes, passed) as u64;
+        self.estimator.bps().map(|bps| (bps, bps.saturating_sub(beside_bps).max(bps * LEAST_PICTURE_PERCENT / 100)))
+    }
+
     /// A packet left on one of its legs.
     pub(super) fn departed(&mut self, leg: LegKey, number: u16, bytes: usize, now_us: u64) {
         self.estimator.departed(leg, number, bytes, None, since(now_us));
@@ -107,10 +132,11 @@ fn since(now_us: u64) -> Duration {
 impl Worker {
     /// Adds a leg to its receiver; one without a name is a receiver of its own.
     pub(super) fn receive_on(&mut self, key: LegKey, name: Option<&str>) {
+        let now_us = self.now_us();
         let name = name.map_or_else(|| format!("leg {key}"), str::to_owned);
         let found = self.receivers.iter().position(|slot| slot.as_ref().is_some_and(|receiver| receiver.name == name));
         let at = found.unwrap_or_else(|| {
-            let receiver = Receiver { name, legs: Vec::new(), estimator: Estimator::new() };
+            let receiver = Receiver::new(name, now_us);
             match self.receivers.iter().position(Option::is_none) {
                 Some(at) => {
                     if let Some(slot) = self.receivers.get_mut(at) {
@@ -229,9 +255,10 @@ impl Worker {
         self.note_speakers();
         let shares = self.shares();
         for at in 0..self.receivers.len() {
-            let Some(Some(receiver)) = self.receivers.get(at) else { continue };
+            let Some(Some(receiver)) = self.receivers.get_mut(at) else { continue };
             let legs = receiver.legs.clone();
-            let estimate = receiver.estimator.bps();
+            let room = receiver.room(now_us);
+            let estimate = room.map(|(bps, _)| bps);
             let wishes: Vec<(LegKey, Wish)> =
                 legs.into_iter().filter_map(|key| Some((key, self.wish(key, &shares, now_us)?))).collect();
             let useful: u64 =
@@ -241,7 +268,7 @@ impl Worker {
             }
             tracing::trace!(receiver = at, ?estimate, useful, "estimate");
             let (keys, wishes): (Vec<LegKey>, Vec<Wish>) = wishes.into_iter().unzip();
-            let choices = allocate(estimate.map(|bps| bps * PICTURE_PERCENT / 100), &wishes);
+            let choices = allocate(room.map(|(_, pictures)| pictures * PICTURE_PERCENT / 100), &wishes);
             for ((key, wish), choice) in keys.into_iter().zip(&wishes).zip(choices) {
                 let limited = choice.layer < wish.highest();
                 self.apply(key, choice, limited, estimate, now_us);
