@@ -1,6 +1,7 @@
-//! The media thread: datagrams and timers; commands are in their own file.
+//! The media thread: datagrams and what is sent; commands, feedback, layers and timers are in files of their own.
 
 mod commands;
+mod feedback;
 mod layers;
 mod timers;
 
@@ -19,14 +20,12 @@ use super::egress::{Loss, Receiver, Wire};
 use super::outbound::TrackOut;
 use super::packet::{Kind, RtpView, classify};
 use super::publication::{Fed, Publication, TrackKind};
-use super::rtcp::{self, Item, Writer};
+use super::rtcp::Writer;
 use super::transport::{Identity, Transport, TransportEvent};
 use super::{Command, LegId, SfuConfig, SfuError, SfuEvent, SfuStats};
 
 /// Reads in one turn (the last one finds nothing) before timers and commands get their chance.
 const READS_PER_TURN: usize = 16;
-/// Requested packets looked up per RTCP packet.
-const NACKS_PER_PACKET: usize = 256;
 
 /// Index of a leg whose publication has ended.
 const NO_STREAM: usize = usize::MAX;
@@ -421,78 +420,6 @@ impl Worker {
         }
     }
 
-    fn control(&mut self, key: LegKey, plain: &[u8], now_us: u64) {
-        let Some(leg) = self.legs.get_mut(key).and_then(Option::as_mut) else {
-            return;
-        };
-        let Some(publication) = self.streams.get_mut(leg.stream).and_then(Option::as_mut) else {
-            return;
-        };
-        let stats = &mut self.stats;
-        let dirty = &mut self.dirty;
-        let mut viewer = leg.viewing.receiver.and_then(|at| self.receivers.get_mut(at)?.as_mut());
-        let arrivals = &mut self.arrivals;
-        rtcp::parse(plain, |item| match item {
-            Item::SenderReport { ssrc, ntp, rtp } if leg.publishes => {
-                publication.sender_report(ssrc, ntp, rtp, now_us);
-            }
-            Item::Report(block) => {
-                let track =
-                    [&mut leg.audio, &mut leg.video].into_iter().flatten().find(|track| track.plan.ssrc == block.ssrc);
-                if let Some(track) = track {
-                    report(track, &block, now_us);
-                }
-            }
-            Item::Nack { media_ssrc, pairs } => {
-                for (kind, track) in [(TrackKind::Audio, &mut leg.audio), (TrackKind::Video, &mut leg.video)] {
-                    let Some(track) = track.as_mut().filter(|track| track.plan.ssrc == media_ssrc) else {
-                        continue;
-                    };
-                    let publication = &*publication;
-                    let missed = track.missed;
-                    for number in rtcp::nack_numbers(pairs, NACKS_PER_PACKET) {
-                        let Some(context) = leg.transport.srtp_out() else {
-                            break;
-                        };
-                        let caches = |layer| publication.track(kind, layer).map(|source| &source.cache);
-                        if let Some(data) = track.repair(number, caches, context, now_us) {
-                            if let (Some((number, bytes)), Some(viewer)) = (track.departed.take(), viewer.as_mut()) {
-                                viewer.departed(key, number, bytes, now_us);
-                                viewer.beside(bytes);
-                            }
-                            stats.nacks_answered += 1;
-                            if leg.queue.is_empty() {
-                                dirty.push(key);
-                            }
-                            leg.queue.push(data);
-                        }
-                    }
-                    stats.nacks_missed += track.missed - missed;
-                }
-            }
-            Item::KeyFrameRequest { media_ssrc }
-                if leg.video.as_ref().is_some_and(|track| track.plan.ssrc == media_ssrc) =>
-            {
-                stats.plis_received += 1;
-                // Of the layer that is to come, if another one is: the present one is about to end.
-                if let Some(layer) = leg.video.as_ref().and_then(|track| track.switch.target()) {
-                    publication.want_key_frame(layer);
-                }
-            }
-            Item::TransportFeedback { body } if !leg.publishes => {
-                if let Some(viewer) = &mut viewer {
-                    viewer.fed_back(key, body, arrivals, now_us);
-                }
-            }
-            Item::Remb { bitrate_bps } if leg.video.is_some() && !leg.publishes => {
-                publication.estimate(key, bitrate_bps, now_us);
-            }
-            _ => {}
-        });
-        let next = publication.next_us();
-        self.next_us = self.next_us.min(next);
-    }
-
     /// Sends what is queued, legs in the order they got something.
     fn flush(&mut self) {
         let mut noisy = std::mem::take(&mut self.noisy);
@@ -579,20 +506,6 @@ impl Worker {
         // Its tile and what its receiver takes decide about the layer; then it begins.
         self.choose(now_us);
     }
-}
-
-/// Takes a subscriber's reception report.
-fn report(track: &mut TrackOut, block: &rtcp::ReportBlock, now_us: u64) {
-    track.fraction_lost = block.fraction_lost;
-    let Some((middle, sent_us)) = track.sr_sent else {
-        return;
-    };
-    if block.last_sr != middle {
-        return;
-    }
-    let held = u64::from(block.delay_since_last_sr) * 1_000_000 / 65_536;
-    let rtt = now_us.saturating_sub(sent_us).saturating_sub(held) as f64;
-    track.note_rtt(rtt);
 }
 
 /// 24 bits of seconds in 6.18 fixed point.
