@@ -17,7 +17,6 @@ mod impaired;
 mod inbound;
 mod meter;
 mod net;
-mod pace;
 mod publication;
 mod receive;
 mod send;

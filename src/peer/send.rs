@@ -3,10 +3,10 @@
 use super::connection::{Shared, lock};
 use super::event::{MediaKind, PeerEvent};
 use super::meter::Meter;
-use super::pace::Pacer;
 use super::stats::SendStats;
 use super::transform::FrameTransform;
 use crate::rtp::frame::{AUDIO_CLOCK_HZ, EncodedAudio, EncodedFrame, VIDEO_CLOCK_HZ, VideoCodec};
+use crate::rtp::pace::Pacer;
 use crate::rtp::packet::RtpPacket;
 use crate::rtp::packetise::{AudioPacketizer, VideoPacketizer};
 use crate::wire::{WireHandle, from_rtp};
@@ -242,7 +242,7 @@ pub(super) async fn video_task(
 ) {
     let mut backlog: VecDeque<RtpPacket> = VecDeque::new();
     let mut fresh: Vec<RtpPacket> = Vec::new();
-    let mut pacer = Pacer::default();
+    let (mut pacer, begun) = (Pacer::default(), Instant::now());
     let mut ticks = tokio::time::interval(PACER_TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -281,7 +281,7 @@ pub(super) async fn video_task(
         // A page at once would be a queue on the path, and be taken for one that is full.
         let patient = outbox.patient.load(Ordering::Relaxed);
         let (share, drain) = if patient { (PATIENT_SHARE, PATIENT_DRAIN) } else { (1.0, DRAIN) };
-        pacer.tick(pacing * share, waiting, drain, now);
+        pacer.tick(pacing * share, waiting, drain, Duration::ZERO, now.saturating_duration_since(begun));
         if let Some(probe) = outbox.wire.take_probe(waiting, now) {
             pacer.burst(probe.bytes);
         }

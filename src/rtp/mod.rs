@@ -8,6 +8,7 @@ pub mod frame;
 pub mod h264;
 pub mod jitter;
 pub mod nack;
+pub mod pace;
 pub mod packet;
 pub mod packetise;
 pub mod playout;

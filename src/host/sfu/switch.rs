@@ -104,12 +104,14 @@ pub(super) struct Switcher {
     target: Option<usize>,
     segments: VecDeque<Segment>,
     newest: Option<Newest>,
+    /// First number that is not given up.
+    kept: u64,
 }
 
 impl Switcher {
     /// Waits for a key frame of layer 0.
     pub(super) fn new() -> Self {
-        Self { target: Some(0), segments: VecDeque::new(), newest: None }
+        Self { target: Some(0), segments: VecDeque::new(), newest: None, kept: 0 }
     }
 
     /// The layer wanted; `None` while paused.
@@ -130,11 +132,18 @@ impl Switcher {
         }
     }
 
-    /// Passes nothing more on until the wanted layer begins: there is no room for what was passed on until now.
+    /// Passes nothing more on until the wanted layer begins: there is no room for what was passed on until now, and none to
+    /// repeat it.
     pub(super) fn halt(&mut self) {
         if let Some(segment) = self.segments.back_mut() {
             segment.open = false;
         }
+        self.kept = self.newest.map_or(0, |newest| newest.number + 1);
+    }
+
+    /// Packets of this layer, as they come, are for the subscriber, or the next key frame among them is.
+    pub(super) fn passes(&self, layer: usize) -> bool {
+        [self.current(), self.target].contains(&Some(layer))
     }
 
     /// A layer must still be begun with a key frame.
@@ -160,6 +169,9 @@ impl Switcher {
         }
         let segment = self.segments.iter_mut().rev().find(|segment| segment.holds(packet.layer, packet.number))?;
         let placed = segment.place(packet.number, packet.timestamp);
+        if placed.number < self.kept {
+            return None;
+        }
         if packet.number >= segment.last && segment.open {
             segment.last = packet.number;
             let before = self.newest.map_or((0, 0), |newest| (newest.picture, newest.tl0));
@@ -219,9 +231,9 @@ impl Switcher {
         self.segments.push_back(segment);
     }
 
-    /// Layer and number of what the subscriber got as `number`.
+    /// Layer and number of what the subscriber got as `number`, unless that is given up.
     pub(super) fn origin(&self, number: u64) -> Option<(usize, u64)> {
-        let segment = self.segments.iter().rev().find(|segment| segment.out <= number)?;
+        let segment = self.segments.iter().rev().find(|segment| number >= self.kept && segment.out <= number)?;
         let found = segment.first + (number - segment.out);
         (found <= segment.last).then_some((segment.layer, found))
     }

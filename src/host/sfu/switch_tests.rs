@@ -56,6 +56,23 @@ fn a_pause_ends_at_once_and_goes_on_with_a_key_frame() {
 }
 
 #[test]
+fn what_was_halted_is_neither_repeated_nor_completed() {
+    let mut switcher = Switcher::new();
+    switcher.take(&packet(0, 10, 9_000, true, 5), false, 0).unwrap();
+    switcher.take(&packet(0, 12, 12_000, false, 6), false, 33_000).unwrap();
+    assert_eq!(switcher.origin(12), Some((0, 12)));
+    switcher.set_target(Some(1));
+    assert!(switcher.passes(0) && switcher.passes(1) && !switcher.passes(2));
+    switcher.halt();
+    assert!(!switcher.passes(0));
+    assert_eq!((switcher.origin(10), switcher.origin(12)), (None, None));
+    assert_eq!(switcher.take(&packet(0, 11, 12_000, false, 6), false, 40_000), None, "it comes late");
+    let key = switcher.take(&packet(1, 70, 15_000, true, 30), false, 66_000).unwrap();
+    assert_eq!(key.number, 13);
+    assert_eq!((switcher.origin(12), switcher.origin(13)), (None, Some((1, 70))));
+}
+
+#[test]
 fn layers_without_a_common_clock_follow_the_time() {
     let mut switcher = Switcher::new();
     switcher.take(&packet(0, 10, 9_000, true, 5), false, 0).unwrap();

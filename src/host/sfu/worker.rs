@@ -2,6 +2,7 @@
 
 mod commands;
 mod feedback;
+mod forward;
 mod layers;
 mod timers;
 
@@ -13,13 +14,14 @@ use bytes::BytesMut;
 use rand::Rng;
 use tokio::sync::mpsc;
 
+use self::forward::Held;
 use self::layers::{Receiver as Viewer, Viewing};
 use super::answer::Plan;
 use super::demux::{BINDING_REQUEST, Demux, LegKey, stun_head};
 use super::egress::{Loss, Receiver, Wire};
 use super::outbound::TrackOut;
 use super::packet::{Kind, RtpView, classify};
-use super::publication::{Fed, Publication, TrackKind};
+use super::publication::Publication;
 use super::rtcp::Writer;
 use super::transport::{Identity, Transport, TransportEvent};
 use super::{Command, LegId, SfuConfig, SfuError, SfuEvent, SfuStats};
@@ -55,6 +57,8 @@ struct Leg {
     candidates: usize,
     loss: Option<Loss>,
     queue: Vec<BytesMut>,
+    /// Packets of pictures that wait for their receiver's pace.
+    held: Held,
     report_us: u64,
     next_us: u64,
     viewing: Viewing,
@@ -94,6 +98,8 @@ struct Worker {
     arrivals: Vec<(u16, Option<u64>)>,
     /// Legs with something queued, once each.
     dirty: Vec<LegKey>,
+    /// Legs that hold something, once each.
+    holding: Vec<LegKey>,
     /// Legs whose transport reported something.
     noisy: Vec<LegKey>,
     stopping: bool,
@@ -148,6 +154,7 @@ pub(super) fn spawn(
         beat_us: 0,
         arrivals: Vec::new(),
         dirty: Vec::new(),
+        holding: Vec::new(),
         noisy: Vec::new(),
         stopping: false,
     };
@@ -370,53 +377,6 @@ impl Worker {
         self.next_us = self.next_us.min(next);
         if let Some(fed) = fed {
             self.forward(stream, fed, now_us);
-        }
-    }
-
-    /// One packet to every subscriber.
-    fn forward(&mut self, stream: usize, fed: Fed, now_us: u64) {
-        let Some(publication) = self.streams.get(stream).and_then(Option::as_ref) else {
-            return;
-        };
-        let Some(cache) = publication.track(fed.kind, fed.layer).map(|track| &track.cache) else {
-            return;
-        };
-        let Some(stored) = cache.get(fed.number) else {
-            return;
-        };
-        for &key in &publication.subscribers {
-            let Some(leg) = self.legs.get_mut(key).and_then(Option::as_mut) else {
-                continue;
-            };
-            let track = match fed.kind {
-                TrackKind::Audio => leg.audio.as_mut(),
-                TrackKind::Video => leg.video.as_mut(),
-            };
-            let (Some(track), true) = (track, leg.transport.connected()) else {
-                continue;
-            };
-            let Some(context) = leg.transport.srtp_out() else {
-                continue;
-            };
-            let Some(data) = track.forward(fed.layer, stored, context, now_us) else { continue };
-            self.stats.rtp_forwarded += 1;
-            if leg.queue.is_empty() {
-                self.dirty.push(key);
-            }
-            leg.queue.push(data);
-            if let Some((number, bytes)) = track.departed.take() {
-                let receiver = leg.viewing.receiver.and_then(|at| self.receivers.get_mut(at)?.as_mut());
-                if let Some(receiver) = receiver {
-                    receiver.departed(key, number, bytes, now_us);
-                    if fed.kind == TrackKind::Audio {
-                        receiver.beside(bytes);
-                    }
-                }
-            }
-            if let Some(copy) = track.copy(stored, cache, context) {
-                self.stats.copies_sent += 1;
-                leg.queue.push(copy);
-            }
         }
     }
 

@@ -151,6 +151,11 @@ impl Congestion {
         self.rtt
     }
 
+    /// When a queue took the rate down last.
+    pub fn fell_at(&self) -> Option<Duration> {
+        self.rate.decreased_at()
+    }
+
     /// How long the queue on the way to the receiver is.
     pub fn queue(&self) -> Duration {
         self.trendline.queue()

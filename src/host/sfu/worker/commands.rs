@@ -14,6 +14,7 @@ use super::super::outbound::TrackOut;
 use super::super::publication::Publication;
 use super::super::transport::Transport;
 use super::super::{Command, LegId, LegStats, Negotiated, PublishSpec, SfuError, SfuStats};
+use super::forward::Held;
 use super::layers::Viewing;
 use super::{Leg, NO_STREAM, Worker, advertised, random_ssrc, random_text};
 
@@ -121,6 +122,7 @@ impl Worker {
             candidates: 0,
             loss: None,
             queue: Vec::new(),
+            held: Held::default(),
             report_us: 0,
             next_us: 0,
             viewing: Viewing::default(),

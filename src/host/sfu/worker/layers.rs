@@ -11,6 +11,7 @@ use super::super::receiver::{BELOW_RTP, Estimator};
 use super::super::twcc;
 use super::{Leg, NO_STREAM, Worker};
 use crate::rtp::congestion::Beside;
+use crate::rtp::pace::Pacer;
 
 /// Choices are made this often.
 const CHOOSE_US: u64 = 100_000;
@@ -27,6 +28,11 @@ const ASK_AGAIN_US: u64 = 1_500_000;
 const PICTURE_PERCENT: u64 = 92;
 /// However much is repeated, pictures keep this share of the estimate.
 const LEAST_PICTURE_PERCENT: u64 = 40;
+/// Pictures up to what the pace gives in this time leave without a wait: a frame, while all is well.
+const AT_ONCE: Duration = Duration::from_millis(30);
+/// Behind a queue of this length few repeats are of use: what it drops comes from it.
+const LONG_QUEUE: Duration = Duration::from_millis(100);
+const QUEUED_REPAIRS_PER_SECOND: f64 = 5.0;
 /// Of the estimate this share may be repeats, of packets of so many bits.
 const REPAIRS_SHARE: f64 = 0.5;
 const PACKET_BITS: f64 = 9_600.0;
@@ -46,12 +52,33 @@ pub(super) struct Receiver {
     beside_bytes: u64,
     beside: Beside,
     looked_us: u64,
+    /// Pictures leave at its pace; sound, repeats and bursts do not wait.
+    pacer: Pacer,
+}
+
+/// What the path of a receiver takes.
+#[derive(Debug, Clone, Copy)]
+struct Room {
+    /// In all, in bit/s.
+    estimate_bps: u64,
+    /// What of that is left for pictures, in bit/s.
+    pictures_bps: u64,
+    /// How long its queue is.
+    queue: Duration,
 }
 
 impl Receiver {
     fn new(name: String, now_us: u64) -> Self {
         let estimator = Estimator::new();
-        Self { name, legs: Vec::new(), estimator, beside_bytes: 0, beside: Beside::default(), looked_us: now_us }
+        Self {
+            name,
+            legs: Vec::new(),
+            estimator,
+            beside_bytes: 0,
+            beside: Beside::default(),
+            looked_us: now_us,
+            pacer: Pacer::default(),
+        }
     }
 
     /// What left was no picture, but sound or a repeat.
@@ -59,15 +86,27 @@ impl Receiver {
         self.beside_bytes += (bytes + BELOW_RTP) as u64;
     }
 
-    /// What the path takes, and what of that is left for pictures, in bit/s.
-    fn room(&mut self, now_us: u64) -> Option<(u64, u64)> {
+    /// What the path takes, if that is known.
+    fn room(&mut self, now_us: u64) -> Option<Room> {
         let passed = since(now_us.saturating_sub(std::mem::replace(&mut self.looked_us, now_us)));
         let beside_bps = self.beside.follow(self.beside_bytes, passed) as u64;
-        self.estimator.bps().map(|bps| (bps, bps.saturating_sub(beside_bps).max(bps * LEAST_PICTURE_PERCENT / 100)))
+        self.estimator.bps().map(|bps| Room {
+            estimate_bps: bps,
+            pictures_bps: bps.saturating_sub(beside_bps).max(bps * LEAST_PICTURE_PERCENT / 100),
+            queue: self.estimator.queue(),
+        })
+    }
+
+    /// Whether another packet of a picture may leave now, where `waiting_bytes` of its leg do already.
+    pub(super) fn lets_out(&mut self, waiting_bytes: usize, now_us: u64) -> bool {
+        let Some((pacing_bps, drain)) = self.estimator.pacing(since(now_us)) else { return true };
+        self.pacer.tick(pacing_bps, waiting_bytes, drain, AT_ONCE, since(now_us));
+        self.pacer.open()
     }
 
     /// A packet left on one of its legs.
     pub(super) fn departed(&mut self, leg: LegKey, number: u16, bytes: usize, now_us: u64) {
+        self.pacer.left(bytes);
         self.estimator.departed(leg, number, bytes, None, since(now_us));
     }
 
@@ -258,7 +297,6 @@ impl Worker {
             let Some(Some(receiver)) = self.receivers.get_mut(at) else { continue };
             let legs = receiver.legs.clone();
             let room = receiver.room(now_us);
-            let estimate = room.map(|(bps, _)| bps);
             let wishes: Vec<(LegKey, Wish)> =
                 legs.into_iter().filter_map(|key| Some((key, self.wish(key, &shares, now_us)?))).collect();
             let useful: u64 =
@@ -266,12 +304,12 @@ impl Worker {
             if let Some(Some(receiver)) = self.receivers.get_mut(at) {
                 receiver.estimator.set_useful_bps(useful * 100 / PICTURE_PERCENT + useful / 10);
             }
-            tracing::trace!(receiver = at, ?estimate, useful, "estimate");
+            tracing::trace!(receiver = at, ?room, useful, "estimate");
             let (keys, wishes): (Vec<LegKey>, Vec<Wish>) = wishes.into_iter().unzip();
-            let choices = allocate(room.map(|(_, pictures)| pictures * PICTURE_PERCENT / 100), &wishes);
+            let choices = allocate(room.map(|room| room.pictures_bps * PICTURE_PERCENT / 100), &wishes);
             for ((key, wish), choice) in keys.into_iter().zip(&wishes).zip(choices) {
                 let limited = choice.layer < wish.highest();
-                self.apply(key, choice, limited, estimate, now_us);
+                self.apply(key, choice, limited, room, now_us);
             }
         }
         self.tell_publishers(now_us);
@@ -315,7 +353,7 @@ impl Worker {
     /// Carries out a choice.
     ///
     /// `limited`: a larger layer would fill the tile better.
-    fn apply(&mut self, key: LegKey, choice: Choice, limited: bool, estimate: Option<u64>, now_us: u64) {
+    fn apply(&mut self, key: LegKey, choice: Choice, limited: bool, room: Option<Room>, now_us: u64) {
         let Some(leg) = self.legs.get_mut(key).and_then(Option::as_mut) else { return };
         let Some(publication) = self.streams.get_mut(leg.stream).and_then(Option::as_mut) else { return };
         let Some(track) = leg.video.as_mut() else { return };
@@ -332,12 +370,13 @@ impl Worker {
         viewing.begun = true;
         let steady = before.share_bps.abs_diff(choice.share_bps) * 100 < before.share_bps * STEADY_PERCENT;
         viewing.choice = Choice { share_bps: if steady { before.share_bps } else { choice.share_bps }, ..choice };
-        if let Some(bps) = estimate {
+        if let Some(room) = room {
             // Repeats of what a full queue has dropped would fill it again.
-            let repeats = bps as f64 * REPAIRS_SHARE / PACKET_BITS;
-            track.repairs_per_s = repeats.clamp(LEAST_REPAIRS_PER_SECOND, REPAIRS_PER_SECOND);
+            let least = if room.queue < LONG_QUEUE { LEAST_REPAIRS_PER_SECOND } else { QUEUED_REPAIRS_PER_SECOND };
+            let repeats = room.estimate_bps as f64 * REPAIRS_SHARE / PACKET_BITS;
+            track.repairs_per_s = repeats.max(least).min(REPAIRS_PER_SECOND);
         }
-        if estimate.is_some() && !publication.is_layered() {
+        if room.is_some() && !publication.is_layered() {
             publication.estimate(key, choice.share_bps, now_us);
         }
         let waited = now_us.saturating_sub(viewing.chosen_us) >= PATIENCE_US;
@@ -348,6 +387,7 @@ impl Worker {
         if limited && publication.is_layered() && target < track.switch.current() {
             // The line is full of what is too much for it: better a moment of nothing.
             track.switch.halt();
+            leg.held.clear();
         }
         if track.switch.waits_for_key_frame() {
             let ask = fresh || now_us.saturating_sub(viewing.asked_us) >= ASK_AGAIN_US;
@@ -355,44 +395,6 @@ impl Worker {
                 viewing.asked_us = now_us;
             }
             self.begin_layer(key, ask, now_us);
-        }
-    }
-
-    /// A layer begins with a key frame: with the last one if nothing is shown now and it is recent, else one is asked for.
-    pub(super) fn begin_layer(&mut self, key: LegKey, ask: bool, now_us: u64) {
-        let Some(leg) = self.legs.get_mut(key).and_then(Option::as_mut) else { return };
-        let (Some(track), Some(publication)) =
-            (leg.video.as_mut(), self.streams.get_mut(leg.stream).and_then(Option::as_mut))
-        else {
-            return;
-        };
-        let Some(target) = track.switch.target() else { return };
-        let shown = track.switch.current().is_some();
-        let run = publication.layers.get(target).filter(|_| !shown).and_then(|layer| layer.replay(now_us));
-        let Some(run) = run else {
-            if ask {
-                publication.want_key_frame(target);
-                self.next_us = 0;
-            }
-            return;
-        };
-        let mut departed = Vec::new();
-        let (Some(layer), Some(context)) = (publication.layers.get(target), leg.transport.srtp_out()) else { return };
-        for stored in run.filter_map(|number| layer.track.cache.get(number)) {
-            if let Some(data) = track.forward(target, stored, context, now_us) {
-                departed.extend(track.departed.take());
-                self.stats.rtp_forwarded += 1;
-                if leg.queue.is_empty() {
-                    self.dirty.push(key);
-                }
-                leg.queue.push(data);
-            }
-        }
-        let receiver = leg.viewing.receiver.and_then(|at| self.receivers.get_mut(at)?.as_mut());
-        if let Some(receiver) = receiver {
-            for (number, bytes) in departed {
-                receiver.departed(key, number, bytes, now_us);
-            }
         }
     }
 

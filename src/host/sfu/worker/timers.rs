@@ -54,6 +54,10 @@ impl Worker {
             next = next.min(publication.next_us());
         }
         next = next.min(self.tick_receivers(now_us));
+        self.let_out(now_us);
+        if !self.holding.is_empty() {
+            next = now_us + TICK_US;
+        }
         // `flush` lowers it again for every leg it pumps.
         self.next_us = u64::MAX;
         self.flush();

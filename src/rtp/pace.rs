@@ -1,6 +1,6 @@
 //! How much may leave at this tick.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A tick that comes later than this lets out no more: the timer slept, not the path.
 const LONGEST: Duration = Duration::from_millis(20);
@@ -8,34 +8,34 @@ const LONGEST: Duration = Duration::from_millis(20);
 /// Meters bytes out at a rate. A packet goes whole, and what it was too much is waited for: rounding each tick up to a
 /// packet would be several times a low rate.
 #[derive(Debug, Default)]
-pub(super) struct Pacer {
+pub struct Pacer {
     /// Bytes that may leave now; negative after a packet that was larger.
     credit_bytes: f64,
-    at: Option<Instant>,
+    at: Option<Duration>,
 }
 
 impl Pacer {
-    /// A tick at `rate_bps`, with `waiting_bytes` to leave within `drain` whatever the rate is. What earlier ticks did not
-    /// need is not saved up.
-    pub(super) fn tick(&mut self, rate_bps: f64, waiting_bytes: usize, drain: Duration, now: Instant) {
-        let passed = self.at.map_or(LONGEST, |at| now.saturating_duration_since(at)).min(LONGEST).as_secs_f64();
+    /// A tick at `rate_bps`, with `waiting_bytes` to leave within `drain` whatever the rate is. Of what earlier ticks did not
+    /// need no more is left than the rate gives in `saved`. `now` counts from any origin.
+    pub fn tick(&mut self, rate_bps: f64, waiting_bytes: usize, drain: Duration, saved: Duration, now: Duration) {
+        let passed = self.at.map_or(LONGEST, |at| now.saturating_sub(at)).min(LONGEST).as_secs_f64();
         self.at = Some(now);
         let fresh = (rate_bps / 8.0 * passed).max(waiting_bytes as f64 * passed / drain.as_secs_f64());
-        self.credit_bytes = self.credit_bytes.min(0.0) + fresh;
+        self.credit_bytes = (self.credit_bytes + fresh).min(fresh.max(rate_bps / 8.0 * saved.as_secs_f64()));
     }
 
     /// At least so many bytes leave now.
-    pub(super) fn burst(&mut self, bytes: usize) {
+    pub fn burst(&mut self, bytes: usize) {
         self.credit_bytes = self.credit_bytes.max(bytes as f64);
     }
 
     /// Whether another packet may leave.
-    pub(super) fn open(&self) -> bool {
+    pub fn open(&self) -> bool {
         self.credit_bytes > 0.0
     }
 
     /// A packet left.
-    pub(super) fn left(&mut self, bytes: usize) {
+    pub fn left(&mut self, bytes: usize) {
         self.credit_bytes -= bytes as f64;
     }
 }
@@ -46,10 +46,10 @@ mod tests {
 
     /// Bytes that leave of `backlog` packets of 1150 bytes within `ticks` of 5 ms.
     fn run(rate_bps: f64, backlog: usize, drain: Duration, ticks: u32) -> usize {
-        let (mut pacer, start, mut left) = (Pacer::default(), Instant::now(), 0);
+        let (mut pacer, mut left) = (Pacer::default(), 0);
         for tick in 0..ticks {
             let waiting = (backlog - left) * 1_150;
-            pacer.tick(rate_bps, waiting, drain, start + Duration::from_millis(5) * tick);
+            pacer.tick(rate_bps, waiting, drain, Duration::ZERO, Duration::from_millis(5) * tick);
             while pacer.open() && left < backlog {
                 pacer.left(1_150);
                 left += 1;
@@ -75,14 +75,29 @@ mod tests {
 
     #[test]
     fn a_pause_saves_nothing_up() {
-        let (mut pacer, start) = (Pacer::default(), Instant::now());
-        pacer.tick(1e6, 0, Duration::from_secs(1), start);
-        pacer.tick(1e6, 0, Duration::from_secs(1), start + Duration::from_secs(60));
+        let mut pacer = Pacer::default();
+        for seconds in [0, 60] {
+            pacer.tick(1e6, 0, Duration::from_secs(1), Duration::ZERO, Duration::from_secs(seconds));
+        }
         let mut packets = 0;
         while pacer.open() {
             pacer.left(1_150);
             packets += 1;
         }
         assert!(packets <= 3, "{packets}");
+    }
+
+    #[test]
+    fn what_is_saved_lets_one_frame_out_at_once_and_not_two() {
+        let mut pacer = Pacer::default();
+        for ms in (0..1_000).step_by(5) {
+            pacer.tick(1e6, 0, Duration::from_secs(1), Duration::from_millis(40), Duration::from_millis(ms));
+        }
+        let mut bytes = 0;
+        while pacer.open() {
+            pacer.left(1_000);
+            bytes += 1_000;
+        }
+        assert_eq!(bytes, 5_000);
     }
 }
