@@ -21,3 +21,5 @@ pub mod scale;
 pub mod source;
 #[cfg(feature = "vp8")]
 pub mod vp8;
+#[cfg(all(feature = "vp8", target_os = "linux", target_env = "gnu"))]
+mod vp8_tokens;

@@ -3,6 +3,8 @@
 
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -76,15 +78,34 @@ pub struct Vp8Encoder {
     settings: EncoderSettings,
     quality: Quality,
     last_timestamp: Option<u64>,
+    /// Whole pages of its room for the tokens of a picture.
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    tokens: Option<Range<usize>>,
 }
 
 // SAFETY: the configuration holds raw pointers only to two-pass statistics, which are null and unused here.
 unsafe impl Send for Vp8Encoder {}
 
+/// Says once that a block of this many bytes and more is a mapping of its own, which the system has back when it is freed.
+/// By itself glibc raises the limit to the largest block that was ever freed, up to 32 MiB: after the first change of an
+/// encoder's size whatever is freed would stay with the process.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn keep_large_blocks_apart() {
+    const LARGE_BYTES: libc::c_int = 128 << 10;
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    // SAFETY: `mallopt` takes the allocator's own lock and changes what later calls do; no block moves.
+    ONCE.call_once(|| unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_BYTES);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, LARGE_BYTES);
+    });
+}
+
 impl Vp8Encoder {
     /// A new encoder; its first picture will be a key frame.
     pub fn new(settings: EncoderSettings) -> Result<Self, CodecError> {
         check_settings(&settings)?;
+        #[cfg(all(target_os = "linux", target_env = "gnu"))]
+        keep_large_blocks_apart();
         let mut config = MaybeUninit::<vpx_codec_enc_cfg_t>::uninit();
         // SAFETY: on success libvpx has filled the whole structure with its defaults; its enums are Rust enums, so it must
         // not be zeroed by hand.
@@ -112,10 +133,39 @@ impl Vp8Encoder {
             }
             Context(Box::from_raw(Box::into_raw(context).cast::<vpx_codec_ctx_t>()))
         };
-        let mut encoder = Self { context, config, settings, quality: Quality::Rate, last_timestamp: None };
+        let mut encoder = Self {
+            #[cfg(all(target_os = "linux", target_env = "gnu"))]
+            tokens: super::vp8_tokens::find(context.0.priv_.addr(), settings.width, settings.height),
+            context,
+            config,
+            settings,
+            quality: Quality::Rate,
+            last_timestamp: None,
+        };
         encoder.set_controls()?;
+        encoder.release_tokens();
         Ok(encoder)
     }
+
+    /// Gives the pages of the room for tokens back to the system; those that are needed again come by themselves, as zeros.
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    fn release_tokens(&mut self) {
+        let Some(pages) = self.tokens.clone() else { return };
+        // SAFETY: the pages lie within one block that this encoder's own structures point to, of the length that its tokens alone
+        // have, and libvpx frees it with the encoder only, since a new size means a new encoder. Nobody else uses it: the
+        // context is ours, and outside `vpx_codec_encode` libvpx's threads touch nothing but pictures. What is lost are the
+        // tokens of a picture that is done: each writes its own before it reads them.
+        let result = unsafe {
+            libc::madvise(std::ptr::with_exposed_provenance_mut(pages.start), pages.len(), libc::MADV_DONTNEED)
+        };
+        if result != 0 {
+            tracing::debug!(error = %std::io::Error::last_os_error(), "an encoder keeps its memory");
+            self.tokens = None;
+        }
+    }
+
+    #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+    fn release_tokens(&mut self) {}
 
     fn control(&mut self, id: vp8e_enc_control_id, value: i32) -> Result<(), CodecError> {
         // SAFETY: every control used here takes one C int; the context is initialised.
@@ -290,6 +340,10 @@ impl VideoEncoder for Vp8Encoder {
                 let bytes = std::slice::from_raw_parts(encoded.buf.cast::<u8>().cast_const(), encoded.sz as usize);
                 out = Some(EncodedPicture { data: Bytes::copy_from_slice(bytes), key_frame: encoded.flags & 1 != 0 });
             }
+        }
+        // A key frame has many times the tokens of what follows.
+        if out.as_ref().is_some_and(|picture| picture.key_frame) {
+            self.release_tokens();
         }
         Ok(out)
     }

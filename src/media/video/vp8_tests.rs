@@ -183,3 +183,57 @@ fn h264_carries_the_pattern_too() {
     assert!(frames >= 50, "{frames}");
     assert_eq!(right, frames);
 }
+
+/// Pages of 4096 bytes that are in memory, in the middle of the room for tokens.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn resident(pages: &std::ops::Range<usize>) -> usize {
+    use std::os::unix::fs::FileExt as _;
+    let map = std::fs::File::open("/proc/self/pagemap").expect("pagemap");
+    let mut entries = vec![0; pages.len() / 4096 * 8];
+    map.read_exact_at(&mut entries, (pages.start / 4096 * 8) as u64).expect("entries");
+    // The top bit of each: present (proc(5)).
+    entries.chunks_exact(8).filter(|entry| entry[7] & 0x80 != 0).count()
+}
+
+#[cfg(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64"))]
+#[test]
+fn room_for_tokens_takes_no_memory_and_pictures_are_the_same_without() {
+    let settings = settings(1280, 720, 2_500_000);
+    let mut encoder = Vp8Encoder::new(settings).expect("encoder");
+    let mut keeps = Vp8Encoder::new(settings).expect("encoder");
+    let pages = encoder.tokens.clone().expect("found");
+    let kept = keeps.tokens.take().expect("found");
+    assert!(pages.end <= kept.start || kept.end <= pages.start, "each has its own");
+    assert!(pages.len() > 20 << 20 && pages.len() <= 1280 * 720 * 24, "{}", pages.len());
+    assert_eq!(resident(&pages), 0);
+    // Smaller pictures have less.
+    let small = Vp8Encoder::new(EncoderSettings { width: 640, height: 360, ..settings }).expect("encoder");
+    assert!(small.tokens.as_ref().expect("found").len() <= 640 * 368 * 24);
+
+    let (mut painter, mut frame) = painter(1280, 720);
+    let mut most = 0;
+    for i in 0..40u64 {
+        painter.draw(&mut frame, i * 33);
+        // A picture that is all noise has as many tokens as any.
+        if i == 20 {
+            let mut seed = 5u32;
+            for pixel in frame.y.iter_mut() {
+                seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                *pixel = (seed >> 24) as u8;
+            }
+        }
+        let key = i % 16 == 0;
+        let both = [&mut encoder, &mut keeps].map(|e| e.encode(&frame, i * 3_000, key).expect("encoded"));
+        let both = both.map(|picture| picture.map(|p| (p.data, p.key_frame)));
+        assert_eq!(both[0], both[1], "picture {i}");
+        most = most.max(resident(&kept));
+        if both[0].as_ref().is_some_and(|(_, key)| *key) {
+            assert_eq!(resident(&pages), 0, "after a key frame");
+        }
+    }
+    assert!(most > resident(&pages), "{most}");
+    // What is still used is written again.
+    drop(encoder);
+    painter.draw(&mut frame, 2_000);
+    assert!(keeps.encode(&frame, 200_000, true).expect("encoded").is_some());
+}
