@@ -172,6 +172,14 @@ impl JitterBuffer {
             self.stats.packets_late += 1;
             return;
         }
+        let silent_already = self.is_idle() && self.digital_silence && self.next_sequence == Some(sequence);
+        if silent_already && is_digital_silence(&data) {
+            // A muted sender keeps the path alive with silence: that is no reason to wake up and play it.
+            self.loss -= LOSS_WEIGHT * self.loss;
+            self.next_sequence = Some(sequence + 1);
+            self.next_timestamp = timestamp + self.packet_samples;
+            return;
+        }
         self.packets.insert(sequence, Packet { timestamp, data });
         while self.packets.len() > PACKET_LIMIT {
             self.packets.pop_first();

@@ -177,9 +177,14 @@ impl Mixer {
         for stream in &mut self.streams {
             stream.shared.take_packets(&mut self.inbox);
             stream.jitter.set_expected_active(stream.shared.expected_active());
+            let some = !self.inbox.is_empty();
             for packet in self.inbox.drain(..) {
                 let at = packet.at.saturating_duration_since(self.origin);
                 stream.jitter.insert(packet.sequence, packet.rtp_timestamp, packet.data, at);
+            }
+            // What need not be played is counted all the same.
+            if some && stream.jitter.is_idle() {
+                lock(&stream.shared.figures).jitter = stream.jitter.stats();
             }
         }
     }

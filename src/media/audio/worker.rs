@@ -24,7 +24,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// Sleep with nothing to do; wishes, packets and callbacks wake earlier.
 const IDLE: Duration = Duration::from_millis(500);
 /// How often a muted synthetic microphone and a silent sound file are brought up to date.
-const LAZY: Duration = Duration::from_millis(100);
+const LAZY: Duration = Duration::from_millis(200);
 /// A device's callbacks wake us; this is for one that gives none.
 const DEVICE: Duration = Duration::from_millis(100);
 

@@ -409,3 +409,43 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn silence_that_keeps_a_path_alive_need_not_be_played() {
+    let mut buffer = JitterBuffer::new(Box::new(OpusPacketDecoder::new().unwrap()));
+    let speech = tone_packets(440.0, 50);
+    let silent = || Bytes::from_static(&SILENT_PACKET);
+    let at = Duration::from_millis;
+    // The very first one is played: nothing is known of the stream before.
+    buffer.insert(0, 0, silent(), at(0));
+    assert!(!buffer.is_idle());
+    pull_between(&mut buffer, 0, 400);
+    assert!(buffer.is_idle());
+    for n in 1..=3u16 {
+        buffer.insert(n, u32::from(n) * 19_200, silent(), at(u64::from(n) * 400));
+        assert!(buffer.is_idle(), "{n}");
+    }
+    // One that does not follow on is waited with: what is missing may be speech, and come late.
+    buffer.insert(5, 5 * 19_200, silent(), at(2_000));
+    assert!(!buffer.is_idle());
+    pull_between(&mut buffer, 2_000, 2_400);
+    assert!(buffer.is_idle());
+    assert_eq!((buffer.stats().packets, buffer.stats().packets_lost), (5, 1));
+    // Speech is played whole, and nothing of it is taken for lost.
+    for (n, data) in speech.iter().enumerate() {
+        let ms = 2_400 + n as u64 * 20;
+        buffer.insert(6 + n as u16, 6 * 19_200 + n as u32 * 960, data.clone(), at(ms));
+        assert!(!buffer.is_idle());
+        let out = pull_between(&mut buffer, ms, ms + 20);
+        if n > 10 {
+            assert!(rms(&out) > 0.05, "{n}");
+        }
+    }
+    let stats = buffer.stats();
+    assert_eq!((stats.packets, stats.packets_lost, stats.packets_late), (55, 1, 0));
+}
+
+/// Pulls from one time in ms to another.
+fn pull_between(buffer: &mut JitterBuffer, from_ms: u64, to_ms: u64) -> Vec<f32> {
+    (from_ms..to_ms).step_by(10).flat_map(|ms| buffer.pull(Duration::from_millis(ms))).collect()
+}
