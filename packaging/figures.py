@@ -52,8 +52,14 @@ if os.path.exists(os.path.join(folder, "f-client.json")):
     )
     print(f"| F12 | same without a window: what is not encoder or decoder | {bare['not_codec_cores'] * 100:.1f} % of a core ({bare['cores'] * 100:.1f} % in all) | ≤ 6 % |")
     for name, idle in client["idle"].items():
+        # These have several timers, packets of the network, or answers of the display to wait for; each of the others has one timer.
+        many = {"tertulia-net": "the network's", "tertulia": "the window's"}
+        wakes = idle["wakeups_a_second"]
+        thread, most = max(((n, w) for n, w in wakes.items() if n not in many), key=lambda one: one[1])
+        others = ", ".join(f"{what} {wakes[n]:.0f} by all its timers and what comes in" for n, what in many.items() if wakes.get(n))
         print(
-            f"| F20 | same, nobody sends, {name} | {idle['cores'] * 100:.1f} % of a core, busiest thread {idle['busiest_thread']} wakes {idle['busiest_thread_wakeups_a_second']:.0f} times a second | ≤ 3 %: {'met' if idle['cores'] <= 0.03 else '**missed**'}, no timer above 10 Hz |"
+            f"| F20 | same, nobody sends, {name} | {idle['cores'] * 100:.1f} % of a core; of the threads with one timer {thread} wakes most, {most:.1f} times a second; {others} "
+            f"| ≤ 3 %: {'met' if idle['cores'] <= 0.03 else '**missed**'}, no timer above 10 Hz: {'met' if most <= 10 else '**missed**'} |"
         )
 hd = load("f-latency.json")["figures"]
 print(f"| F8 | `bench latency`: 720p30, clean link, {hd['seconds']} s: capture to ready | p50 {hd['latency_ms_p50']:.0f} ms, p95 {hd['latency_ms_p95']:.0f} ms | p50 ≤ 40, p95 ≤ 70 ms |")

@@ -294,13 +294,13 @@ async fn idle(room: &Room, ours: &impl Fn(&[&str]) -> Result<Subject, Failure>) 
         tokio::time::sleep(MEASURED_IDLE).await;
         let (after, seconds) = (tree::look(subject.0.id()), began.elapsed().as_secs_f64());
         let threads_s = after.cpu_s_since(&before);
-        let busiest = after.busiest_since(&before);
+        let wakeups: BTreeMap<String, f64> =
+            after.wakeups_since(&before).into_iter().map(|(name, count)| (name, count as f64 / seconds)).collect();
         figures.insert(
             name.to_owned(),
             json!({
                 "cores": threads_s.values().sum::<f64>() / seconds,
-                "busiest_thread": busiest.as_ref().map(|(name, _)| name),
-                "busiest_thread_wakeups_a_second": busiest.map(|(_, count)| count as f64 / seconds),
+                "wakeups_a_second": wakeups,
                 "threads_s": threads_s,
             }),
         );

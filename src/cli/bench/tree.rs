@@ -47,20 +47,27 @@ impl Used {
         let mut by_name = BTreeMap::new();
         for (tid, (name, seconds)) in &self.threads {
             let earlier = before.threads.get(tid).map_or(0.0, |(_, seconds)| *seconds);
-            *by_name.entry(name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '-').to_owned()).or_default() +=
-                seconds - earlier;
+            *by_name.entry(bare(name)).or_default() += seconds - earlier;
         }
         by_name
     }
 
-    /// The most wakeups that one thread had since `before`.
-    pub(super) fn busiest_since(&self, before: &Self) -> Option<(String, u64)> {
-        self.wakeups
-            .iter()
-            .map(|(tid, count)| (tid, count - before.wakeups.get(tid).copied().unwrap_or(0).min(*count)))
-            .max_by_key(|(_, count)| *count)
-            .map(|(tid, count)| (self.threads.get(tid).map_or_else(String::new, |(name, _)| name.clone()), count))
+    /// Wakeups since `before`, by name of thread as in [`Self::cpu_s_since`]; of several of one name the most that one had.
+    pub(super) fn wakeups_since(&self, before: &Self) -> BTreeMap<String, u64> {
+        let mut by_name = BTreeMap::new();
+        for (tid, count) in &self.wakeups {
+            let Some((name, _)) = self.threads.get(tid) else { continue };
+            let new = count.saturating_sub(before.wakeups.get(tid).copied().unwrap_or(0));
+            let most: &mut u64 = by_name.entry(bare(name)).or_default();
+            *most = new.max(*most);
+        }
+        by_name
     }
+}
+
+/// A thread's name without its number.
+fn bare(name: &str) -> String {
+    name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '-').to_owned()
 }
 
 /// `root` and its descendants.
