@@ -21,4 +21,5 @@ pub mod theme;
 pub mod tile;
 pub mod video;
 pub mod video_gl;
+mod video_rgb;
 pub mod widgets;

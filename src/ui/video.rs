@@ -11,6 +11,7 @@ use egui::{Color32, ColorImage, CornerRadius, Pos2, Rect, TextureHandle, Texture
 use super::layout::{self, Fit};
 use super::theme;
 use super::video_gl::{GlVideo, Look};
+use super::video_rgb::Bands;
 use crate::media::video::frame::{FrameSlot, VideoFrame};
 
 /// How a picture is drawn.
@@ -136,25 +137,9 @@ fn texture(
 /// A frame as RGBA.
 pub fn rgba(frame: &VideoFrame) -> Option<ColorImage> {
     let (w, h) = (frame.width as usize, frame.height as usize);
-    let mut out = vec![0_u8; w * h * 4];
-    convert(frame, &mut out, false)?;
+    let mut out = Vec::with_capacity(w * h * 4);
+    Bands::default().each(frame, false, false, |_, _, bytes| out.extend_from_slice(bytes))?;
     Some(ColorImage::from_rgba_unmultiplied([w, h], &out))
-}
-
-/// Writes a frame as RGBA, or BGRA, into four bytes a pixel. `None` when either is too short.
-pub(super) fn convert(frame: &VideoFrame, out: &mut [u8], bgra: bool) -> Option<()> {
-    let planes = yuv::YuvPlanarImage {
-        y_plane: &frame.y,
-        y_stride: frame.width,
-        u_plane: &frame.u,
-        u_stride: frame.width / 2,
-        v_plane: &frame.v,
-        v_stride: frame.width / 2,
-        width: frame.width,
-        height: frame.height,
-    };
-    let convert = if bgra { yuv::yuv420_to_bgra } else { yuv::yuv420_to_rgba };
-    convert(&planes, out, frame.width * 4, yuv::YuvRange::Limited, yuv::YuvStandardMatrix::Bt601).ok()
 }
 
 /// The usual look of a camera tile.

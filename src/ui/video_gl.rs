@@ -2,7 +2,8 @@
 //! with rounded corners and dimming done there too. A plane is uploaded only when its slot has a new picture.
 //!
 //! Where the processor draws, a fragment costs more than anything before it: there the picture is converted once and uploaded
-//! as RGB, and all of a tile but its corners goes through a shader that only looks a color up.
+//! as RGB, half as large where it is drawn small, and all of a tile but its corners goes through a shader that only looks a
+//! color up.
 #![allow(unsafe_code)]
 
 use std::collections::HashMap;
@@ -12,6 +13,7 @@ use egui::{Color32, Rect};
 use egui_glow::glow::{self, HasContext as _};
 
 use super::layout::Fit;
+use super::video_rgb::{self, Bands};
 use crate::media::video::frame::VideoFrame;
 
 /// How one picture is drawn; sizes in points.
@@ -43,13 +45,14 @@ struct Inner {
     surfaces: HashMap<String, Surface>,
     /// Textures of streams that are gone, deleted at the next chance.
     dead: Vec<glow::Texture>,
-    /// A converted picture on its way to the card; its memory is used again and again.
-    rgb: Vec<u8>,
+    /// Converts pictures on their way to RGB textures.
+    bands: Bands,
 }
 
 struct Surface {
     /// Three planes, or one texture in RGB.
     textures: Vec<glow::Texture>,
+    /// Of the first texture, in pixels.
     size: (u32, u32),
     version: u64,
     uploads: u64,
@@ -192,13 +195,18 @@ impl Inner {
                 }
             }
         }
-        if !frame.is_consistent() || !self.upload(gl, key, version, frame) {
+        let ppp = info.pixels_per_point;
+        let d = look.fit.dest;
+        let [left, top, right, bottom] = look.fit.source;
+        // Pixels of the picture for one of the window.
+        let across = frame.width as f32 * (right - left).abs() / (d.w * ppp);
+        let down = frame.height as f32 * (bottom - top).abs() / (d.h * ppp);
+        let halved = across >= 2.0 && down >= 2.0 && self.programs.as_ref().is_some_and(|p| p.plain.is_some());
+        if !frame.is_consistent() || !self.upload(gl, key, version, frame, halved) {
             return;
         }
         let (Some(programs), Some(surface)) = (&self.programs, self.surfaces.get(key)) else { return };
-        let ppp = info.pixels_per_point;
-        let d = look.fit.dest;
-        let shrunk = frame.width as f32 * (look.fit.source[2] - look.fit.source[0]).abs() > SHRUNK * d.w * ppp;
+        let shrunk = across > SHRUNK * if halved { 2.0 } else { 1.0 };
         let whole = (d.w - rect.width()).abs() < 0.5 && (d.h - rect.height()).abs() < 0.5;
         let viewport = info.viewport_in_pixels();
         let tile =
@@ -243,11 +251,12 @@ impl Inner {
         }
     }
 
-    /// Brings a new picture of a stream to the card; false when that is not possible. The planes have the promised lengths.
-    fn upload(&mut self, gl: &glow::Context, key: &str, version: u64, frame: &VideoFrame) -> bool {
+    /// Brings a new picture of a stream to the card; false when that is not possible. The planes have the promised lengths. A
+    /// picture may be `halved` where it becomes RGB.
+    fn upload(&mut self, gl: &glow::Context, key: &str, version: u64, frame: &VideoFrame, halved: bool) -> bool {
         let Some(programs) = &self.programs else { return false };
         let rgb = programs.plain.is_some();
-        let (w, h) = (frame.width, frame.height);
+        let (w, h) = video_rgb::size(frame, rgb && halved);
         let known = self.surfaces.get(key).map(|s| (s.size, s.version));
         if known.is_none_or(|(size, _)| size != (w, h)) {
             if let Some(old) = self.surfaces.remove(key) {
@@ -260,31 +269,29 @@ impl Inner {
         if surface.version == version {
             return true;
         }
-        let upload = |texture: &glow::Texture, w: u32, h: u32, format: u32, bytes: &[u8]| {
+        let upload = |texture: &glow::Texture, top: u32, w: u32, h: u32, format: u32, bytes: &[u8]| {
             // SAFETY: inside a paint callback the context is current. The upload reads exactly the bytes of `w` times `h` pixels
             // of a slice that holds them (checked by the callers; unpack alignment 1, no offset into a buffer).
             unsafe {
                 gl.bind_texture(glow::TEXTURE_2D, Some(*texture));
-                let (w, h) = (w as i32, h as i32);
+                let (top, w, h) = (top as i32, w as i32, h as i32);
                 let pixels = glow::PixelUnpackData::Slice(Some(bytes));
-                gl.tex_sub_image_2d(glow::TEXTURE_2D, 0, 0, 0, w, h, format, glow::UNSIGNED_BYTE, pixels);
+                gl.tex_sub_image_2d(glow::TEXTURE_2D, 0, 0, top, w, h, format, glow::UNSIGNED_BYTE, pixels);
             }
         };
         // SAFETY: as above; the alignment is put back to what egui expects.
         unsafe { gl.pixel_store_i32(glow::UNPACK_ALIGNMENT, 1) };
         if rgb {
-            self.rgb.resize(w as usize * h as usize * 4, 0);
-            let bgra = programs.rgb_format == glow::BGRA;
-            if super::video::convert(frame, &mut self.rgb, bgra).is_none() {
+            let Some(texture) = surface.textures.first() else { return false };
+            let format = programs.rgb_format;
+            let band = |top, rows, bytes: &[u8]| upload(texture, top, w, rows, format, bytes);
+            if self.bands.each(frame, halved, format == glow::BGRA, band).is_none() {
                 return false;
-            }
-            if let Some(texture) = surface.textures.first() {
-                upload(texture, w, h, programs.rgb_format, &self.rgb);
             }
         } else {
             let planes = [(&frame.y, w, h), (&frame.u, w / 2, h / 2), (&frame.v, w / 2, h / 2)];
             for (texture, (bytes, w, h)) in surface.textures.iter().zip(planes) {
-                upload(texture, w, h, glow::RED, bytes);
+                upload(texture, 0, w, h, glow::RED, bytes);
             }
         }
         // SAFETY: as above.
