@@ -11,8 +11,12 @@ const PACKETS: u32 = 60;
 const LENGTH: Duration = Duration::from_millis(500);
 /// Packets of a verdict without any loss.
 const CALM_PACKETS: u32 = 8;
-/// Share of losses beyond what the path has anyway, from which they are looked at.
+/// Share of losses beyond what the path has anyway, from which they are looked at; and how many times what they usually differ
+/// by they must lie beyond it.
 const TOO_MUCH: f64 = 0.08;
+const UNUSUAL: f64 = 2.5;
+/// How that usual share and difference follow, without a queue.
+const USUAL_WEIGHT: f64 = 0.1;
 /// And from which they are soon after a path turned out to lose by itself: bursts make one half second
 /// unlike another.
 const FAR_TOO_MUCH: f64 = 0.25;
@@ -27,8 +31,8 @@ const QUEUED: Duration = Duration::from_millis(20);
 const DEEPEST: f64 = 0.3;
 /// And grows by this factor with each verdict that finds nothing.
 const GROWTH: f64 = 1.05;
-/// A trial sends this share of what was sent.
-const TRIAL: f64 = 0.6;
+/// A trial sends about what arrived: at most and at least this share of what was sent.
+const TRIAL: (f64, f64) = (0.75, 0.6);
 /// Verdicts of a trial: the first one still tells about what was sent before, the last one ends it.
 const TRIAL_FIRST: u32 = 2;
 const TRIAL_LAST: u32 = 4;
@@ -47,6 +51,8 @@ pub struct LossLimit {
     queue: Duration,
     /// What the path loses at any rate.
     base: f64,
+    /// How far what is lost usually lies from that.
+    deviation: f64,
     limit_bps: Option<f64>,
     trial: Option<Trial>,
     /// Until when the path is believed to lose by itself.
@@ -81,6 +87,7 @@ impl LossLimit {
             bytes: 0,
             queue: Duration::ZERO,
             base: 0.0,
+            deviation: 0.0,
             limit_bps: None,
             trial: None,
             path_until: Duration::ZERO,
@@ -150,17 +157,23 @@ impl LossLimit {
             return;
         }
         let excess = share - self.base;
+        let too_much = TOO_MUCH.max(self.deviation * UNUSUAL);
+        if !queued && excess <= too_much {
+            // Few packets, and losses that come in runs, make one half second unlike another.
+            self.deviation += (excess.abs() - self.deviation) * USUAL_WEIGHT;
+            self.base += excess.max(0.0) * USUAL_WEIGHT;
+        }
         // Twice in a row, or a run of losses on a good path would be taken for a bad one.
         let twice = excess.min(std::mem::replace(&mut self.excess, excess));
-        if excess <= TOO_MUCH {
+        if excess <= too_much {
             self.limit_bps = self.limit_bps.map(|limit| limit * self.growth);
         } else if queued {
             let least = arrived_bps * 0.9;
             let less = target_bps.min(sent_bps * 1.2) * (1.0 - (excess * 1.5).min(DEEPEST));
             self.limit_bps = Some(less.max(least));
-        } else if twice > FAR_TOO_MUCH || (twice > TOO_MUCH && now >= self.path_until) {
+        } else if twice > FAR_TOO_MUCH.max(too_much) || (twice > too_much && now >= self.path_until) {
             self.trial = Some(Trial { share, sent_bps, verdicts: 0 });
-            self.limit_bps = Some(target_bps.min(sent_bps) * TRIAL);
+            self.limit_bps = Some(target_bps.min(sent_bps) * (1.0 - share).clamp(TRIAL.1, TRIAL.0));
         }
     }
 
