@@ -15,9 +15,33 @@ const RESTART_AFTER: u32 = 16;
 /// A request that is repeated because requests or repairs get lost themselves follows after this: a run of losses is over.
 const ECHO: Duration = Duration::from_millis(12);
 /// Share of requests without a repair from which already the first request for a packet is repeated.
-const UNHEARD: f32 = 0.04;
-/// How the mean of that share follows.
-const UNHEARD_SHARE: f32 = 0.05;
+const UNHEARD: f32 = 0.003;
+/// How the mean of that share follows: one request in vain is remembered for 140 others, or what helps would end as soon as it
+/// has helped.
+const UNHEARD_RISE: f32 = 0.05;
+const UNHEARD_FALL: f32 = 0.02;
+
+/// Mean share of requests that no repair comes for: requests and repairs get lost like anything else.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Unheard(f32);
+
+impl Unheard {
+    /// A repair came for a request.
+    pub fn repaired(&mut self) {
+        self.0 -= self.0 * UNHEARD_FALL;
+    }
+
+    /// None came: the packet has to be asked for again.
+    pub fn unrepaired(&mut self) {
+        self.0 += (1.0 - self.0) * UNHEARD_RISE;
+    }
+
+    /// Whether a request, the `tries`-th for its packet, is to be sent twice. One that had no answer is: another round trip in
+    /// vain would be seen.
+    pub fn echoes(&self, tries: u32) -> bool {
+        tries > 1 || self.0 > UNHEARD
+    }
+}
 
 /// When to ask for a missing packet, and when to stop.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -88,8 +112,7 @@ pub struct Tracker {
     missing: BTreeMap<u64, Missing>,
     old_in_a_row: u32,
     rtt: Duration,
-    /// Mean share of requests that no repair came for.
-    unheard: f32,
+    unheard: Unheard,
     /// Time from a loss to its repair, and how it deviates, in seconds. A server in the middle may have to ask itself.
     repair: Option<(f32, f32)>,
     lost: u64,
@@ -107,7 +130,7 @@ impl Tracker {
             missing: BTreeMap::new(),
             old_in_a_row: 0,
             rtt: Duration::from_millis(50),
-            unheard: 0.0,
+            unheard: Unheard::default(),
             repair: None,
             lost: 0,
             recovered: 0,
@@ -165,7 +188,7 @@ impl Tracker {
         match self.missing.remove(&extended) {
             Some(missing) if missing.asked > 0 => {
                 self.recovered += 1;
-                self.unheard -= self.unheard * UNHEARD_SHARE;
+                self.unheard.repaired();
                 let took = now.saturating_duration_since(missing.since).as_secs_f32();
                 // As TCP smooths its round trips (RFC 6298).
                 self.repair = Some(self.repair.map_or((took, took / 2.0), |(mean, deviation)| {
@@ -196,12 +219,11 @@ impl Tracker {
             }
             if !std::mem::take(&mut missing.echo) {
                 if missing.asked > 0 {
-                    self.unheard += (1.0 - self.unheard) * UNHEARD_SHARE;
+                    self.unheard.unrepaired();
                 }
                 missing.asked += 1;
                 missing.last = Some(now);
-                // One that had no answer is asked for twice: a second round trip in vain would be seen.
-                missing.echo = missing.asked > 1 || self.unheard > UNHEARD;
+                missing.echo = self.unheard.echoes(missing.asked);
             }
             // The low 16 bits are the number on the wire.
             due.push(extended as u16);
@@ -254,6 +276,11 @@ impl Tracker {
     /// By when nearly every repair has come, counted from the loss; `None` before the first one.
     pub fn repair_time(&self) -> Option<Duration> {
         self.repair.map(|(mean, deviation)| Duration::from_secs_f32((mean + 4.0 * deviation).clamp(0.0, 10.0)))
+    }
+
+    /// Mean time from a loss to its repair; `None` before the first one.
+    pub fn mean_repair_time(&self) -> Option<Duration> {
+        self.repair.map(|(mean, _)| Duration::from_secs_f32(mean.clamp(0.0, 10.0)))
     }
 
     fn restart(&mut self, sequence: u16) -> Arrival {

@@ -21,6 +21,10 @@ use super::packet::RtpPacket;
 const MAX_READY: usize = 300;
 /// Requests that fit into the adaptive wait: after this many the repair is taken to be late.
 const ATTEMPTS_IN_WAIT: u32 = 5;
+/// Repairs that always fit into it. A key frame needs a round trip as well, and is more packets that may get lost.
+const REPAIRS_IN_WAIT: u32 = 3;
+/// But not longer than this.
+const LONGEST_WAIT: Duration = Duration::from_millis(1_500);
 
 /// How a stream is repaired.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -314,12 +318,13 @@ impl VideoReceiver {
 
     /// How long a gap may hold frames before a key frame is asked for: time for a few requests, and for the jitter.
     fn wait(&self) -> Duration {
-        let repair = match self.config.nack {
-            Some(nack) => nack.first_delay + self.tracker.spacing() * ATTEMPTS_IN_WAIT,
-            None => Duration::from_millis(10),
-        };
-        let usual = self.tracker.repair_time().unwrap_or_default();
-        (repair + self.jitter.duration() * 4).max(usual).min(self.config.max_wait)
+        let (jitter, most) = (self.jitter.duration() * 4, self.config.max_wait);
+        let Some(nack) = self.config.nack else { return (Duration::from_millis(10) + jitter).min(most) };
+        let spacing = self.tracker.spacing();
+        // Before the first repair nothing is known of how long one takes: a server in the middle may have to ask itself.
+        let usual = self.tracker.repair_time().unwrap_or(most);
+        let repairs = self.tracker.mean_repair_time().map_or(spacing, |mean| mean.max(spacing)) * REPAIRS_IN_WAIT;
+        (nack.first_delay + spacing * ATTEMPTS_IN_WAIT + jitter).max(usual).min(most).max(repairs.min(LONGEST_WAIT))
     }
 
     /// When a key frame is to be asked for; `None` when none is needed.

@@ -326,8 +326,8 @@ fn a_key_frame_behind_an_overdue_gap_is_shown_as_soon_as_it_is_there() {
         receiver.push(packet, start + 60 * MS);
     }
     assert!(receiver.poll_frame().is_none());
-    let late = start + 400 * MS;
-    assert!(receiver.poll_feedback(start + 360 * MS).pli || receiver.poll_frame().is_some());
+    let late = start + 500 * MS;
+    assert!(receiver.poll_feedback(start + 450 * MS).pli || receiver.poll_frame().is_some());
     sender.key_frame_wanted = true;
     for packet in sender.frame(late) {
         receiver.push(packet, late);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::rtp::nack::Unheard;
 use crate::rtp::seq::Unwrapper;
 
 use super::answer::{Codec, TrackPlan};
@@ -21,8 +22,10 @@ const FIRST_REPAIR_US: f64 = 40_000.0;
 const RETRY_US: (u64, u64) = (30_000, 1_000_000);
 /// Requests for the same packet.
 const TRIES: u8 = 10;
-/// From the second on they are sent twice, this far apart: where one was lost, the next one should not be.
+/// Where requests or repairs get lost, one is sent three times: again after this, when a run of losses should be over, and about
+/// half a round trip later.
 const ECHO_US: u64 = 12_000;
+const ECHOES: u8 = 2;
 /// Another SSRC on the same payload type takes over when the present one was silent for this long.
 const SOURCE_SILENCE_US: u64 = 500_000;
 
@@ -32,19 +35,26 @@ struct Missing {
     first_asked_us: u64,
     asked_us: u64,
     tries: u8,
-    echo: bool,
+    /// How often the last request is still to be repeated.
+    echoes: u8,
 }
 
 impl Missing {
     /// When it is to be asked for (again), if repairs take `repair_us`.
     fn due_us(&self, repair_us: f64) -> u64 {
         match self.tries {
-            _ if self.echo => self.asked_us + ECHO_US,
+            _ if self.echoes == ECHOES => self.asked_us + ECHO_US,
+            _ if self.echoes > 0 => {
+                // Before its repair could be there: a publisher does not take it for another request then.
+                let repair_us = repair_us as u64;
+                self.asked_us + (3 * ECHO_US).max(repair_us / 2).min(repair_us * 2 / 3).max(ECHO_US)
+            }
             0 => self.since_us + REORDER_US,
             // A longer pause each time: a request that nothing answers may lie in a long queue, as its repair may. But
             // first it is likely to be lost, and who waits sees a still picture.
             tries => {
-                let pause = (repair_us * 1.25) as u64 + 10_000;
+                // One may come for the second request of three.
+                let pause = (repair_us * 1.1) as u64 + ECHO_US + 3_000;
                 let times = [2, 2, 3, 4, 6, 8, 12, 16, 24, 32].get(usize::from(tries - 1)).copied().unwrap_or(32);
                 self.asked_us + (pause * times / 2).clamp(RETRY_US.0, RETRY_US.1)
             }
@@ -124,6 +134,7 @@ pub(super) struct TrackIn {
     repair_us: f64,
     /// About the shortest such time.
     least_us: f64,
+    unheard: Unheard,
     picture_shift: u16,
     tl0_shift: u8,
     last_picture: u16,
@@ -153,6 +164,7 @@ impl TrackIn {
             awaiting_key: false,
             repair_us: FIRST_REPAIR_US,
             least_us: FIRST_REPAIR_US,
+            unheard: Unheard::default(),
             picture_shift: 0,
             tl0_shift: 0,
             last_picture: 0,
@@ -239,7 +251,7 @@ impl TrackIn {
                 } else if self.plan.feedback.nack {
                     for skipped in highest + 1..input {
                         let since_us = now_us;
-                        let missing = Missing { since_us, first_asked_us: 0, asked_us: 0, tries: 0, echo: false };
+                        let missing = Missing { since_us, first_asked_us: 0, asked_us: 0, tries: 0, echoes: 0 };
                         source.missing.insert(skipped, missing);
                     }
                     while source.missing.len() > MISSING {
@@ -255,6 +267,7 @@ impl TrackIn {
             return Accepted::Nothing;
         }
         if let Some(found) = source.missing.remove(&input).filter(|missing| missing.tries > 0) {
+            self.unheard.repaired();
             let since = |asked_us: u64| now_us.saturating_sub(asked_us) as f64;
             let (took, last) = (since(found.first_asked_us), since(found.asked_us));
             if found.tries == 1 {
@@ -354,11 +367,13 @@ impl TrackIn {
     /// Numbers to be asked for now, ascending; returns when to look again.
     pub(super) fn nacks(&mut self, now_us: u64, out: &mut Vec<u16>) -> Option<u64> {
         let repair_us = self.repair_us;
+        let unheard = &mut self.unheard;
         let source = self.source.as_mut()?;
         let mut next: Option<u64> = None;
         let mut lost = 0;
         source.missing.retain(|number, missing| {
-            if missing.due_us(repair_us) <= now_us && std::mem::take(&mut missing.echo) {
+            if missing.due_us(repair_us) <= now_us && missing.echoes > 0 {
+                missing.echoes -= 1;
                 out.push(*number as u16);
             } else if missing.due_us(repair_us) <= now_us {
                 if missing.tries >= TRIES {
@@ -367,10 +382,12 @@ impl TrackIn {
                 }
                 if missing.tries == 0 {
                     missing.first_asked_us = now_us;
+                } else {
+                    unheard.unrepaired();
                 }
                 missing.tries += 1;
                 missing.asked_us = now_us;
-                missing.echo = missing.tries > 1;
+                missing.echoes = if unheard.echoes(missing.tries.into()) { ECHOES } else { 0 };
                 out.push(*number as u16);
             }
             let again = missing.due_us(repair_us);
