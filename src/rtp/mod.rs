@@ -2,6 +2,7 @@
 //!
 //! No clock, no socket, no runtime: time comes in as an argument, bytes and frames come in and go out as values.
 
+pub mod answers;
 pub mod congestion;
 pub mod depacketise;
 pub mod frame;

@@ -49,6 +49,11 @@ impl Redundancy {
         self.on
     }
 
+    /// Share of what was sent that the receiver missed.
+    pub fn share(&self) -> f32 {
+        self.share
+    }
+
     /// Whether copies are being sent.
     pub fn is_on(&self) -> bool {
         self.on

@@ -11,6 +11,7 @@ use rtc::sansio::Protocol;
 use rtc::shared::TransportContext;
 use rtc::shared::error::Error;
 
+use crate::rtp::answers::{Answers, Copies, LONG_QUEUE};
 use crate::rtp::redundancy::{COPY_AGE, COPY_BEHIND, Redundancy};
 
 use super::shared::MAX_SSRCS;
@@ -18,38 +19,30 @@ use super::{WireHandle, queues};
 
 /// Packets kept per stream: four seconds of 2.5 Mbit/s.
 const KEPT: usize = 1_024;
-/// The same packet is not repeated again before this: the first repeat is still on its way.
-const LEAST_PAUSE: Duration = Duration::from_millis(10);
 /// Packets that one NACK may ask for.
 const PER_NACK: usize = 256;
 /// Repeats may take this share of what the path takes, and this much in bit/s where that is unknown.
-const SHARE: f64 = 0.6;
+const SHARE: f64 = 0.8;
 const UNKNOWN_BPS: f64 = 1_500_000.0;
 /// What was not used is kept for this long, in seconds.
 const KEPT_S: f64 = 0.5;
 
-/// A longer queue on the way is congestion: what is lost there is not helped by sending more.
-const LONG_QUEUE: Duration = Duration::from_millis(50);
 /// Below this rate of the path, in bit/s, sound is sent once.
 const COPIES_FROM_BPS: f64 = 300_000.0;
 
 /// Header and extensions of a packet, about, and what is below it.
 const HEADERS: usize = 60;
 
-#[derive(Debug)]
-struct Kept {
-    packet: rtc::rtp::Packet,
-    repeated: Option<Instant>,
-}
-
 #[derive(Debug, Default)]
 struct Stream {
-    kept: VecDeque<Kept>,
+    kept: VecDeque<rtc::rtp::Packet>,
     /// SSRC and payload type of repeats.
     rtx: Option<(u32, u8)>,
     rtx_sequence: u16,
-    /// For sound: whether it goes out twice.
-    redundancy: Option<Redundancy>,
+    /// What is lost, and whether sound goes out twice for it.
+    redundancy: Redundancy,
+    sound: bool,
+    answers: Answers<u16, Instant>,
 }
 
 impl Stream {
@@ -57,17 +50,16 @@ impl Stream {
         if self.kept.len() >= KEPT {
             self.kept.pop_front();
         }
-        self.kept.push_back(Kept { packet, repeated: None });
+        self.kept.push_back(packet);
     }
 
     /// Packets are kept in the order of their numbers, mostly without a gap.
-    fn find(&mut self, sequence: u16) -> Option<&mut Kept> {
-        let newest = self.kept.back()?.packet.header.sequence_number;
+    fn find(&self, sequence: u16) -> Option<&rtc::rtp::Packet> {
+        let newest = self.kept.back()?.header.sequence_number;
         let back = usize::from(newest.wrapping_sub(sequence));
-        let guess = self.kept.len().checked_sub(back + 1);
-        let exact = guess.filter(|at| self.kept.get(*at).is_some_and(|k| k.packet.header.sequence_number == sequence));
-        let at = exact.or_else(|| self.kept.iter().position(|k| k.packet.header.sequence_number == sequence))?;
-        self.kept.get_mut(at)
+        let guess = self.kept.len().checked_sub(back + 1).and_then(|at| self.kept.get(at));
+        let exact = guess.filter(|packet| packet.header.sequence_number == sequence);
+        exact.or_else(|| self.kept.iter().find(|packet| packet.header.sequence_number == sequence))
     }
 
     fn repeat(&mut self, original: &rtc::rtp::Packet, now: Instant) -> TaggedPacket {
@@ -127,49 +119,48 @@ impl Responder {
         let path = self.handle.allowance();
         let queue = path.map_or(Duration::ZERO, |path| path.queue);
         // The queue may have grown since the round trip was measured, and the repeat stands in it.
-        let pause = self.handle.rtt().unwrap_or_default().max(LEAST_PAUSE) + queue;
+        let round_trip = self.handle.rtt().unwrap_or_default() + queue;
         let bytes_per_s = path.map_or(UNKNOWN_BPS, |path| path.target_bps * SHARE) / 8.0;
         let passed = self.budget_at.map_or(KEPT_S, |at| now.saturating_duration_since(at).as_secs_f64());
         self.budget = (self.budget + passed * bytes_per_s).min(KEPT_S * bytes_per_s);
         self.budget_at = Some(now);
         let Some(stream) = self.streams.get_mut(&nack.media_ssrc) else { return };
         for sequence in nack.nacks.iter().flat_map(|pair| pair.packet_list()).take(PER_NACK) {
-            let rtx = stream.rtx.is_some();
-            let Some(kept) = stream.find(sequence) else { continue };
-            if kept.repeated.is_some_and(|at| now.saturating_duration_since(at) < pause) {
-                continue;
-            }
+            let Some(original) = stream.find(sequence).cloned() else { continue };
             if self.budget <= 0.0 {
                 // Whoever asks for everything again gets what the path can take beside the picture.
                 break;
             }
-            // The last repeat was lost as well, or the answer to it: now two are sent. Not into a queue, where they would
-            // be what the next ones are lost by.
-            let copies = if kept.repeated.is_some() && rtx && queue < LONG_QUEUE { 2 } else { 1 };
-            let first = kept.repeated.replace(now).is_none();
-            if let (true, Some(redundancy)) = (first, &mut stream.redundancy) {
-                redundancy.asked();
+            // Not into a queue, where copies would be what the next ones are lost by, nor instead of other answers.
+            let spare = queue < LONG_QUEUE && self.budget > KEPT_S * bytes_per_s / 2.0;
+            let copies = match path {
+                _ if stream.rtx.is_none() || !spare => Copies::Never,
+                // It might be full.
+                None => Copies::Again,
+                Some(_) => Copies::Losses,
+            };
+            let times = stream.answers.asked(sequence, now, round_trip, &mut stream.redundancy, copies);
+            if times == 0 {
+                continue;
             }
-            let Some(kept) = stream.find(sequence) else { continue };
-            let original = kept.packet.clone();
-            let bytes = (original.payload.len() + HEADERS) * copies;
+            let bytes = (original.payload.len() + HEADERS) * times as usize;
             self.budget -= bytes as f64;
             self.handle.note_repeat(bytes);
-            for _ in 0..copies {
-                let repeat = stream.repeat(&original, now);
-                self.write.push_back(repeat);
-            }
+            let repeat = stream.repeat(&original, now);
+            self.write.push_back(repeat);
         }
     }
 
     /// A copy of an earlier packet of sound, where the way loses so much that requests alone do not repair it in time.
     fn copy(&mut self, ssrc: u32, now: Instant) {
         let Some(stream) = self.streams.get_mut(&ssrc) else { return };
-        let Some(redundancy) = &mut stream.redundancy else { return };
-        redundancy.sent();
+        stream.redundancy.sent();
+        if !stream.sound || stream.rtx.is_some() {
+            return;
+        }
         let congested =
             self.handle.allowance().is_some_and(|path| path.queue > LONG_QUEUE || path.target_bps < COPIES_FROM_BPS);
-        if !redundancy.wants_copies(self.handle.rtt(), congested) {
+        if !stream.redundancy.wants_copies(self.handle.rtt(), congested) {
             return;
         }
         let behind = COPY_BEHIND as usize;
@@ -178,10 +169,10 @@ impl Responder {
         else {
             return;
         };
-        if newest.packet.header.timestamp.wrapping_sub(earlier.packet.header.timestamp) > COPY_AGE {
+        if newest.header.timestamp.wrapping_sub(earlier.header.timestamp) > COPY_AGE {
             return;
         }
-        let original = earlier.packet.clone();
+        let original = earlier.clone();
         self.handle.note_repeat(original.payload.len() + HEADERS);
         let copy = stream.repeat(&original, now);
         self.write.push_back(copy);
@@ -194,10 +185,8 @@ impl Responder {
         let mut back = 0;
         while wanted > 0 {
             let newest = stream.kept.len();
-            let Some(original) = newest
-                .checked_sub(1 + back % newest.max(1))
-                .and_then(|at| stream.kept.get(at))
-                .map(|kept| kept.packet.clone())
+            let Some(original) =
+                newest.checked_sub(1 + back % newest.max(1)).and_then(|at| stream.kept.get(at)).cloned()
             else {
                 return;
             };
@@ -242,6 +231,21 @@ impl Protocol<TaggedPacket, TaggedPacket, ()> for Responder {
         Ok(())
     }
 
+    fn handle_timeout(&mut self, now: Instant) -> Result<(), Error> {
+        for stream in self.streams.values_mut() {
+            while let Some(sequence) = stream.answers.due(now) {
+                let Some(original) = stream.find(sequence).cloned() else { continue };
+                let copy = stream.repeat(&original, now);
+                self.write.push_back(copy);
+            }
+        }
+        Ok(())
+    }
+
+    fn poll_timeout(&mut self) -> Option<Instant> {
+        self.streams.values().filter_map(|stream| stream.answers.next()).min()
+    }
+
     queues!();
 }
 
@@ -251,8 +255,7 @@ impl Interceptor for Responder {
         if nack && (self.streams.len() < MAX_SSRCS || self.streams.contains_key(&info.ssrc)) {
             let rtx = info.ssrc_rtx.zip(info.payload_type_rtx);
             let sound = info.mime_type.get(..6).is_some_and(|kind| kind.eq_ignore_ascii_case("audio/"));
-            let redundancy = (sound && rtx.is_none()).then(Redundancy::default);
-            self.streams.insert(info.ssrc, Stream { rtx, redundancy, ..Stream::default() });
+            self.streams.insert(info.ssrc, Stream { rtx, sound, ..Stream::default() });
         }
     }
 

@@ -322,6 +322,52 @@ fn rtx_repeats_get_numbers_of_their_own() {
 }
 
 #[test]
+fn answers_are_sent_several_times_where_much_is_lost() {
+    let start = Instant::now();
+    for (every, copies) in [(600, 1), (30, 2), (8, 3)] {
+        let handle = WireHandle::new();
+        let mut chain = sending(&handle, Some(Bounds { start_bps: 2e6, min_bps: 1e5, max_bps: 5e6 })).build();
+        chain.bind_local_stream(&stream(&[(TRANSPORT_CC_URI, 3)]));
+        let ask = |chain: &mut dyn FnMut(TaggedPacket), sequence, now| {
+            let nacks = vec![NackPair { packet_id: sequence, lost_packets: 0 }];
+            let nack = TransportLayerNack { sender_ssrc: 1, media_ssrc: VIDEO, nacks };
+            chain(tagged(Packet::Rtcp(vec![Box::new(nack)]), now));
+        };
+        let mut now = start;
+        for sequence in 0..600 {
+            now += 10 * MS;
+            chain.handle_write(tagged(rtp(media(sequence)), now)).unwrap();
+            if sequence == 0 {
+                let small = SymbolTypeTcc::PacketReceivedSmallDelta;
+                let run = RunLengthChunk { packet_status_symbol: small, run_length: 1, ..RunLengthChunk::default() };
+                let feedback = TransportLayerCc {
+                    packet_status_count: 1,
+                    packet_chunks: vec![PacketStatusChunk::RunLengthChunk(run)],
+                    recv_deltas: vec![RecvDelta { type_tcc_packet: small, delta: 0 }],
+                    ..TransportLayerCc::default()
+                };
+                chain.handle_read(tagged(Packet::Rtcp(vec![Box::new(feedback)]), now)).unwrap();
+            }
+            if sequence % every == every - 1 {
+                ask(&mut |nack| chain.handle_read(nack).unwrap(), sequence - 1, now);
+            }
+        }
+        chain.handle_timeout(now + 100 * MS).unwrap();
+        written(&mut chain);
+        now += 200 * MS;
+        ask(&mut |nack| chain.handle_read(nack).unwrap(), 599, now);
+        assert_eq!(written(&mut chain).len(), 1, "the first at once");
+        assert!(copies == 1 || chain.poll_timeout().unwrap() <= now + 15 * MS);
+        chain.handle_timeout(now + 14 * MS).unwrap();
+        assert_eq!(written(&mut chain).len(), 0, "no copy in the same run of losses");
+        chain.handle_timeout(now + 50 * MS).unwrap();
+        let again = written(&mut chain);
+        assert_eq!(again.len() + 1, copies, "one of {every} was lost");
+        assert!(again.iter().all(|(packet, repeat)| *repeat && packet.payload[..2] == 599u16.to_be_bytes()));
+    }
+}
+
+#[test]
 fn feedback_raises_the_rate_and_a_probe_is_filled_with_repeats() {
     let start = Instant::now();
     let handle = WireHandle::new();
