@@ -14,6 +14,8 @@ const REPLAY_AGE_US: u64 = 500_000;
 const REPLAY_BYTES: usize = 128 * 1_024;
 /// A layer of which nothing came for this long is not sent.
 const SILENT_US: u64 = 600_000;
+/// Nor one of which nothing came for this long while a lower one did: the publisher has gone down to that.
+const GAVE_WAY_US: u64 = 250_000;
 /// Over this time the rate is measured.
 const RATE_US: u64 = 500_000;
 
@@ -115,6 +117,12 @@ impl Layer {
         self.heard_us.filter(|at| now_us.saturating_sub(*at) < SILENT_US).map(|_| self.rate_bps)
     }
 
+    /// The publisher sends `lower` instead of it.
+    pub(super) fn gave_way_to(&self, lower: &Self) -> bool {
+        let heard = self.heard_us.zip(lower.heard_us);
+        heard.is_some_and(|(own, lower)| lower.saturating_sub(own) >= GAVE_WAY_US)
+    }
+
     /// A subscriber (or a hole) needs a key frame; any number of wishes become one request.
     pub(super) fn want_key_frame(&mut self) {
         if !self.key_wanted {
@@ -159,5 +167,48 @@ impl Layer {
         }
         self.key_wanted = self.key_tries < KEY_FRAME_TRIES;
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::answer::{Codec, Extensions, FeedbackKinds};
+    use super::*;
+    use crate::rtp::frame::VideoCodec;
+
+    fn layer() -> Layer {
+        let plan = TrackPlan {
+            codec: Codec::Video(VideoCodec::Vp8),
+            mid: "1".into(),
+            payload_type: 96,
+            rtx: None,
+            fmtp: None,
+            extensions: Extensions::default(),
+            feedback: FeedbackKinds::default(),
+            ssrc: 0,
+            rtx_ssrc: 0,
+            layers: Vec::new(),
+        };
+        Layer::new(plan, 0)
+    }
+
+    #[test]
+    fn a_layer_that_ends_where_a_lower_one_goes_on_has_given_way() {
+        let (mut low, mut high) = (layer(), layer());
+        assert!(!high.gave_way_to(&low));
+        let hear = |layer: &mut Layer, at_us: u64| {
+            layer.track.cache.slot(at_us).unwrap().payload.push(1);
+            layer.arrived(at_us, at_us);
+        };
+        for ms in (1_000..2_000u64).step_by(33) {
+            hear(&mut low, ms * 1_000);
+            hear(&mut high, ms * 1_000 + 4_000);
+            assert!(!high.gave_way_to(&low) && !low.gave_way_to(&high));
+        }
+        for ms in (2_000..3_000u64).step_by(33) {
+            hear(&mut low, ms * 1_000);
+            assert_eq!(high.gave_way_to(&low), ms >= 2_250, "{ms}");
+        }
+        assert!(low.live(3_000_000).is_some());
     }
 }

@@ -234,6 +234,13 @@ impl Publication {
         }
     }
 
+    /// Rate of a layer in bit/s while it is sent.
+    pub(super) fn live(&self, layer: usize, now_us: u64) -> Option<u64> {
+        let found = self.layers.get(layer)?;
+        let gave_way = self.layers.iter().take(layer).any(|lower| found.gave_way_to(lower));
+        found.live(now_us).filter(|_| !gave_way)
+    }
+
     /// At what rate each layer is wanted at most, 0 for not at all; told the publisher where it has layers.
     pub(super) fn want_layers(&mut self, wanted: &[u64], now_us: u64) {
         for (layer, wanted) in self.layers.iter_mut().zip(wanted) {

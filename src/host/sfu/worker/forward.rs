@@ -109,7 +109,7 @@ impl Worker {
             return;
         };
         let Some(target) = track.switch.target() else { return };
-        let shown = track.switch.current().is_some();
+        let shown = track.switch.current().is_some_and(|layer| publication.live(layer, now_us).is_some());
         let run = publication.layers.get(target).filter(|_| !shown).and_then(|layer| layer.replay(now_us));
         let Some(run) = run else {
             if ask {

@@ -333,11 +333,10 @@ impl Worker {
         leg.video.as_ref().filter(|_| leg.transport.connected())?;
         let publication = self.streams.get(leg.stream)?.as_ref()?;
         let shares = shares.get(leg.stream)?;
-        let layers = publication
-            .layers
-            .iter()
-            .zip(shares)
-            .map(|(layer, shares)| LayerState { live_bps: layer.live(now_us), others_bps: shares.without(key) });
+        let layers = (0..publication.layers.len()).zip(shares).map(|(layer, shares)| LayerState {
+            live_bps: publication.live(layer, now_us),
+            others_bps: shares.without(key),
+        });
         let viewing = &leg.viewing;
         Some(Wish {
             speaks: publication.speaks,
@@ -442,7 +441,7 @@ fn available(
     limited: bool,
     now_us: u64,
 ) -> usize {
-    let live = |layer: &usize| publication.layers.get(*layer).is_some_and(|layer| layer.live(now_us).is_some());
+    let live = |layer: &usize| publication.live(*layer, now_us).is_some();
     // What is shown may go on until the chosen one comes; and where nothing is shown, something is better than nothing.
     let patient = !waited && shown.is_some_and(|shown| live(&shown));
     if live(&choice) || patient {
