@@ -16,8 +16,8 @@ const EXPONENT: f64 = 0.75;
 const LEAST_SHARE: f64 = 0.28;
 /// This share is kept for lower layers before a higher one gets anything.
 const GOOD_SHARE: f64 = 0.6;
-/// A layer that is sent goes on with a little less than one needs to begin.
-const STAY_SHARE: f64 = 0.85;
+/// A layer that is sent goes on with less than one needs to begin: a change is seen more than a coarser picture.
+const STAY_SHARE: f64 = 0.7;
 /// A tile may be this much larger than the picture in it, in percent, before the next layer is taken.
 const ENLARGED_PERCENT: u64 = 135;
 

@@ -14,8 +14,9 @@ const REPLAY_AGE_US: u64 = 500_000;
 const REPLAY_BYTES: usize = 128 * 1_024;
 /// A layer of which nothing came for this long is not sent.
 const SILENT_US: u64 = 600_000;
-/// Nor one of which nothing came for this long while a lower one did: the publisher has gone down to that.
+/// Nor one of which nothing came for this long while pictures of a lower one did: the publisher has gone down to that.
 const GAVE_WAY_US: u64 = 250_000;
+const GAVE_WAY_PICTURES: usize = 3;
 /// Over this time the rate is measured.
 const RATE_US: u64 = 500_000;
 
@@ -46,6 +47,8 @@ pub(super) struct Layer {
     fir_number: u8,
     key_frame: Option<KeyFrame>,
     heard_us: Option<u64>,
+    /// When the last pictures ended, newest first.
+    pictures_us: [u64; GAVE_WAY_PICTURES],
     rate_bytes: u64,
     rate_since_us: u64,
     rate_bps: u64,
@@ -66,6 +69,7 @@ impl Layer {
             fir_number: 0,
             key_frame: None,
             heard_us: None,
+            pictures_us: [0; GAVE_WAY_PICTURES],
             rate_bytes: 0,
             rate_since_us: 0,
             rate_bps: 0,
@@ -89,6 +93,12 @@ impl Layer {
     pub(super) fn arrived(&mut self, number: u64, now_us: u64) {
         let Some(stored) = self.track.cache.get(number) else { return };
         self.heard_us = Some(now_us);
+        if stored.marker {
+            self.pictures_us.rotate_right(1);
+            if let Some(newest) = self.pictures_us.first_mut() {
+                *newest = now_us;
+            }
+        }
         self.rate_bytes += stored.payload.len() as u64;
         let passed = now_us.saturating_sub(self.rate_since_us);
         if passed >= RATE_US {
@@ -119,8 +129,9 @@ impl Layer {
 
     /// The publisher sends `lower` instead of it.
     pub(super) fn gave_way_to(&self, lower: &Self) -> bool {
-        let heard = self.heard_us.zip(lower.heard_us);
-        heard.is_some_and(|(own, lower)| lower.saturating_sub(own) >= GAVE_WAY_US)
+        let [newest, .., oldest] = lower.pictures_us;
+        // Pictures in the dark may lie far apart.
+        self.heard_us.is_some_and(|own| newest.saturating_sub(own) >= GAVE_WAY_US && oldest > own)
     }
 
     /// A subscriber (or a hole) needs a key frame; any number of wishes become one request.
@@ -192,14 +203,18 @@ mod tests {
         Layer::new(plan, 0)
     }
 
+    /// A picture of one packet.
+    fn hear(layer: &mut Layer, at_us: u64) {
+        let stored = layer.track.cache.slot(at_us).unwrap();
+        stored.payload.push(1);
+        stored.marker = true;
+        layer.arrived(at_us, at_us);
+    }
+
     #[test]
     fn a_layer_that_ends_where_a_lower_one_goes_on_has_given_way() {
         let (mut low, mut high) = (layer(), layer());
         assert!(!high.gave_way_to(&low));
-        let hear = |layer: &mut Layer, at_us: u64| {
-            layer.track.cache.slot(at_us).unwrap().payload.push(1);
-            layer.arrived(at_us, at_us);
-        };
         for ms in (1_000..2_000u64).step_by(33) {
             hear(&mut low, ms * 1_000);
             hear(&mut high, ms * 1_000 + 4_000);
@@ -210,5 +225,15 @@ mod tests {
             assert_eq!(high.gave_way_to(&low), ms >= 2_250, "{ms}");
         }
         assert!(low.live(3_000_000).is_some());
+    }
+
+    #[test]
+    fn pictures_that_lie_far_apart_are_no_end() {
+        let (mut low, mut high) = (layer(), layer());
+        for ms in (1_000..4_000u64).step_by(300) {
+            hear(&mut low, ms * 1_000);
+            assert!(!high.gave_way_to(&low), "{ms}");
+            hear(&mut high, ms * 1_000 + 40_000);
+        }
     }
 }

@@ -18,6 +18,8 @@ mod error;
 mod hostile;
 mod inbound;
 mod layer;
+#[cfg(test)]
+mod lossy;
 mod outbound;
 mod packet;
 mod publication;

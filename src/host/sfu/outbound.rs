@@ -1,9 +1,12 @@
 //! One track towards a subscriber: its own numbers, payload type and extensions, and its repairs.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use rtc::rtp::header::{EXTENSION_PROFILE_ONE_BYTE, Extension, Header};
 use rtc::srtp::context::Context;
 
+use crate::rtp::answers::{Answers, Copies};
 use crate::rtp::redundancy::{COPY_AGE, COPY_BEHIND, Redundancy};
 
 use super::answer::TrackPlan;
@@ -43,11 +46,13 @@ pub(super) struct TrackOut {
     pub(super) repairs_per_s: f64,
     repair_budget: f64,
     repair_at_us: u64,
-    /// Sound only: whether it goes out twice.
+    /// What is lost, and whether sound goes out twice for it.
     redundancy: Redundancy,
-    /// Newest number that was followed by a copy, and newest that was asked for.
+    /// Newest number that was followed by a copy.
     copied: u64,
-    asked: u64,
+    answers: Answers<u64, Duration>,
+    /// The receiver's feedback says that its path has no queue: answers may be sent several times.
+    pub(super) roomy: bool,
     least_rtt_us: f64,
     pub(super) copies: u64,
     pub(super) packets: u64,
@@ -76,7 +81,8 @@ impl TrackOut {
             repair_at_us: 0,
             redundancy: Redundancy::default(),
             copied: 0,
-            asked: 0,
+            answers: Answers::default(),
+            roomy: false,
             least_rtt_us: f64::INFINITY,
             copies: 0,
             packets: 0,
@@ -125,6 +131,9 @@ impl TrackOut {
         let data = self.encrypt(stored, placed, context, None)?;
         self.packets += 1;
         self.octets += stored.payload.len() as u64;
+        if !audio {
+            self.redundancy.sent();
+        }
         Some(data)
     }
 
@@ -136,7 +145,7 @@ impl TrackOut {
         }
         self.copied = stored.sequence;
         self.redundancy.sent();
-        let rtt = self.rtt_us.map(|us| std::time::Duration::from_micros(us as u64));
+        let rtt = self.rtt_us.map(|us| Duration::from_micros(us as u64));
         let congested = self.rtt_us.is_some_and(|us| us > self.least_rtt_us + QUEUE_US);
         if !self.redundancy.wants_copies(rtt, congested) {
             return None;
@@ -155,7 +164,7 @@ impl TrackOut {
         self.rtt_us = Some(self.rtt_us.map_or(rtt_us, |old| old + (rtt_us - old) / 8.0));
     }
 
-    /// Answers a request for `number` from the caches of the layers.
+    /// Answers a request for `number` from the caches of the layers. Where much is lost copies follow: [`Self::copy_due`].
     pub(super) fn repair<'a>(
         &mut self,
         number: u16,
@@ -169,35 +178,57 @@ impl TrackOut {
         if self.repair_budget < 1.0 {
             return None;
         }
-        let data = self.again(number, caches, context);
-        if data.is_some() {
-            self.repair_budget -= 1.0;
-            self.repaired += 1;
-        } else {
-            self.missed += 1;
-        }
-        data
-    }
-
-    /// A packet that was sent before, once more.
-    fn again<'a>(
-        &mut self,
-        number: u16,
-        caches: impl Fn(usize) -> Option<&'a Cache>,
-        context: &mut Context,
-    ) -> Option<BytesMut> {
         let highest = self.switch.highest()?;
         // The nearest number at or below the highest one.
-        let back = (highest as u16).wrapping_sub(number);
-        let number = highest.checked_sub(u64::from(back))?;
+        let number = highest.checked_sub(u64::from((highest as u16).wrapping_sub(number)))?;
+        let Some((stored, placed)) = self.find(number, caches) else {
+            self.missed += 1;
+            return None;
+        };
+        let spare = self.roomy && self.plan.rtx.is_some() && self.repair_budget > self.repairs_per_s / 4.0;
+        let copies = if spare { Copies::Losses } else { Copies::Never };
+        // The shortest one so far: an answer that is late does no harm, a request that is taken for an echo does.
+        let round_trip_us = if self.least_rtt_us.is_finite() { self.least_rtt_us as u64 } else { 0 };
+        let (now, round_trip) = (Duration::from_micros(now_us), Duration::from_micros(round_trip_us));
+        let times = self.answers.asked(number, now, round_trip, &mut self.redundancy, copies);
+        if times == 0 {
+            return None;
+        }
+        let data = self.again(stored, placed, context)?;
+        self.repair_budget -= f64::from(times);
+        self.repaired += 1;
+        Some(data)
+    }
+
+    /// Copies of answers that are due, one at a time.
+    pub(super) fn copy_due<'a>(
+        &mut self,
+        caches: impl Fn(usize) -> Option<&'a Cache>,
+        context: &mut Context,
+        now_us: u64,
+    ) -> Option<BytesMut> {
+        while let Some(number) = self.answers.due(Duration::from_micros(now_us)) {
+            let Some((stored, placed)) = self.find(number, &caches) else { continue };
+            self.copies += 1;
+            return self.again(stored, placed, context);
+        }
+        None
+    }
+
+    /// When [`Self::copy_due`] has something next.
+    pub(super) fn next_copy_us(&self) -> Option<u64> {
+        self.answers.next().map(|at| at.as_micros() as u64)
+    }
+
+    /// A packet that was sent before, and its numbers.
+    fn find<'a>(&self, number: u64, caches: impl Fn(usize) -> Option<&'a Cache>) -> Option<(&'a Stored, Placed)> {
         let (layer, origin) = self.switch.origin(number)?;
         let stored = caches(layer)?.get(origin)?;
-        // Numbers are asked for in rising order, again and again: each counts once as lost.
-        if number > self.asked {
-            self.asked = number;
-            self.redundancy.asked();
-        }
-        let placed = self.switch.again(number, stored.timestamp)?;
+        Some((stored, self.switch.again(number, stored.timestamp)?))
+    }
+
+    /// It once more.
+    fn again(&mut self, stored: &Stored, placed: Placed, context: &mut Context) -> Option<BytesMut> {
         let rtx = self.plan.rtx.map(|payload_type| {
             self.rtx_sequence = self.rtx_sequence.wrapping_add(1);
             (payload_type, self.rtx_sequence)
@@ -220,8 +251,9 @@ impl TrackOut {
                 return;
             }
             // A handful of packets again and again: little is kept of a low layer.
-            let number = highest.saturating_sub(step % PADDING_CHOICE) as u16;
-            let Some(data) = self.again(number, &caches, context) else { continue };
+            let number = highest.saturating_sub(step % PADDING_CHOICE);
+            let found = self.find(number, &caches);
+            let Some(data) = found.and_then(|(stored, placed)| self.again(stored, placed, context)) else { continue };
             bytes = bytes.saturating_sub(data.len());
             out(data, self.departed.take());
         }

@@ -4,7 +4,7 @@ use super::super::demux::LegKey;
 use super::super::outbound::TrackOut;
 use super::super::publication::TrackKind;
 use super::super::rtcp::{self, Item};
-use super::Worker;
+use super::{Leg, Worker};
 
 /// Requested packets looked up per RTCP packet.
 const NACKS_PER_PACKET: usize = 256;
@@ -46,9 +46,9 @@ impl Worker {
                         };
                         let caches = |layer| publication.track(kind, layer).map(|source| &source.cache);
                         if let Some(data) = track.repair(number, caches, context, now_us) {
-                            if let (Some((number, bytes)), Some(viewer)) = (track.departed.take(), viewer.as_mut()) {
-                                viewer.departed(key, number, bytes, now_us);
-                                viewer.beside(bytes);
+                            let departed = track.departed.take();
+                            if let Some(viewer) = viewer.as_mut() {
+                                viewer.repeated(key, departed, now_us);
                             }
                             stats.nacks_answered += 1;
                             if leg.queue.is_empty() {
@@ -58,6 +58,7 @@ impl Worker {
                         }
                     }
                     stats.nacks_missed += track.missed - missed;
+                    self.next_us = self.next_us.min(track.next_copy_us().unwrap_or(u64::MAX));
                 }
             }
             Item::KeyFrameRequest { media_ssrc }
@@ -81,6 +82,33 @@ impl Worker {
         });
         let next = publication.next_us();
         self.next_us = self.next_us.min(next);
+    }
+
+    /// Copies of answers that are due on a leg.
+    pub(super) fn copy_answers(&mut self, key: LegKey, now_us: u64) {
+        let Some(leg) = self.legs.get_mut(key).and_then(Option::as_mut) else { return };
+        let Some(publication) = self.streams.get(leg.stream).and_then(Option::as_ref) else { return };
+        let (Some(track), Some(context)) = (leg.video.as_mut(), leg.transport.srtp_out()) else { return };
+        let caches = |layer| publication.track(TrackKind::Video, layer).map(|source| &source.cache);
+        let mut viewer = leg.viewing.receiver.and_then(|at| self.receivers.get_mut(at)?.as_mut());
+        while let Some(data) = track.copy_due(caches, context, now_us) {
+            let departed = track.departed.take();
+            if let Some(viewer) = viewer.as_mut() {
+                viewer.repeated(key, departed, now_us);
+            }
+            self.stats.copies_sent += 1;
+            if leg.queue.is_empty() {
+                self.dirty.push(key);
+            }
+            leg.queue.push(data);
+        }
+    }
+}
+
+impl Leg {
+    /// When the next copy of an answer is due.
+    pub(super) fn next_copy_us(&self) -> Option<u64> {
+        self.video.as_ref().filter(|_| self.transport.connected())?.next_copy_us()
     }
 }
 

@@ -10,6 +10,7 @@ use super::super::publication::{Publication, UNLIMITED_BPS};
 use super::super::receiver::{BELOW_RTP, Estimator};
 use super::super::twcc;
 use super::{Leg, NO_STREAM, Worker};
+use crate::rtp::answers;
 use crate::rtp::congestion::Beside;
 use crate::rtp::pace::Pacer;
 
@@ -84,6 +85,14 @@ impl Receiver {
     /// What left was no picture, but sound or a repeat.
     pub(super) fn beside(&mut self, bytes: usize) {
         self.beside_bytes += (bytes + BELOW_RTP) as u64;
+    }
+
+    /// A repeat left on one of its legs.
+    pub(super) fn repeated(&mut self, leg: LegKey, departed: Option<(u16, usize)>, now_us: u64) {
+        if let Some((number, bytes)) = departed {
+            self.departed(leg, number, bytes, now_us);
+            self.beside(bytes);
+        }
     }
 
     /// What the path takes, if that is known.
@@ -301,13 +310,21 @@ impl Worker {
                 legs.into_iter().filter_map(|key| Some((key, self.wish(key, &shares, now_us)?))).collect();
             let useful: u64 =
                 wishes.iter().filter_map(|(_, wish)| Some(wish.useful(wish.highest()?))).fold(0, u64::saturating_add);
+            let useful_bps = useful * 100 / PICTURE_PERCENT + useful / 10;
             if let Some(Some(receiver)) = self.receivers.get_mut(at) {
-                receiver.estimator.set_useful_bps(useful * 100 / PICTURE_PERCENT + useful / 10);
+                receiver.estimator.set_useful_bps(useful_bps);
             }
+            // Behind a queue copies of answers would lengthen it; where less is left, they would cost the layer.
+            let roomy =
+                room.is_some_and(|room| room.queue < answers::LONG_QUEUE && room.estimate_bps >= useful_bps / 2);
             tracing::trace!(receiver = at, ?room, useful, "estimate");
             let (keys, wishes): (Vec<LegKey>, Vec<Wish>) = wishes.into_iter().unzip();
             let choices = allocate(room.map(|room| room.pictures_bps * PICTURE_PERCENT / 100), &wishes);
             for ((key, wish), choice) in keys.into_iter().zip(&wishes).zip(choices) {
+                if let Some(track) = self.legs.get_mut(key).and_then(Option::as_mut).and_then(|leg| leg.video.as_mut())
+                {
+                    track.roomy = roomy;
+                }
                 let limited = choice.layer < wish.highest();
                 self.apply(key, choice, limited, room, now_us);
             }

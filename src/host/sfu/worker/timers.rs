@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::super::demux::LegKey;
 use super::super::publication::TrackKind;
-use super::Worker;
+use super::{Leg, Worker};
 
 /// Timers are not looked at more often than this.
 const TICK_US: u64 = 5_000;
@@ -32,6 +32,9 @@ impl Worker {
                 leg.report_us = now_us + SENDER_REPORT_US;
                 self.sender_reports(key, now_us);
                 self.noisy.push(key);
+            }
+            if self.legs.get(key).and_then(Option::as_ref).and_then(Leg::next_copy_us).is_some_and(|at| at <= now_us) {
+                self.copy_answers(key, now_us);
             }
         }
         for stream in 0..self.streams.len() {
@@ -64,7 +67,7 @@ impl Worker {
         for leg in self.legs.iter().flatten() {
             next = next.min(leg.next_us);
             if leg.sends() && leg.transport.connected() {
-                next = next.min(leg.report_us);
+                next = next.min(leg.report_us).min(leg.next_copy_us().unwrap_or(u64::MAX));
             }
         }
         self.next_us = self.next_us.min(next).max(now_us + TICK_US);
