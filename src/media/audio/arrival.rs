@@ -17,6 +17,10 @@ const WILD_SEQUENCE: i64 = 3_000;
 /// Packets in order from behind, over this time in µs, that make another sender.
 const BEHIND_PACKETS: u32 = 12;
 const BEHIND_US: i64 = 200_000;
+/// A rise of the zero that is another path and no chance, in µs.
+const LONGER_PATH_US: i64 = 20_000;
+/// Packets further apart than this are not enough to tell one from the other, in µs.
+const GAP_US: i64 = 100_000;
 /// Share of packets that shall be in time.
 const QUANTILE: f32 = 0.97;
 /// Packets out of order, mostly lost ones sent again, are too rare for the quantile above and yet worth waiting for when
@@ -62,6 +66,10 @@ pub(crate) struct ArrivalTracker {
     /// Minima of (arrival − timestamp), oldest first, rising: the front is the minimum of the window.
     minima: VecDeque<(i64, i64)>,
     histogram: DelayHistogram,
+    /// What the histogram counts from, in µs.
+    histogram_base_us: Option<i64>,
+    /// Since when packets have come one after the other, and when the last one came, in µs.
+    dense: Option<(i64, i64)>,
     reordered: DelayHistogram,
     reordered_share: f32,
     jitter_us: f64,
@@ -75,6 +83,8 @@ impl Default for ArrivalTracker {
             behind: None,
             minima: VecDeque::new(),
             histogram: DelayHistogram::new(),
+            histogram_base_us: None,
+            dense: None,
             reordered: DelayHistogram::with_forgetting(0.95),
             reordered_share: 0.0,
             jitter_us: 0.0,
@@ -162,6 +172,18 @@ impl ArrivalTracker {
         // The newest always stays, however old.
         while self.minima.len() > 1 && self.minima.front().is_some_and(|(at, _)| *at < arrival_us - BASE_WINDOW_US) {
             self.minima.pop_front();
+        }
+        let from = self.histogram_base_us.map_or(self.base_us(), |from| from.min(self.base_us()));
+        self.histogram_base_us = Some(from);
+        let later = self.base_us() - from;
+        let dense_since =
+            self.dense.filter(|(_, last)| arrival_us - last < GAP_US).map_or(arrival_us, |(since, _)| since);
+        self.dense = Some((dense_since, arrival_us));
+        // The fastest of a few packets is not what the path takes.
+        if later >= LONGER_PATH_US && arrival_us - dense_since > BASE_WINDOW_US {
+            // Else the delay would be kept as long again as the path has become longer.
+            let done = self.histogram.rebase(later as f32 / 1_000.0);
+            self.histogram_base_us = Some(from + (done * 1_000.0) as i64);
         }
         let relative = offset - self.base_us();
         let relative_ms = relative as f32 / 1_000.0;

@@ -46,6 +46,18 @@ impl DelayHistogram {
         }
     }
 
+    /// The fastest packet of late is later by so many ms than it was: what is known counts from there on. Returns by how much
+    /// that could be done, in ms.
+    pub fn rebase(&mut self, later_ms: f32) -> f32 {
+        let buckets = ((later_ms.max(0.0) / BUCKET_MS) as usize).min(BUCKETS);
+        let faster: f32 = self.weights.drain(..buckets).sum();
+        self.weights.resize(BUCKETS, 0.0);
+        if let Some(first) = self.weights.first_mut() {
+            *first += faster;
+        }
+        buckets as f32 * BUCKET_MS
+    }
+
     /// The delay, in ms, that `share` (0 to 1) of the packets do not exceed.
     pub fn quantile_ms(&self, share: f32) -> f32 {
         let total: f32 = self.weights.iter().sum();
@@ -81,5 +93,11 @@ mod tests {
             h.add(1.0);
         }
         assert!(h.quantile_ms(0.97) <= 10.0);
+        // The path got longer: what was late is in time.
+        for _ in 0..300 {
+            h.add(201.0);
+        }
+        assert_eq!(h.rebase(203.0), 200.0);
+        assert!(h.quantile_ms(0.97) <= 5.0, "{}", h.quantile_ms(0.97));
     }
 }

@@ -18,8 +18,9 @@ const PACKET_LIMIT: usize = 150;
 const SEEN_LIMIT: usize = 512;
 /// Concealed in one go before the stream counts as paused: 120 ms. Opus has faded out by then.
 const CONCEAL_LIMIT: u64 = 5_760;
-/// Delay beyond the target that is thrown away at once instead of being worked off, in ms.
-const SKIP_EXCESS_MS: f32 = 400.0;
+/// Delay beyond the target that is thrown away at once instead of being worked off, in ms: what came in a stall is heard faster,
+/// and whole.
+const SKIP_EXCESS_MS: f32 = 1_000.0;
 /// Comfort noise goes on this long into a pause, in pulls: 1 s. Then plain silence.
 const COMFORT_PULLS: u32 = 100;
 /// Fade from comfort noise to silence and from silence to sound.
@@ -232,10 +233,14 @@ impl JitterBuffer {
     pub fn pull(&mut self, now: Duration) -> Block {
         let now_us = now.as_micros() as i64;
         self.pulls_since_stretch = self.pulls_since_stretch.saturating_add(1);
-        self.fill(BLOCK_SAMPLES + SPARE, now_us);
+        self.fill(BLOCK_SAMPLES, now_us);
         let mut rate = 1.0;
         if !self.quiet {
             rate = self.steer(now_us);
+            // The packet behind this block may still be on its way, and is not due yet.
+            if !self.fill_ahead(BLOCK_SAMPLES + SPARE) {
+                rate = rate.min(1.0);
+            }
         }
         self.emit(rate)
     }
@@ -312,7 +317,7 @@ impl JitterBuffer {
         self.delay_ms = Some(delay);
         // Stays readable through pauses.
         self.stats.playout_delay_ms = delay;
-        1.0 + f64::from((delay - target) * 2e-4).clamp(-8e-4, 8e-4)
+        1.0 + f64::from((delay - target) * 4e-4).clamp(-8e-4, 8e-4)
     }
 
     /// Jumps over what is hopelessly late: to the first packet whose delay is near the target.
@@ -331,7 +336,7 @@ impl JitterBuffer {
         // Keeps 5 ms of what was there, faded out under the first 5 ms of what follows.
         let tail: Vec<Frame> = self.pcm.iter().take(240).copied().collect();
         self.pcm.clear();
-        self.fill(BLOCK_SAMPLES + SPARE, now_us);
+        self.fill(BLOCK_SAMPLES, now_us);
         let n = tail.len().max(1) as f32;
         for (i, (new, old)) in self.pcm.iter_mut().zip(&tail).enumerate() {
             let w = i as f32 / n;
@@ -466,9 +471,33 @@ impl JitterBuffer {
             self.pause();
             return;
         }
-        self.conceal(BLOCK_SAMPLES);
-        self.expanded += BLOCK_SAMPLES as u64;
-        self.stats.concealed_samples += BLOCK_SAMPLES as u64;
+        let missing = BLOCK_SAMPLES.saturating_sub(self.pcm.len());
+        let samples = self.repeat_period(missing).unwrap_or_else(|| {
+            let samples = missing.div_ceil(120) * 120;
+            self.conceal(samples);
+            samples
+        });
+        self.expanded += samples as u64;
+        self.stats.concealed_samples += samples as u64;
+    }
+
+    /// Plays the last period once more, for a packet that may only be some milliseconds late: the decoder goes on then as if
+    /// nothing had happened. How many samples that made; `None` where it would be heard, or has been done.
+    fn repeat_period(&mut self, missing: usize) -> Option<usize> {
+        if self.expanded > 0 {
+            return None;
+        }
+        let played = || self.past.iter().chain(&self.pcm);
+        self.mids.clear();
+        self.mids.extend(played().map(|[mid, _]| mid));
+        let lag = stretch::last_period(&self.mids, missing)?;
+        self.scratch.clear();
+        self.scratch.extend(played().skip(self.mids.len().saturating_sub(lag)));
+        let times = missing.div_ceil(lag.max(1));
+        for _ in 0..times {
+            self.pcm.extend(&self.scratch);
+        }
+        Some(times * lag)
     }
 
     /// 10 ms between talk spurts.
@@ -541,7 +570,8 @@ impl JitterBuffer {
         if straight {
             self.fraction = 0.0;
         }
-        let at = |pcm: &VecDeque<Frame>, i: usize| pcm.get(i).copied().unwrap_or_default();
+        // Behind what is there, the last sample stands for what comes.
+        let at = |pcm: &VecDeque<Frame>, i: usize| pcm.get(i).or(pcm.back()).copied().unwrap_or_default();
         for (mid, side) in block.iter_mut().zip(&mut self.side) {
             if straight {
                 let frame = self.pcm.pop_front().unwrap_or_default();

@@ -80,6 +80,20 @@ pub fn decelerate(past: &[f32], samples: &[f32], urgency: Urgency) -> Option<usi
     acceptable(alike, quiet, urgency).then_some(lag)
 }
 
+/// Length of a period of 2.5–10 ms at the end of `samples` that can be played once more, `missing` samples long or little
+/// longer where there is such a one. `None` when it would be heard.
+pub fn last_period(samples: &[f32], missing: usize) -> Option<usize> {
+    let part = samples.get(samples.len().checked_sub(2 * DECELERATE_PAST)?..)?;
+    if rms(part) < QUIET_RMS {
+        return Some(missing.max(MIN_LAG));
+    }
+    let short = (missing + MIN_LAG).clamp(2 * MIN_LAG, DECELERATE_PAST);
+    [short, DECELERATE_PAST].into_iter().find_map(|most| {
+        let (lag, alike) = best_lag(part, DECELERATE_PAST, true, most, DECELERATE_PAST)?;
+        acceptable(alike, false, Urgency::Normal).then_some(lag)
+    })
+}
+
 /// From `from` to `to`, both channels, over `lag` frames.
 pub fn crossfade(
     from: impl Iterator<Item = Frame>,
@@ -123,6 +137,12 @@ mod tests {
             let mut shorter = faded(crossfade(now, later, lag).collect());
             shorter.extend_from_slice(&original[2 * lag..]);
             assert!(roughness(&shorter) < smooth, "{hz}: {} {}", roughness(&shorter), smooth);
+
+            let (mut again, lag) = (original.clone(), last_period(&original, 200).unwrap());
+            again.extend_from_within(original.len() - lag..);
+            again.extend(tone(hz, 4_800 + lag).split_off(4_800));
+            // A period is no whole number of samples.
+            assert!((120..=480).contains(&lag) && roughness(&again) < smooth * 1.4, "{hz}: {lag}");
 
             let (past, future) = original.split_at(960);
             let lag = decelerate(past, future, Urgency::Normal).unwrap();

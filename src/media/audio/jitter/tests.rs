@@ -8,6 +8,8 @@ use crate::media::audio::source::ToneGenerator;
 use bytes::Bytes;
 use proptest::prelude::*;
 
+mod trace_tests;
+
 struct Rng(u64);
 
 impl Rng {
