@@ -29,7 +29,7 @@ fn captured(log: &Log, kind: MediaKind, rtp: u32, clock_hz: f64) -> Option<f64> 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sound_and_picture_of_one_moment_have_one_time() {
     let taken = Taken::default();
-    let media = PublishMedia { audio: true, video: PublishMedia::any_video() };
+    let media = PublishMedia { audio: true, video: PublishMedia::any_video(), stereo: false };
     let Pair { publication, subscription, published: pub_log, subscribed: sub_log } =
         pair(&config(), &config(), media, &taken).await;
     wait_for("connecting", Duration::from_secs(5), || connected(&pub_log) && connected(&sub_log)).await;

@@ -117,7 +117,7 @@ async fn publish_against(record: &str, media: PublishMedia, codec: VideoCodec) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn publishing_against_the_recorded_answer() {
-    let media = PublishMedia { audio: true, video: PublishMedia::any_video() };
+    let media = PublishMedia { audio: true, video: PublishMedia::any_video(), stereo: false };
     publish_against(&fixture("kms-publish-answer"), media, VideoCodec::Vp8).await;
 }
 
@@ -125,7 +125,7 @@ async fn publishing_against_the_recorded_answer() {
 async fn publishing_against_an_answer_that_repeats_our_session_fingerprint() {
     let record = fixture("kms-webrtc-crate-publish-answer");
     assert!(record.find("a=fingerprint").unwrap() < record.find("m=audio").unwrap(), "the record has the trap");
-    let media = PublishMedia { audio: true, video: PublishMedia::any_video() };
+    let media = PublishMedia { audio: true, video: PublishMedia::any_video(), stereo: false };
     publish_against(&record, media, VideoCodec::Vp8).await;
 }
 
@@ -147,7 +147,7 @@ async fn publishing_h264_against_the_recorded_answer() {
             text.push_str("\r\n");
         }
     }
-    let media = PublishMedia { audio: true, video: PublishMedia::any_video() };
+    let media = PublishMedia { audio: true, video: PublishMedia::any_video(), stereo: false };
     publish_against(&text, media, VideoCodec::H264).await;
 }
 
@@ -345,7 +345,7 @@ async fn only_the_picture_of_a_servers_offer() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connecting_without_waiting_for_candidates() {
     let other = Arc::new(Other::new(111, "VP8", 96).await);
-    let media = PublishMedia { audio: true, video: PublishMedia::any_video() };
+    let media = PublishMedia { audio: true, video: PublishMedia::any_video(), stereo: false };
     let (publication, events) = Publication::new(&config(), media).await.unwrap();
     let offer = publication.offer().await.unwrap();
     let living = other.answer(&offer).await;
@@ -359,7 +359,7 @@ async fn connecting_without_waiting_for_candidates() {
 /// What Kurento wants of an offer, measured against the recorded browser offers that it took.
 #[tokio::test]
 async fn our_offers_have_the_form_of_the_recorded_browser_offers() {
-    let media = PublishMedia { audio: true, video: PublishMedia::any_video() };
+    let media = PublishMedia { audio: true, video: PublishMedia::any_video(), stereo: false };
     let (publication, _events) = Publication::new(&config(), media).await.unwrap();
     let taken = Taken::default();
     let (subscription, _events) =

@@ -11,7 +11,7 @@ use tertulia::rtp::frame::VideoCodec;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn vp8_and_opus_arrive_as_sent() {
     let taken = Taken::default();
-    let media = PublishMedia { audio: true, video: PublishMedia::any_video() };
+    let media = PublishMedia { audio: true, video: PublishMedia::any_video(), stereo: false };
     let Pair { publication, subscription, published: pub_log, subscribed: sub_log } =
         pair(&config(), &config(), media, &taken).await;
     assert_eq!(publication.video_codec(), Some(VideoCodec::Vp8));
@@ -67,7 +67,7 @@ async fn vp8_and_opus_arrive_as_sent() {
 async fn through_a_bad_network(spec: &str, codec: VideoCodec) {
     let taken = Taken::default();
     let bad = TransportConfig { impairment: Some(spec.parse().unwrap()), ..config() };
-    let media = PublishMedia { audio: true, video: Some(vec![codec]) };
+    let media = PublishMedia { audio: true, video: Some(vec![codec]), stereo: false };
     // A lost handshake flight can hang the stack: as the engine does, build anew, at most three times.
     for attempt in 0.. {
         let Pair { publication, subscription, published: pub_log, subscribed: sub_log } =

@@ -34,7 +34,7 @@ fn pump(sfu: &Sfu, leg: LegId, mut events: mpsc::Receiver<PeerEvent>) -> Log {
 }
 
 async fn publish(sfu: &Sfu, leg: LegId, codec: VideoCodec) -> (Arc<Publication>, Log) {
-    let media = PublishMedia { audio: true, video: PublishMedia::any_video() };
+    let media = PublishMedia { audio: true, video: PublishMedia::any_video(), stereo: false };
     let (publication, events) = Publication::new(&config(), media).await.unwrap();
     let spec = PublishSpec {
         stream_id: "str_1".to_owned(),

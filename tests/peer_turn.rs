@@ -78,7 +78,7 @@ impl Drop for Coturn {
 /// Publishes with `own` to a subscriber on the plain loopback; the media that arrived and the publisher's figures.
 async fn call(own: TransportConfig) -> Option<(usize, PublicationStats)> {
     let taken = Taken::default();
-    let media = PublishMedia { audio: true, video: PublishMedia::any_video() };
+    let media = PublishMedia { audio: true, video: PublishMedia::any_video(), stereo: false };
     let Pair { publication, subscription, published, subscribed } = pair(&own, &config(), media, &taken).await;
     let end = tokio::time::Instant::now() + Duration::from_secs(6);
     while !connected(&published) || !connected(&subscribed) {

@@ -13,7 +13,7 @@ use tertulia::peer::{
 use tokio::sync::mpsc;
 
 fn media() -> PublishMedia {
-    PublishMedia { audio: true, video: PublishMedia::any_video() }
+    PublishMedia { audio: true, video: PublishMedia::any_video(), stereo: false }
 }
 
 async fn next_of(
@@ -103,7 +103,7 @@ async fn a_path_that_dies_is_told_and_given_up() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn misuse_and_nonsense_give_errors_and_closing_is_fast() {
-    let none = PublishMedia { audio: false, video: None };
+    let none = PublishMedia { audio: false, video: None, stereo: false };
     assert_eq!(Publication::new(&config(), none).await.err(), Some(PeerError::NoMedia));
     let taken = Taken::default();
     let nothing = SubscribeMedia { audio: false, video: false };

@@ -44,7 +44,7 @@ fn frame(layer: usize, n: u32, key_frame: bool) -> EncodedFrame {
 }
 
 async fn publish(sfu: &Sfu) -> Layered {
-    let media = PublishMedia { audio: true, video: PublishMedia::any_video() };
+    let media = PublishMedia { audio: true, video: PublishMedia::any_video(), stereo: false };
     let (publication, mut events) = Publication::layered(&config(), media, 3).await.unwrap();
     let offer = publication.offer().await.unwrap();
     assert!(offer.contains("a=simulcast:send q;h;f"), "{offer}");

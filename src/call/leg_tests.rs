@@ -110,7 +110,7 @@ fn local() -> TransportConfig {
 
 /// Somebody else's stream, as its server would offer it.
 async fn offered() -> (Publication, mpsc::Receiver<PeerEvent>, String) {
-    let media = PublishMedia { audio: true, video: PublishMedia::any_video() };
+    let media = PublishMedia { audio: true, video: PublishMedia::any_video(), stereo: false };
     let (publication, events) = Publication::new(&local(), media).await.unwrap();
     let offer = publication.offer().await.unwrap();
     (publication, events, offer)
@@ -248,7 +248,7 @@ async fn each_try_to_publish_announces_what_is_muted_by_then() {
     let spec = PublishSpec {
         transport: local(),
         own_connection_id: "con_A".to_owned(),
-        media: PublishMedia { audio: true, video: PublishMedia::any_video() },
+        media: PublishMedia { audio: true, video: PublishMedia::any_video(), stereo: false },
         layers: 1,
         request: PublishRequest {
             sdp_offer: String::new(),

@@ -51,6 +51,8 @@ pub struct PublishMedia {
     pub audio: bool,
     /// Offer video with these codecs, best first; `None` for no video. See [`PublishMedia::any_video`].
     pub video: Option<Vec<VideoCodec>>,
+    /// Announce two channels of sound.
+    pub stereo: bool,
 }
 
 impl PublishMedia {

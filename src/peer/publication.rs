@@ -87,6 +87,7 @@ pub struct Publication {
     audio_packets: Mutex<Option<mpsc::Receiver<EncodedAudio>>>,
     codec: OnceLock<VideoCodec>,
     transform: Option<Arc<dyn FrameTransform>>,
+    stereo: bool,
 }
 
 impl std::fmt::Debug for Publication {
@@ -194,6 +195,7 @@ impl Publication {
             audio_packets: Mutex::new(Some(audio_packets)),
             codec: OnceLock::new(),
             transform: config.transform.clone(),
+            stereo: media.stereo,
         };
         Ok((publication, events))
     }
@@ -204,7 +206,8 @@ impl Publication {
     /// # Errors
     /// Closed, or the stack refuses.
     pub async fn offer(&self) -> Result<String, PeerError> {
-        self.connection.offer().await
+        let offer = self.connection.offer().await?;
+        Ok(if self.stereo { sdp::announce_stereo(&offer) } else { offer })
     }
 
     /// The other side's answer. Starts the packet tasks.

@@ -59,7 +59,11 @@ impl Engine {
         let spec = PublishSpec {
             transport: self.transport(&joined),
             own_connection_id: joined.connection_id.clone(),
-            media: PublishMedia { audio: has_audio, video: has_video.then(|| self.config.media.codecs.clone()) },
+            media: PublishMedia {
+                audio: has_audio,
+                video: has_video.then(|| self.config.media.codecs.clone()),
+                stereo: self.own.voice.original_sound,
+            },
             layers,
             request: PublishRequest {
                 sdp_offer: String::new(),

@@ -95,8 +95,7 @@ pub fn strip_unmapped_payload_types(sdp: &str) -> String {
         if !matches!(section.kind(), "audio" | "video") {
             continue;
         }
-        let mapped: HashSet<u8> =
-            section.values("rtpmap").filter_map(|value| value.split_ascii_whitespace().next()?.parse().ok()).collect();
+        let mapped: HashSet<u8> = section.values("rtpmap").filter_map(first_number).collect();
         let all = section.payload_types();
         let kept: Vec<u8> = all.iter().copied().filter(|payload_type| mapped.contains(payload_type)).collect();
         if kept.len() == all.len() {
@@ -116,6 +115,27 @@ pub fn strip_unmapped_payload_types(sdp: &str) -> String {
             .retain(|line| super::lines::payload_type_of(line).is_none_or(|payload_type| kept.contains(&payload_type)));
     }
     description.to_text()
+}
+
+/// Says of every Opus that two channels are sent and wanted (RFC 7587, 6.1: `sprop-stereo`, `stereo`). Without it a receiver
+/// may decode one channel only.
+pub fn announce_stereo(sdp: &str) -> String {
+    let mut description = Description::parse(sdp);
+    for section in &mut description.media {
+        let is_opus = |value: &str| value.to_ascii_lowercase().contains(" opus/");
+        let opus: Vec<u8> = section.values("rtpmap").filter(|v| is_opus(v)).filter_map(first_number).collect();
+        for line in &mut section.lines {
+            let of = attribute_value(line, "fmtp").and_then(first_number);
+            if of.is_some_and(|payload_type| opus.contains(&payload_type)) && !line.contains("stereo=") {
+                line.push_str(";stereo=1;sprop-stereo=1");
+            }
+        }
+    }
+    description.to_text()
+}
+
+fn first_number(value: &str) -> Option<u8> {
+    value.split_ascii_whitespace().next()?.parse().ok()
 }
 
 /// Removes candidate lines of another component than RTP.

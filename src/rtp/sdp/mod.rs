@@ -14,8 +14,8 @@ pub(crate) use codecs::apt_pairs;
 pub use codecs::{CodecMissing, force_video_codec, prefer_video_codec};
 pub use lines::{Description, Section};
 pub use measures::{
-    add_msid, drop_session_fingerprint, fingerprint_to_media, prepare_local, prepare_remote, strip_other_components,
-    strip_unmapped_payload_types,
+    add_msid, announce_stereo, drop_session_fingerprint, fingerprint_to_media, prepare_local, prepare_remote,
+    strip_other_components, strip_unmapped_payload_types,
 };
 pub use summary::{CodecSummary, Direction, ExtMap, Feedback, FidGroup, MediaKind, MediaSummary, Summary};
 

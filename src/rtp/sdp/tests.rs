@@ -29,6 +29,26 @@ fn candidates(name: &str) -> Vec<String> {
 }
 
 #[test]
+fn two_channels_are_announced_of_opus_and_nothing_else_changes() {
+    for (name, text) in recorded() {
+        let announced = announce_stereo(&text);
+        let (before, after): (Vec<&str>, Vec<&str>) = (text.lines().collect(), announced.lines().collect());
+        assert_eq!(before.len(), after.len(), "{name}");
+        let changed: Vec<(&str, &str)> = before.into_iter().zip(after).filter(|(b, a)| b != a).collect();
+        for (before, after) in &changed {
+            assert!(before.contains("useinbandfec=1"), "{name}: {before}");
+            assert_eq!(*after, format!("{before};stereo=1;sprop-stereo=1"), "{name}");
+        }
+        assert_eq!(changed.is_empty(), !text.contains("useinbandfec=1"), "{name}");
+        assert_eq!(announce_stereo(&announced), announced, "{name}: said once");
+        let opus = |text: &str| Summary::parse(text).media.iter().find_map(|m| m.codec("opus").cloned());
+        if !changed.is_empty() {
+            assert_eq!(opus(&announced).unwrap().fmtp_parameter("stereo"), Some("1"), "{name}");
+        }
+    }
+}
+
+#[test]
 fn parsing_and_writing_changes_nothing() {
     for (name, text) in recorded() {
         assert_eq!(Description::parse(&text).to_text(), text, "{name}");
