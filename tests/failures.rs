@@ -145,7 +145,9 @@ fn every_audio_error() -> Vec<AudioError> {
         NoMicrophone { detail: detail() },
         MicrophoneDenied { detail: detail() },
         MicrophoneBusy { device: device(), detail: detail() },
+        MicrophoneRefuses { device: device(), detail: detail() },
         SpeakerBusy { device: device(), detail: detail() },
+        SpeakerRefuses { device: device(), detail: detail() },
         NoSpeaker { detail: detail() },
         Codec(detail()),
         Thread(detail()),
@@ -154,6 +156,7 @@ fn every_audio_error() -> Vec<AudioError> {
         match error {
             BadSource(_) | BadSink(_) | File { .. } | NoMicrophone { .. } | MicrophoneDenied { .. } => {}
             MicrophoneBusy { .. } | SpeakerBusy { .. } | NoSpeaker { .. } | Codec(_) | Thread(_) => {}
+            MicrophoneRefuses { .. } | SpeakerRefuses { .. } => {}
         }
     }
     all

@@ -5,7 +5,7 @@ use crate::call::Event;
 use crate::call::report::Report;
 
 /// What to do where the call went on without a device, a file or a publication, by the key of what went wrong.
-const REMEDIES: [(&str, &str); 16] = [
+const REMEDIES: [(&str, &str); 18] = [
     ("dev.cam_none", "plug one in, or join with --camera none"),
     ("dev.cam_busy", "close the other program, or choose another with --camera device:NAME"),
     ("dev.cam_denied", "allow it in the system's settings, or join with --camera none"),
@@ -16,9 +16,11 @@ const REMEDIES: [(&str, &str); 16] = [
     ("dev.mic_none", "plug one in, or join with --microphone none"),
     ("dev.mic_denied", "allow it in the system's settings, or join with --microphone none"),
     ("dev.mic_busy", "close the other program, or choose another with --microphone device:ID"),
+    ("dev.mic_refuses", "plug it in anew, or choose another with --microphone device:ID"),
     ("dev.mic_silent", "switch it on, or choose another with --microphone device:ID"),
     ("dev.spk_none", "plug one in, or join with --speaker null"),
     ("dev.spk_busy", "close the other program, or choose another with --speaker device:ID"),
+    ("dev.spk_refuses", "plug it in anew, or choose another with --speaker device:ID"),
     ("err.portal", "share a screen with --screen monitor, or a window with --screen window:TITLE"),
     ("err.codec", "try --codec auto"),
     ("err.rights", "ask a moderator for another role"),

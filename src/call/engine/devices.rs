@@ -248,6 +248,10 @@ impl Engine {
                 let event = self.event("speakerLost").with("device", name);
                 self.emit(event);
             }
+            AudioEvent::RateCorrected { device, told_hz, true_hz } => {
+                let event = self.event("rateCorrected").with("device", device);
+                self.emit(event.with("told_hz", told_hz).with("true_hz", true_hz));
+            }
             AudioEvent::MicrophoneSilent => {
                 let name = self.own.microphone_name.clone().unwrap_or_default();
                 let event = self.event("microphoneSilent").with("device", name.clone());

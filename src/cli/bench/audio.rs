@@ -30,7 +30,8 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Everything about sound that is measured inside one run.
 pub(super) fn audio(global: &Common, started: Instant) -> Result<Value, Failure> {
     common::remark("F18: echo");
-    let (all, plain) = (echo(Stages::default()), echo(Stages { noise: false, gain: false, ..Stages::default() }));
+    let all = echo(Stages::default()).map_err(Failure::failed)?;
+    let plain = echo(Stages { noise: false, gain: false, ..Stages::default() }).map_err(Failure::failed)?;
     let mut drifts = Vec::new();
     for (microphone_ppm, speaker_ppm) in [(200.0, -200.0), (-200.0, 200.0)] {
         common::remark(&format!("F19: microphone {microphone_ppm} ppm, speaker {speaker_ppm} ppm"));
@@ -40,6 +41,9 @@ pub(super) fn audio(global: &Common, started: Instant) -> Result<Value, Failure>
             "speaker_ppm": speaker_ppm,
             "seconds": DRIFT_LENGTH.as_secs(),
             "missing_frames": figures.missing_frames,
+            "rebuilt": figures.rebuilt,
+            "chirps": DRIFT_LENGTH.as_secs().saturating_sub(20),
+            "heard": figures.heard,
             "concealed_ms": figures.concealed_ms,
             "delay_ms_least": figures.delay_ms.0,
             "delay_ms_most": figures.delay_ms.1,

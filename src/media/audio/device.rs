@@ -6,21 +6,21 @@
 
 use super::AudioError;
 use super::engine::{AudioEvent, EngineShared};
+use super::host::SoundHost;
 use super::line::Line;
 use super::pulse::Pulse;
 use super::stream::lock;
-use cpal::traits::{DeviceTrait, HostTrait};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, Weak};
 use std::thread::Thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How often a line of ours is looked at while its device is open.
-const LOOK: Duration = Duration::from_millis(100);
+pub(crate) const LOOK: Duration = Duration::from_millis(100);
 /// The same while nothing is wanted of it; a wish wakes it.
 const REST: Duration = Duration::from_secs(5);
 /// How often the system is asked which devices there are, while one is in use. The default is followed by the same answer.
-const WATCH: Duration = Duration::from_secs(2);
+pub(crate) const WATCH: Duration = Duration::from_secs(2);
 
 /// One device of the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,37 +46,10 @@ pub struct AudioDevices {
     pub speakers: Vec<AudioDevice>,
 }
 
-/// Lists the devices. May block as long as the sound server does: not for the window's thread. Empty without any.
+/// Lists the devices of this computer. May block as long as the sound server does: not for the window's thread. Empty
+/// without any.
 pub fn list_devices() -> AudioDevices {
-    super::streams::hush();
-    let host = cpal::default_host();
-    let default_in = host.default_input_device().and_then(|d| d.id().ok());
-    let default_out = host.default_output_device().and_then(|d| d.id().ok());
-    let mut list = AudioDevices { host: host.id().to_string(), ..AudioDevices::default() };
-    let Ok(devices) = host.devices() else { return list };
-    for device in devices {
-        let (Ok(id), Ok(description)) = (device.id(), device.description()) else { continue };
-        if is_plugin(&id) {
-            continue;
-        }
-        let entry = |is_default| AudioDevice {
-            id: id.to_string(),
-            name: description.name().to_owned(),
-            is_default,
-            is_monitor: is_monitor(id.id()),
-        };
-        // On ALSA both lists can hold the same device.
-        if device.supports_input() {
-            list.microphones.push(entry(default_in.as_ref() == Some(&id)));
-        }
-        if device.supports_output() {
-            list.speakers.push(entry(default_out.as_ref() == Some(&id)));
-        }
-    }
-    // The system's own choice is offered first.
-    list.microphones.sort_by_key(|d| (d.is_monitor, !d.is_default));
-    list.speakers.sort_by_key(|d| !d.is_default);
-    list
+    SoundHost::default().list_devices()
 }
 
 pub(crate) fn is_monitor(id: &str) -> bool {
@@ -84,7 +57,7 @@ pub(crate) fn is_monitor(id: &str) -> bool {
 }
 
 /// ALSA lists converters as devices; nobody wants to speak into those.
-fn is_plugin(id: &cpal::DeviceId) -> bool {
+pub(crate) fn is_plugin(id: &cpal::DeviceId) -> bool {
     const PLUGINS: [&str; 10] =
         ["null", "lavrate", "samplerate", "speexrate", "speex", "upmix", "vdownmix", "oss", "jack", "usbstream"];
     id.host().to_string().eq_ignore_ascii_case("alsa")
@@ -155,53 +128,68 @@ impl Orders {
 /// Handle to the threads that open and watch devices; they end with it.
 pub(crate) struct Supervisor {
     orders: Arc<Mutex<Orders>>,
-    microphone: Thread,
-    speaker: Thread,
-    watch: Thread,
+    microphone: Option<Thread>,
+    speaker: Option<Thread>,
+    watch: Option<Thread>,
 }
 
 impl Supervisor {
     /// Starts the threads. Call on the audio thread: that is the one callbacks wake.
-    pub(crate) fn start(engine: &Arc<EngineShared>) -> Result<Self, AudioError> {
-        let orders = Arc::new(Mutex::new(Orders::default()));
+    pub(crate) fn start(engine: &Arc<EngineShared>, host: &SoundHost) -> Result<Self, AudioError> {
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             let started = std::thread::Builder::new().name(name.to_owned()).spawn(run);
             started.map(|join| join.thread().clone()).map_err(|e| AudioError::Thread(e.to_string()))
         };
-        let line = |capture| {
-            let mut run = LineRun {
-                orders: Arc::downgrade(&orders),
-                engine: Arc::downgrade(engine),
-                audio: std::thread::current(),
-                line: Line::new(capture),
-                wish: 0,
-                asked: 0,
-            };
-            spawn(if capture { "audio-in" } else { "audio-out" }, Box::new(move || run.run()))
+        let (mut this, [mut microphone, mut speaker], mut watch) = Self::standing(engine, host);
+        let lines = [
+            spawn("audio-in", Box::new(move || microphone.run()))?,
+            spawn("audio-out", Box::new(move || speaker.run()))?,
+        ];
+        watch.lines = lines.to_vec();
+        let watch = spawn("audio-devices", Box::new(move || watch.run()))?;
+        let [microphone, speaker] = lines;
+        (this.microphone, this.speaker, this.watch) = (Some(microphone), Some(speaker), Some(watch));
+        Ok(this)
+    }
+
+    /// One without threads: whoever has the runs takes their steps.
+    pub(crate) fn standing(engine: &Arc<EngineShared>, host: &SoundHost) -> (Self, [LineRun; 2], Watch) {
+        let orders = Arc::new(Mutex::new(Orders::default()));
+        let line = |capture| LineRun {
+            orders: Arc::downgrade(&orders),
+            engine: Arc::downgrade(engine),
+            audio: std::thread::current(),
+            line: Line::new(capture, host.clone()),
+            wish: 0,
+            asked: 0,
         };
-        let (microphone, speaker) = (line(true)?, line(false)?);
-        let mut watch = Watch {
+        let runs = [line(true), line(false)];
+        let watch = Watch {
+            host: host.clone(),
             known: None,
             orders: Arc::downgrade(&orders),
             engine: Arc::downgrade(engine),
-            lines: [microphone.clone(), speaker.clone()],
+            lines: Vec::new(),
         };
-        let watch = spawn("audio-devices", Box::new(move || watch.run()))?;
-        Ok(Self { orders, microphone, speaker, watch })
+        (Self { orders, microphone: None, speaker: None, watch: None }, runs, watch)
+    }
+
+    fn wake(line: &Option<Thread>) {
+        line.iter().for_each(Thread::unpark);
     }
 
     /// Chooses the microphone; its port comes by [`Self::take_microphone`].
     pub(crate) fn want_microphone(&self, choice: Choice) {
         lock(&self.orders).microphone.want(choice);
-        self.microphone.unpark();
-        self.watch.unpark();
+        Self::wake(&self.microphone);
+        Self::wake(&self.watch);
     }
 
     /// Chooses the speaker; its port comes by [`Self::take_speaker`].
     pub(crate) fn want_speaker(&self, choice: Choice) {
         lock(&self.orders).speaker.want(choice);
-        self.speaker.unpark();
-        self.watch.unpark();
+        Self::wake(&self.speaker);
+        Self::wake(&self.watch);
     }
 
     /// A new port, after each (re)building of the stream.
@@ -218,7 +206,7 @@ impl Supervisor {
 impl Drop for Supervisor {
     fn drop(&mut self) {
         for thread in [&self.microphone, &self.speaker, &self.watch] {
-            thread.unpark();
+            Self::wake(thread);
         }
     }
 }
@@ -230,7 +218,7 @@ pub(crate) enum Port {
 }
 
 /// The thread of one direction. Each has its own: one that hangs in the sound server keeps the other from nothing.
-struct LineRun {
+pub(crate) struct LineRun {
     orders: Weak<Mutex<Orders>>,
     engine: Weak<EngineShared>,
     audio: Thread,
@@ -247,7 +235,7 @@ impl LineRun {
     }
 
     /// `false` at the end.
-    fn step(&mut self) -> bool {
+    pub(crate) fn step(&mut self) -> bool {
         let (Some(orders), Some(engine)) = (self.orders.upgrade(), self.engine.upgrade()) else { return false };
         let (choice, wish, devices) = {
             let o = lock(&orders);
@@ -262,7 +250,7 @@ impl LineRun {
             self.line.choose(choice);
         }
         if let Some(devices) = devices {
-            self.line.follow(&devices, &engine, Instant::now());
+            self.line.follow(&devices, &engine);
         }
         if let Some(port) = self.line.look(&engine, &self.audio) {
             let mut o = lock(&orders);
@@ -282,32 +270,38 @@ impl LineRun {
 
 /// The thread that asks which devices there are. The sound server may take its time over that, or never answer: nobody
 /// waits for this thread.
-struct Watch {
+pub(crate) struct Watch {
+    host: SoundHost,
     known: Option<Arc<AudioDevices>>,
     orders: Weak<Mutex<Orders>>,
     engine: Weak<EngineShared>,
-    lines: [Thread; 2],
+    lines: Vec<Thread>,
 }
 
 impl Watch {
     fn run(&mut self) {
-        loop {
-            let Some(busy) = self.orders.upgrade().map(|orders| lock(&orders).is_busy()) else { return };
-            if busy {
-                let devices = Arc::new(list_devices());
-                let (Some(orders), Some(engine)) = (self.orders.upgrade(), self.engine.upgrade()) else { return };
-                {
-                    let mut o = lock(&orders);
-                    o.devices = Some(Arc::clone(&devices));
-                    o.asked += 1;
-                }
-                self.lines.iter().for_each(Thread::unpark);
-                if self.is_news(&devices) {
-                    engine.tell(AudioEvent::DevicesChanged((*devices).clone()));
-                }
-            }
+        while let Some(busy) = self.step() {
             std::thread::park_timeout(if busy { WATCH } else { REST });
         }
+    }
+
+    /// Whether a device is in use; `None` at the end.
+    pub(crate) fn step(&mut self) -> Option<bool> {
+        let busy = lock(&*self.orders.upgrade()?).is_busy();
+        if busy {
+            let devices = Arc::new(self.host.list_devices());
+            let (orders, engine) = (self.orders.upgrade()?, self.engine.upgrade()?);
+            {
+                let mut o = lock(&orders);
+                o.devices = Some(Arc::clone(&devices));
+                o.asked += 1;
+            }
+            self.lines.iter().for_each(Thread::unpark);
+            if self.is_news(&devices) {
+                engine.tell(AudioEvent::DevicesChanged((*devices).clone()));
+            }
+        }
+        Some(busy)
     }
 
     /// Whether something was plugged in or out. The first list is no news.
@@ -337,8 +331,8 @@ mod tests {
             microphones: vec![device("b", true), device("a", false)],
             ..AudioDevices::default()
         });
-        let lines = [std::thread::current(), std::thread::current()];
-        let mut watch = Watch { known: None, orders: Weak::new(), engine: Weak::new(), lines };
+        let host = SoundHost::default();
+        let mut watch = Watch { host, known: None, orders: Weak::new(), engine: Weak::new(), lines: Vec::new() };
         assert!(!watch.is_news(&one) && !watch.is_news(&one));
         assert!(watch.is_news(&two) && !watch.is_news(&two));
         assert!(watch.is_news(&Arc::default()), "everything unplugged");

@@ -2,7 +2,9 @@
 
 use super::codec::EncoderSettings;
 use super::gate::MuteGate;
+use super::host::SoundHost;
 use super::stream::{PlayoutStream, StreamShared, lock};
+use super::worker::Worker;
 use super::{AudioDevices, AudioError, MicrophoneSource, Processing, Sound, SpeakerSink, VoiceChoice};
 use crate::rtp::frame::EncodedAudio;
 use std::collections::VecDeque;
@@ -73,6 +75,15 @@ pub enum AudioEvent {
     SpeakerFailed(AudioError),
     /// The device stopped taking sound and is being rebuilt.
     SpeakerLost(String),
+    /// A device runs at another rate than it says, and is taken at the true one from now on.
+    RateCorrected {
+        /// Its name.
+        device: String,
+        /// What it says, in Hz.
+        told_hz: u32,
+        /// What it does, in Hz.
+        true_hz: u32,
+    },
     /// Nothing but zeros from the device for 3 s: `dev.mic_silent`.
     MicrophoneSilent,
     /// Sound again after [`Self::MicrophoneSilent`].
@@ -157,6 +168,30 @@ impl AudioEngine {
     /// # Errors
     /// Opus, or the thread itself.
     pub fn start(config: AudioConfig) -> Result<(Self, mpsc::Receiver<AudioEvent>), AudioError> {
+        Self::start_on(SoundHost::default(), config)
+    }
+
+    /// As [`Self::start`], with the devices of another sound system.
+    ///
+    /// # Errors
+    /// Opus, or the thread itself.
+    pub fn start_on(host: SoundHost, config: AudioConfig) -> Result<(Self, mpsc::Receiver<AudioEvent>), AudioError> {
+        let (mut this, worker, receiver) = Self::assemble(host, config)?;
+        let join = std::thread::Builder::new()
+            .name("audio".to_owned())
+            .spawn(move || worker.run())
+            .map_err(|e| AudioError::Thread(e.to_string()))?;
+        // Set before anybody holds the engine; a wake-up before this line is not needed, the thread has just begun.
+        let _ = this.shared.thread.set(join.thread().clone());
+        this.join = Some(join);
+        Ok((this, receiver))
+    }
+
+    /// The handle and what is to run on the audio thread.
+    pub(crate) fn assemble(
+        host: SoundHost,
+        config: AudioConfig,
+    ) -> Result<(Self, Worker, mpsc::Receiver<AudioEvent>), AudioError> {
         let (events, receiver) = mpsc::channel(EVENT_LIMIT);
         let silent = || AtomicU32::new((-120.0f32).to_bits());
         let shared = Arc::new(EngineShared {
@@ -173,14 +208,8 @@ impl AudioEngine {
             events,
         });
         let encoder = config.encoder;
-        let worker = super::worker::Worker::new(Arc::clone(&shared), config)?;
-        let join = std::thread::Builder::new()
-            .name("audio".to_owned())
-            .spawn(move || worker.run())
-            .map_err(|e| AudioError::Thread(e.to_string()))?;
-        // Set before anybody holds the engine; a wake-up before this line is not needed, the thread has just begun.
-        let _ = shared.thread.set(join.thread().clone());
-        Ok((Self { shared, encoder: Mutex::new(encoder), join: Some(join) }, receiver))
+        let worker = Worker::new(Arc::clone(&shared), config, host)?;
+        Ok((Self { shared, encoder: Mutex::new(encoder), join: None }, worker, receiver))
     }
 
     fn want(&self, change: impl FnOnce(&mut Wanted)) {

@@ -45,7 +45,23 @@ pub enum AudioError {
         /// Technical cause.
         detail: String,
     },
-    /// No playback device, or the chosen one is not there, or it is refused.
+    /// The microphone is there and cannot be opened.
+    #[error("the microphone {device} cannot be opened: {detail}")]
+    MicrophoneRefuses {
+        /// Its name, or what was asked for.
+        device: String,
+        /// Technical cause.
+        detail: String,
+    },
+    /// The speaker is there and cannot be opened.
+    #[error("the speaker {device} cannot be opened: {detail}")]
+    SpeakerRefuses {
+        /// Its name, or what was asked for.
+        device: String,
+        /// Technical cause.
+        detail: String,
+    },
+    /// No playback device, or the chosen one is not there.
     #[error("no speaker found: {detail}")]
     NoSpeaker {
         /// Technical cause.
@@ -66,7 +82,9 @@ impl AudioError {
             Self::BadSource(_) | Self::NoMicrophone { .. } => "dev.mic_none",
             Self::MicrophoneDenied { .. } => "dev.mic_denied",
             Self::MicrophoneBusy { .. } => "dev.mic_busy",
+            Self::MicrophoneRefuses { .. } => "dev.mic_refuses",
             Self::SpeakerBusy { .. } => "dev.spk_busy",
+            Self::SpeakerRefuses { .. } => "dev.spk_refuses",
             Self::BadSink(_) | Self::NoSpeaker { .. } => "dev.spk_none",
             Self::File { .. } => "dev.sound_file",
             Self::Codec(_) | Self::Thread(_) => "dev.sound_start",
@@ -76,7 +94,10 @@ impl AudioError {
     /// Values for the `%{}` of the text.
     pub fn values(&self) -> Vec<(&'static str, String)> {
         match self {
-            Self::MicrophoneBusy { device, .. } | Self::SpeakerBusy { device, .. } => vec![("dev", device.clone())],
+            Self::MicrophoneBusy { device, .. }
+            | Self::MicrophoneRefuses { device, .. }
+            | Self::SpeakerBusy { device, .. }
+            | Self::SpeakerRefuses { device, .. } => vec![("dev", device.clone())],
             // The name is enough on the screen; where it lies is nobody else's business.
             Self::File { path, .. } => {
                 let name = std::path::Path::new(path).file_name().map_or(path.as_str().into(), |n| n.to_string_lossy());
@@ -98,6 +119,8 @@ mod tests {
             AudioError::NoMicrophone { detail: detail() },
             AudioError::MicrophoneDenied { detail: detail() },
             AudioError::MicrophoneBusy { device: "USB".to_owned(), detail: detail() },
+            AudioError::MicrophoneRefuses { device: "USB".to_owned(), detail: detail() },
+            AudioError::SpeakerRefuses { device: "USB".to_owned(), detail: detail() },
             AudioError::NoSpeaker { detail: detail() },
             AudioError::SpeakerBusy { device: "USB".to_owned(), detail: detail() },
             AudioError::File { path: "sounds/a.wav".to_owned(), detail: detail() },
@@ -108,6 +131,6 @@ mod tests {
         keys.dedup();
         assert_eq!(keys.len(), all.len(), "{keys:?}");
         assert_eq!(AudioError::Thread(detail()).key(), AudioError::Codec(detail()).key());
-        assert_eq!(all[5].values(), [("dev", "a.wav".to_owned())]);
+        assert_eq!(all[7].values(), [("dev", "a.wav".to_owned())]);
     }
 }

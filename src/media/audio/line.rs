@@ -7,9 +7,9 @@
 use super::AudioError;
 use super::device::{AudioDevice, AudioDevices, Choice, Port};
 use super::engine::{AudioEvent, EngineShared};
-use super::pulse::{CALLBACK_FRAMES, Pulse};
+use super::host::SoundHost;
+use super::pulse::{CALLBACK_FRAMES, CALLBACK_MS, Pulse};
 use super::rates::{RateWatch, Verdict};
-use super::streams::{open_microphone, open_speaker};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::Thread;
@@ -21,7 +21,9 @@ const CALLBACK_FRAMES_MAX: u32 = 2_048;
 const CALM: Duration = Duration::from_secs(60);
 /// ... twice as long each time that it was too early, up to this.
 const CALM_MAX: Duration = Duration::from_secs(16 * 60);
-/// No callback for this long is a stall.
+/// No device is provided for whose callbacks are longer than this, in ms.
+const CALLBACK_MS_MAX: u32 = 1_000;
+/// No callback for this long, or for two and a half of its length, is a stall.
 const STALL: Duration = Duration::from_millis(300);
 /// The first callback may take longer.
 const FIRST_CALLBACK: Duration = Duration::from_secs(3);
@@ -35,13 +37,13 @@ const RETRY_LATER: Duration = Duration::from_secs(2);
 /// An open stream and how it fares.
 pub(crate) struct Open {
     /// Callbacks run as long as this lives.
-    pub(crate) _stream: cpal::Stream,
+    _stream: Box<dyn Send>,
     pub(crate) pulse: Arc<Pulse>,
     pub(crate) name: String,
     pub(crate) id: String,
     pub(crate) rate_hz: u32,
     calls: u64,
-    since: Instant,
+    since: Option<Instant>,
     rates: RateWatch,
     /// Whether the system has listed it: some are there without.
     listed: bool,
@@ -50,9 +52,28 @@ pub(crate) struct Open {
 }
 
 impl Open {
-    pub(crate) fn new(stream: cpal::Stream, pulse: Arc<Pulse>, name: String, id: String, rate_hz: u32) -> Self {
-        let (since, rates) = (Instant::now(), RateWatch::default());
-        Self { _stream: stream, pulse, name, id, rate_hz, calls: 0, since, rates, listed: false, stands_in: false }
+    pub(crate) fn new(stream: Box<dyn Send>, pulse: Arc<Pulse>, name: String, id: String, rate_hz: u32) -> Self {
+        let rates = RateWatch::default();
+        Self {
+            _stream: stream,
+            pulse,
+            name,
+            id,
+            rate_hz,
+            calls: 0,
+            since: None,
+            rates,
+            listed: false,
+            stands_in: false,
+        }
+    }
+}
+
+impl Open {
+    /// How long the longest callback of late is.
+    fn callback(&self) -> Duration {
+        let frames = self.pulse.too_long().unwrap_or(self.pulse.frames() as u32);
+        Duration::from_secs_f64(f64::from(frames) / f64::from(self.rate_hz.max(1)))
     }
 }
 
@@ -96,6 +117,7 @@ impl Buffers {
 
 /// One direction.
 pub(crate) struct Line {
+    host: SoundHost,
     capture: bool,
     choice: Choice,
     open: Option<Open>,
@@ -103,6 +125,8 @@ pub(crate) struct Line {
     tries: u32,
     failure: Option<AudioError>,
     buffers: Buffers,
+    /// Longest callback that the rings are made for, in ms.
+    callback_ms: u32,
     /// The rebuild is for buffers of another size, which nobody needs to be told.
     silent_rebuild: bool,
     /// The chosen device was here and went: the default serves meanwhile.
@@ -110,8 +134,9 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    pub(crate) fn new(capture: bool) -> Self {
+    pub(crate) fn new(capture: bool, host: SoundHost) -> Self {
         Self {
+            host,
             capture,
             choice: None,
             open: None,
@@ -119,6 +144,7 @@ impl Line {
             tries: 0,
             failure: None,
             buffers: Buffers::new(),
+            callback_ms: CALLBACK_MS,
             silent_rebuild: false,
             went: false,
         }
@@ -136,7 +162,8 @@ impl Line {
     /// Takes a wish, also one for what is open already: whoever has it waits for a port.
     pub(crate) fn choose(&mut self, choice: Choice) {
         self.discard();
-        *self = Self { retry_at: choice.is_some().then(Instant::now), choice, ..Self::new(self.capture) };
+        let retry_at = choice.is_some().then(|| self.host.clock.now());
+        *self = Self { retry_at, choice, ..Self::new(self.capture, self.host.clone()) };
     }
 
     /// Closes the stream without waiting: a sound server that hangs makes closing hang, too. There is at most one such
@@ -169,17 +196,15 @@ impl Line {
 
     /// Checks the open stream, opens what is due.
     pub(crate) fn look(&mut self, engine: &EngineShared, audio: &Thread) -> Option<Port> {
-        let now = Instant::now();
+        let now = self.host.clock.now();
         self.check(engine, now);
-        self.check_rate(now);
+        self.check_length(now);
+        self.check_rate(engine, now);
         if self.retry_at.is_none_or(|at| at > now) {
             return None;
         }
         let id = self.choice.as_ref()?.clone();
-        let open = |id: Option<&str>| match self.capture {
-            true => open_microphone(id, audio, self.buffers.frames),
-            false => open_speaker(id, audio, self.buffers.frames),
-        };
+        let open = |id: Option<&str>| self.host.open(self.capture, id, audio, self.buffers.frames, self.callback_ms);
         let built = open(id.as_deref()).or_else(|error| match (&id, self.went) {
             (Some(_), true) => {
                 let (mut other, port) = open(None).map_err(|_| error)?;
@@ -208,7 +233,7 @@ impl Line {
             }
             Err(error) => {
                 self.tries += 1;
-                self.retry_at = Some(Instant::now() + if self.tries > 4 { RETRY_LATER } else { RETRY });
+                self.retry_at = Some(self.host.clock.now() + if self.tries > 4 { RETRY_LATER } else { RETRY });
                 // The same failure is told once.
                 if self.failure.as_ref().map(AudioError::key) != Some(error.key()) {
                     tracing::warn!(%error, "sound device");
@@ -227,20 +252,32 @@ impl Line {
     fn check(&mut self, engine: &EngineShared, now: Instant) {
         let Some(open) = &mut self.open else { return };
         let calls = open.pulse.calls.load(Ordering::Relaxed);
-        if calls != open.calls {
-            open.calls = calls;
-            open.since = now;
-        }
-        let patience = if open.calls == 0 { FIRST_CALLBACK } else { STALL };
-        if now.duration_since(open.since) > patience {
+        let since = *open.since.get_or_insert(now);
+        let since = if calls == open.calls { since } else { now };
+        (open.calls, open.since) = (calls, Some(since));
+        let patience = if open.calls == 0 { FIRST_CALLBACK } else { STALL.max(open.callback() * 5 / 2) };
+        if now.duration_since(since) > patience {
             self.lose("stalled", engine, now);
         } else if open.pulse.failed.load(Ordering::Relaxed) {
             self.lose("failed", engine, now);
         }
     }
 
+    /// Asks for larger rings where a callback moves more than they were made for.
+    fn check_length(&mut self, now: Instant) {
+        let Some(open) = &self.open else { return };
+        if open.pulse.too_long().is_none() || self.callback_ms >= CALLBACK_MS_MAX {
+            return;
+        }
+        let length_ms = open.callback().as_millis() as u32;
+        tracing::info!(device = open.name, length_ms, "long callbacks, larger rings");
+        self.callback_ms = (length_ms + length_ms / 4).clamp(2 * self.callback_ms, CALLBACK_MS_MAX);
+        self.silent_rebuild = true;
+        self.reopen(now);
+    }
+
     /// Corrects a rate that is not what the device says, and asks for larger buffers where sound is lost all the time.
-    fn check_rate(&mut self, now: Instant) {
+    fn check_rate(&mut self, engine: &EngineShared, now: Instant) {
         let Some(open) = &mut self.open else { return };
         if open.calls < SETTLED {
             return;
@@ -250,6 +287,7 @@ impl Line {
             Some(Verdict::Rate(hz)) => {
                 tracing::warn!(device = name, told_hz, hz, "the device runs at another rate than it says");
                 open.pulse.true_rate_hz.store(hz, Ordering::Relaxed);
+                engine.tell(AudioEvent::RateCorrected { device: name.clone(), told_hz: open.rate_hz, true_hz: hz });
                 false
             }
             Some(Verdict::Lossy(share)) => {
@@ -276,7 +314,8 @@ impl Line {
 
     /// Takes a new list: follows the system's default where no device is chosen, notices that the open one has gone (a
     /// sound server moves its streams to another one without a word), and that the chosen one is back.
-    pub(crate) fn follow(&mut self, devices: &AudioDevices, engine: &EngineShared, now: Instant) {
+    pub(crate) fn follow(&mut self, devices: &AudioDevices, engine: &EngineShared) {
+        let now = self.host.clock.now();
         // A server that does not answer says nothing about its devices.
         if devices.microphones.is_empty() && devices.speakers.is_empty() {
             return;

@@ -8,14 +8,19 @@
 
 mod arrival;
 pub mod bench;
+mod callbacks;
 mod channels;
+mod clock;
 pub mod codec;
+#[cfg(test)]
+mod custom_host_tests;
 pub mod device;
 mod dsp;
 pub mod engine;
 mod error;
 pub mod gate;
 pub mod histogram;
+pub mod host;
 pub mod jitter;
 mod leveller;
 mod line;
@@ -23,6 +28,8 @@ pub mod meter;
 pub mod mixer;
 #[cfg(not(feature = "opus"))]
 mod no_opus;
+#[cfg(test)]
+mod odd_devices_tests;
 mod pacing;
 mod pipeline;
 mod ports;
@@ -45,6 +52,7 @@ pub use device::{AudioDevice, AudioDevices, list_devices};
 pub use engine::{AudioConfig, AudioEngine, AudioEvent, EncodedAudioSink, Levels};
 pub use error::AudioError;
 pub use gate::MuteGate;
+pub use host::SoundHost;
 pub use pipeline::{CapturePipeline, CaptureStep};
 pub use processing::{Processing, Stages, VoiceChoice};
 pub use sink::SpeakerSink;

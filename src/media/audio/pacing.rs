@@ -14,8 +14,8 @@ pub(super) struct Pacer {
 }
 
 impl Pacer {
-    pub(super) fn new() -> Self {
-        Self { next: Instant::now() }
+    pub(super) fn new(now: Instant) -> Self {
+        Self { next: now }
     }
 
     /// Whether another block is due; what cannot be caught up is returned as skipped samples.
@@ -45,8 +45,8 @@ pub(super) struct Silence {
 }
 
 impl Silence {
-    pub(super) fn new() -> Self {
-        Self { pacer: Pacer::new(), heard: Instant::now(), standing_in: false }
+    pub(super) fn new(now: Instant) -> Self {
+        Self { pacer: Pacer::new(now), heard: now, standing_in: false }
     }
 
     /// Notes what a device that is open gave. `true` when it has just come back after silence stood in for it.

@@ -1,11 +1,11 @@
 //! The audio thread's ends of devices: rate conversion, blocks, and what to do when a ring runs empty or over.
 
+use super::callbacks::{pop_frame, push_frame};
 use super::channels::ChannelMix;
 use super::device::{MicrophonePort, SpeakerPort};
 use super::mixer::Mixer;
 use super::processing::CaptureProcessor;
 use super::resample::RateConverter;
-use super::streams::{pop_frame, push_frame};
 use super::worker::mixed;
 use super::{BLOCK_SAMPLES, Block, SAMPLE_RATE_HZ, left_right};
 use std::sync::atomic::AtomicU32;
@@ -115,7 +115,9 @@ impl DeviceMicrophone {
             side.converter.push(&side.raw, &mut side.ready);
             side.raw.clear();
         }
-        let mut dropped = self.ready.len().saturating_sub(BACKLOG_SAMPLES);
+        // What a callback brings at once is no backlog.
+        let callback = self.port.pulse.frames() * SAMPLE_RATE_HZ as usize / rate_hz.max(1) as usize;
+        let mut dropped = self.ready.len().saturating_sub(BACKLOG_SAMPLES.max(2 * callback));
         dropped -= dropped % BLOCK_SAMPLES;
         self.drain(dropped);
         let whole = self.ready.len() - self.ready.len() % BLOCK_SAMPLES;
@@ -188,8 +190,9 @@ impl DeviceSpeaker {
         self.account_for_silence(!idle && !began, processor);
         let rate = u64::from(self.rate_hz);
         let ahead = self.port.pulse.frames() + (rate * RESERVE_US / 1_000_000) as usize + self.extra;
-        // A burst of callbacks must not make us spin: at most 200 ms in one go.
-        for _ in 0..if idle { 0 } else { 20 } {
+        // A burst of callbacks must not make us spin: at most 200 ms in one go, or what one of them takes.
+        let most = (ahead * SAMPLE_RATE_HZ as usize / self.rate_hz.max(1) as usize / BLOCK_SAMPLES + 1).max(20);
+        for _ in 0..if idle { 0 } else { most } {
             let fill = self.port.fill();
             if fill >= ahead {
                 break;

@@ -1,22 +1,25 @@
 //! What callbacks of a device report: how many came, when, and how much sound they moved.
 
+use super::clock::Clock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Frames asked for per callback: 5 ms. A sound server keeps three of them, and takes powers of two anyway; PulseAudio's
 /// default would be 2 s.
 pub(crate) const CALLBACK_FRAMES: u32 = 256;
-/// Ring between callback and audio thread, in ms; when full the newest samples are dropped.
-const RING_MS: u32 = 200;
+/// Rings hold four callbacks of this length at least, in ms; when full the newest samples are dropped. A device whose callbacks
+/// are longer gets larger ones.
+pub(crate) const CALLBACK_MS: u32 = 50;
 /// The ring of a device at 48 kHz, and of slower ones.
 const RING_FRAMES_LEAST: u32 = 9_600;
+/// Share of the longest callback that is forgotten with each one.
+const FORGETTING: u32 = 128;
 /// Unit of the time in a [`Mark`], in µs: 32 bits of it are 19 hours.
 const TICK_US: u128 = 16;
 
-/// Frames of the ring of a device at this rate.
-pub(crate) fn ring_frames(rate_hz: u32) -> usize {
-    // At low rates a callback may be longer than a quarter of that.
-    (rate_hz / 1_000 * RING_MS).max(RING_FRAMES_LEAST) as usize
+/// Frames of the ring of a device at this rate, with callbacks of up to `callback_ms`.
+pub(crate) fn ring_frames(rate_hz: u32, callback_ms: u32) -> usize {
+    (rate_hz.div_ceil(1_000) * callback_ms * 4).max(RING_FRAMES_LEAST) as usize
 }
 
 /// Frames of all callbacks at the time of one of them; both run over and are good for differences.
@@ -40,14 +43,15 @@ impl Mark {
 /// What callbacks report.
 #[derive(Debug)]
 pub(crate) struct Pulse {
+    clock: Clock,
     began: Instant,
     /// The longest callback that is believed: a quarter of the ring.
     most: u32,
     pub(crate) calls: AtomicU64,
     /// The last callback, as a [`Mark`].
     mark: AtomicU64,
-    /// Frames of the last callback.
-    pub(crate) frames: AtomicU32,
+    /// Frames of the longest callback of late.
+    frames: AtomicU32,
     pub(crate) failed: AtomicBool,
     /// Frames that the ring had no sound for.
     pub(crate) missing: AtomicU64,
@@ -58,11 +62,12 @@ pub(crate) struct Pulse {
 }
 
 impl Pulse {
-    /// For a device at this rate.
-    pub(crate) fn new(rate_hz: u32) -> Self {
+    /// For a device with a ring of so many frames.
+    pub(crate) fn new(ring_frames: usize, clock: Clock) -> Self {
         Self {
-            began: Instant::now(),
-            most: ring_frames(rate_hz) as u32 / 4,
+            began: clock.now(),
+            clock,
+            most: ring_frames as u32 / 4,
             calls: AtomicU64::default(),
             mark: AtomicU64::default(),
             frames: AtomicU32::default(),
@@ -73,9 +78,14 @@ impl Pulse {
         }
     }
 
-    /// Frames of a callback, as far as known.
+    /// Frames of the longest callback of late, as far as known and the ring has room for.
     pub(crate) fn frames(&self) -> usize {
         self.frames.load(Ordering::Relaxed).clamp(CALLBACK_FRAMES / 4, self.most) as usize
+    }
+
+    /// As [`Self::frames`], where that is more than the ring has room for.
+    pub(crate) fn too_long(&self) -> Option<u32> {
+        Some(self.frames.load(Ordering::Relaxed)).filter(|frames| *frames > self.most)
     }
 
     /// Frames filled with silence so far.
@@ -105,8 +115,12 @@ impl Pulse {
     pub(crate) fn beat(&self, frames: usize) {
         self.calls.fetch_add(1, Ordering::Relaxed);
         let total = u64::from(self.mark.load(Ordering::Relaxed) as u32) + frames as u64;
-        self.mark.store(Mark::new(self.began.elapsed(), total).0, Ordering::Relaxed);
-        self.frames.store(frames as u32, Ordering::Relaxed);
+        let at = self.clock.now().saturating_duration_since(self.began);
+        self.mark.store(Mark::new(at, total).0, Ordering::Relaxed);
+        // Callbacks of two sizes by turns are all provided for; a long one alone is forgotten within some hundred.
+        let longest = self.frames.load(Ordering::Relaxed);
+        let forgotten = longest.saturating_sub((longest / FORGETTING).max(1));
+        self.frames.store(forgotten.max(frames as u32), Ordering::Relaxed);
     }
 }
 
@@ -123,6 +137,21 @@ mod tests {
         let (first, second) = (Mark::new(day, u64::from(u32::MAX)), Mark::new(day, u64::from(u32::MAX) + 480));
         assert_eq!(second.since(first), (Duration::ZERO, 480));
         // A ring holds 200 ms at any rate.
-        assert_eq!([8_000, 48_000, 192_000].map(ring_frames), [9_600, 9_600, 38_400]);
+        assert_eq!([8_000, 48_000, 192_000].map(|hz| ring_frames(hz, CALLBACK_MS)), [9_600, 9_600, 38_400]);
+    }
+
+    #[test]
+    fn the_longest_callback_of_late_counts() {
+        let pulse = Pulse::new(9_600, Clock::default());
+        assert_eq!(pulse.frames(), 64);
+        for _ in 0..20 {
+            pulse.beat(64);
+            pulse.beat(1_024);
+        }
+        assert_eq!(pulse.frames(), 1_024);
+        (0..1_000).for_each(|_| pulse.beat(256));
+        assert_eq!((pulse.frames(), pulse.too_long()), (256, None));
+        pulse.beat(8_192);
+        assert_eq!((pulse.frames(), pulse.too_long()), (2_400, Some(8_192)));
     }
 }

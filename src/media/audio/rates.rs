@@ -7,6 +7,12 @@ use std::time::Duration;
 const WINDOW: Duration = Duration::from_secs(2);
 /// A device that is off by less is true to its word: clocks are, to 0.1 %, and the moments of callbacks are not exact.
 const NEAR: f64 = 0.012;
+/// Over this time those moments matter less ...
+const LONG_WINDOW: Duration = Duration::from_secs(20);
+/// ... so that two such windows tell a clock that is off by more than this: others have to stretch its sound all the time.
+const LONG_NEAR: f64 = 0.002_5;
+/// How well they have to agree.
+const LONG_AGREE: f64 = 0.001;
 /// Windows that agree as well as this are another rate; a machine that loses samples is not as regular ...
 const AGREE: f64 = 0.003;
 /// ... so many of them, one after the other.
@@ -35,6 +41,9 @@ pub(crate) struct RateWatch {
     began: Option<Mark>,
     /// What was counted in the windows that were off, one after the other.
     off_hz: Vec<f64>,
+    long_began: Option<Mark>,
+    /// What was counted in the long window before, where that was off.
+    long_off_hz: Option<f64>,
 }
 
 impl RateWatch {
@@ -45,7 +54,29 @@ impl RateWatch {
             return None;
         }
         self.began = Some(mark);
-        Some(self.counted(frames as f64 / elapsed.as_secs_f64(), told_hz))
+        let verdict = self.counted(frames as f64 / elapsed.as_secs_f64(), told_hz);
+        if matches!(verdict, Verdict::Rate(_) | Verdict::Lossy(_)) {
+            (self.long_began, self.long_off_hz) = (None, None);
+            return Some(verdict);
+        }
+        Some(self.long_counted(mark, told_hz).map_or(verdict, Verdict::Rate))
+    }
+
+    /// The rate of a device that is near to what it says and not near enough, after two long windows.
+    fn long_counted(&mut self, mark: Mark, told_hz: u32) -> Option<u32> {
+        let (elapsed, frames) = mark.since(*self.long_began.get_or_insert(mark));
+        if elapsed < LONG_WINDOW {
+            return None;
+        }
+        self.long_began = Some(mark);
+        let (hz, told) = (frames as f64 / elapsed.as_secs_f64(), f64::from(told_hz.max(1)));
+        let off = Some(hz).filter(|hz| (hz / told - 1.0).abs() > LONG_NEAR);
+        let before = std::mem::replace(&mut self.long_off_hz, off);
+        let (now, before) = (off?, before?);
+        ((now / before - 1.0).abs() <= LONG_AGREE).then(|| {
+            self.long_off_hz = None;
+            ((now + before) / 2.0).round() as u32
+        })
     }
 
     fn counted(&mut self, counted_hz: f64, told_hz: u32) -> Verdict {
@@ -123,6 +154,20 @@ mod tests {
                 assert!(!found.iter().any(|v| matches!(v, Verdict::Lossy(_))), "{found:?}");
                 assert_eq!(found.last(), Some(&Verdict::True), "{found:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_a_little_off_is_found_out_in_time_and_a_true_one_is_left_alone() {
+        for true_hz in [47_600.0, 47_850.0, 48_400.0] {
+            let found = verdicts(48_000, true_hz, 480, 90, 5);
+            let rate = found.iter().find_map(|v| if let Verdict::Rate(hz) = v { Some(*hz) } else { None });
+            assert!(rate.is_some_and(|hz| (f64::from(hz) / true_hz - 1.0).abs() < 0.001), "{true_hz}: {found:?}");
+            assert_eq!(found.iter().filter(|v| matches!(v, Verdict::Rate(_))).count(), 1, "{found:?}");
+        }
+        for (true_hz, late_ms) in [(48_000.0, 40), (47_952.0, 5), (48_048.0, 5)] {
+            let found = verdicts(48_000, true_hz, 480, 300, late_ms);
+            assert!(found.iter().all(|v| *v == Verdict::True), "{true_hz}: {found:?}");
         }
     }
 

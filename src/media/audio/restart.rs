@@ -38,7 +38,7 @@ impl Worker {
     pub(crate) fn recover(&mut self, panic: &(dyn Any + Send)) -> bool {
         let text = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
         tracing::error!(panic = text.unwrap_or("unknown"), "the audio thread panicked");
-        let again = self.restarts.another(Instant::now());
+        let again = self.restarts.another(self.host.clock.now());
         let encoder = OpusPacketEncoder::new(self.encoder);
         let (Ok(encoder), true) = (encoder, again) else {
             let error = || AudioError::Thread(text.unwrap_or("panic").to_owned());
@@ -56,7 +56,7 @@ impl Worker {
         self.pipeline =
             CapturePipeline::new(self.shared.gate.clone(), Box::new(encoder), self.pipeline.rtp_timestamp());
         let streams = self.mixer.streams();
-        self.mixer = Mixer::new();
+        self.mixer = Mixer::starting_at(self.host.clock.now());
         for stream in streams {
             if let Err(error) = self.mixer.add(stream) {
                 tracing::error!(%error, "playout stream");

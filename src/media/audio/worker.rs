@@ -4,6 +4,7 @@ use super::codec::{EncoderSettings, OpusPacketEncoder};
 use super::device::Supervisor;
 use super::dsp::{rms, sine_dbfs};
 use super::engine::{AudioConfig, AudioEvent, EncodedAudioSink, EngineShared, Wanted};
+use super::host::SoundHost;
 use super::mixer::Mixer;
 use super::pacing::{BLOCK, CATCH_UP, Pacer, Silence};
 use super::pipeline::CapturePipeline;
@@ -44,13 +45,13 @@ enum Speaker {
 }
 
 #[cfg(target_os = "linux")]
-fn system_sound() -> Result<Microphone, AudioError> {
+fn system_sound(now: Instant) -> Result<Microphone, AudioError> {
     let failed = |detail| AudioError::NoMicrophone { detail };
-    Ok(Microphone::System(SystemSound::open().map_err(failed)?, Pacer::new()))
+    Ok(Microphone::System(SystemSound::open().map_err(failed)?, Pacer::new(now)))
 }
 
 #[cfg(not(target_os = "linux"))]
-fn system_sound() -> Result<Microphone, AudioError> {
+fn system_sound(_now: Instant) -> Result<Microphone, AudioError> {
     Err(AudioError::NoMicrophone { detail: "the sound of this computer cannot be recorded on this system yet".into() })
 }
 
@@ -68,7 +69,7 @@ pub(crate) struct Worker {
     from_device: bool,
     pub(super) mixer: Mixer,
     sink: Option<EncodedAudioSink>,
-    supervisor: Option<Supervisor>,
+    pub(super) supervisor: Option<Supervisor>,
     captured_until: Instant,
     mixing: bool,
     was_muted: bool,
@@ -77,11 +78,14 @@ pub(crate) struct Worker {
     /// Silence in place of a microphone that gives nothing.
     silence: Silence,
     pub(super) restarts: Restarts,
+    /// Where devices are, and the time.
+    pub(super) host: SoundHost,
 }
 
 impl Worker {
     /// Opens nothing yet: what cannot be opened is told as an event by [`Self::run`], and costs its own direction only.
-    pub(crate) fn new(shared: Arc<EngineShared>, config: AudioConfig) -> Result<Self, AudioError> {
+    pub(crate) fn new(shared: Arc<EngineShared>, config: AudioConfig, host: SoundHost) -> Result<Self, AudioError> {
+        let now = host.clock.now();
         let pipeline = CapturePipeline::new(
             shared.gate.clone(),
             Box::new(OpusPacketEncoder::new(config.encoder)?),
@@ -91,29 +95,28 @@ impl Worker {
             shared,
             encoder: config.encoder,
             microphone: Microphone::None,
-            speaker: Speaker::Null(Pacer::new()),
+            speaker: Speaker::Null(Pacer::new(now)),
             pipeline,
             processor: Box::new(PassThrough),
             stages: Stages::NONE,
             from_device: false,
-            mixer: Mixer::new(),
+            mixer: Mixer::starting_at(now),
             sink: None,
             supervisor: None,
-            captured_until: Instant::now(),
+            captured_until: now,
             mixing: false,
             was_muted: false,
-            meanwhile: Pacer::new(),
-            silence: Silence::new(),
+            meanwhile: Pacer::new(now),
+            silence: Silence::new(now),
             restarts: Restarts::default(),
             config,
+            host,
         })
     }
 
     /// The thread's body.
     pub(crate) fn run(mut self) {
-        let (microphone, speaker) = (self.config.microphone.clone(), self.config.speaker.clone());
-        self.open_microphone(&microphone);
-        self.open_speaker(&speaker);
+        self.open();
         while let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.turns())) {
             if !self.recover(panic.as_ref()) {
                 break;
@@ -126,22 +129,34 @@ impl Worker {
         }
     }
 
+    /// Opens what the configuration says.
+    pub(super) fn open(&mut self) {
+        let (microphone, speaker) = (self.config.microphone.clone(), self.config.speaker.clone());
+        self.open_microphone(&microphone);
+        self.open_speaker(&speaker);
+    }
+
     fn turns(&mut self) {
         while !self.shared.closing.load(Ordering::Acquire) {
-            if self.shared.dirty.swap(false, Ordering::AcqRel) {
-                self.follow_wishes();
-            }
-            self.drop_lost_devices();
-            self.mixer.collect();
-            self.shared.streams.store(self.mixer.len() as u32, Ordering::Relaxed);
-            // Far end first: what is played now comes back through the microphone later.
-            self.play();
-            self.capture();
-            let sleep = self.sleep();
+            let sleep = self.turn();
             if !sleep.is_zero() {
                 std::thread::park_timeout(sleep);
             }
         }
+    }
+
+    /// Does what is due; how long nothing more is.
+    pub(super) fn turn(&mut self) -> Duration {
+        if self.shared.dirty.swap(false, Ordering::AcqRel) {
+            self.follow_wishes();
+        }
+        self.drop_lost_devices();
+        self.mixer.collect();
+        self.shared.streams.store(self.mixer.len() as u32, Ordering::Relaxed);
+        // Far end first: what is played now comes back through the microphone later.
+        self.play();
+        self.capture();
+        self.sleep()
     }
 
     fn follow_wishes(&mut self) {
@@ -196,7 +211,7 @@ impl Worker {
             && slot.as_ref().is_some_and(|d| d.port.samples.is_abandoned())
         {
             *slot = None;
-            self.meanwhile = Pacer::new();
+            self.meanwhile = Pacer::new(self.host.clock.now());
         }
     }
 
@@ -224,7 +239,7 @@ impl Worker {
     /// The supervisor, started on first use.
     fn supervisor(&mut self) -> Result<&Supervisor, AudioError> {
         if self.supervisor.is_none() {
-            self.supervisor = Some(Supervisor::start(&self.shared)?);
+            self.supervisor = Some(Supervisor::start(&self.shared, &self.host)?);
         }
         self.supervisor.as_ref().ok_or_else(|| AudioError::Thread("no supervisor".to_owned()))
     }
@@ -237,10 +252,12 @@ impl Worker {
             MicrophoneSource::None => Ok(Microphone::None),
             MicrophoneSource::Tone(hz) => {
                 let hz = hz.unwrap_or(self.config.default_tone_hz);
-                Ok(Microphone::Tone(ToneGenerator::new(hz, self.config.sync_clicks), Pacer::new()))
+                Ok(Microphone::Tone(ToneGenerator::new(hz, self.config.sync_clicks), Pacer::new(self.host.clock.now())))
             }
-            MicrophoneSource::File(path) => WavLoop::open(path).map(|wav| Microphone::File(wav, Pacer::new())),
-            MicrophoneSource::System => system_sound(),
+            MicrophoneSource::File(path) => {
+                WavLoop::open(path).map(|wav| Microphone::File(wav, Pacer::new(self.host.clock.now())))
+            }
+            MicrophoneSource::System => system_sound(self.host.clock.now()),
             MicrophoneSource::Device(id) => self.supervisor().map(|s| {
                 s.want_microphone(Some(id.clone()));
                 Microphone::Device(None)
@@ -259,7 +276,7 @@ impl Worker {
             }
             Err(error) => {
                 // Silence stands in: a published stream without packets would look to the others like a broken connection.
-                self.microphone = Microphone::File(WavLoop::silence(), Pacer::new());
+                self.microphone = Microphone::File(WavLoop::silence(), Pacer::new(self.host.clock.now()));
                 self.prepare_processing(false);
                 self.shared.tell(AudioEvent::MicrophoneFailed(error));
             }
@@ -310,8 +327,10 @@ impl Worker {
             supervisor.want_speaker(None);
         }
         let opened = match sink {
-            SpeakerSink::Null => Ok(Speaker::Null(Pacer::new())),
-            SpeakerSink::File(path) => WavSink::create(path).map(|wav| Speaker::File(wav, Pacer::new())),
+            SpeakerSink::Null => Ok(Speaker::Null(Pacer::new(self.host.clock.now()))),
+            SpeakerSink::File(path) => {
+                WavSink::create(path).map(|wav| Speaker::File(wav, Pacer::new(self.host.clock.now())))
+            }
             SpeakerSink::Device(id) => self.supervisor().map(|s| {
                 s.want_speaker(Some(id.clone()));
                 Speaker::Device(None)
@@ -326,7 +345,7 @@ impl Worker {
             }
             Err(error) => {
                 self.shared.tell(AudioEvent::SpeakerFailed(error));
-                Speaker::Null(Pacer::new())
+                Speaker::Null(Pacer::new(self.host.clock.now()))
             }
         };
         if let Speaker::File(file, _) = std::mem::replace(&mut self.speaker, new)
@@ -345,7 +364,7 @@ impl Worker {
         }
         let began = !idle && !self.mixing;
         self.mixing = !idle;
-        let now = Instant::now();
+        let now = self.host.clock.now();
         // Without a device the pace is ours; a device that is missing or being rebuilt is replaced by silence in real time.
         let device_gone = matches!(self.speaker, Speaker::Device(None));
         match &mut self.speaker {
@@ -382,7 +401,7 @@ impl Worker {
                 }
                 if let Some(error) = failed {
                     self.shared.tell(AudioEvent::SpeakerFailed(error));
-                    self.speaker = Speaker::Null(Pacer::new());
+                    self.speaker = Speaker::Null(Pacer::new(self.host.clock.now()));
                 }
             }
             Speaker::Device(None) => {}
@@ -398,9 +417,14 @@ impl Worker {
         }
     }
 
+    /// Frames that the speaker's device had no sound for since it was opened.
+    pub(super) fn speaker_missing(&self) -> u64 {
+        if let Speaker::Device(Some(device)) = &self.speaker { device.port.pulse.missing() } else { 0 }
+    }
+
     /// Takes what the microphone has.
     fn capture(&mut self) {
-        let now = Instant::now();
+        let now = self.host.clock.now();
         let mut blocks: Vec<Captured> = Vec::new();
         let mut from_device = false;
         // Without a sink nobody waits for packets.
@@ -465,7 +489,7 @@ impl Worker {
 
     fn handle(&mut self, block: &Captured, from_device: bool) {
         let skipped = block.skipped;
-        let now = Instant::now();
+        let now = self.host.clock.now();
         // Time without a source, or a device that was away: the RTP clock goes on.
         let gap = now.saturating_duration_since(self.captured_until);
         self.captured_until = now;
@@ -496,7 +520,7 @@ impl Worker {
 
     /// How long nothing needs to be done.
     fn sleep(&self) -> Duration {
-        let now = Instant::now();
+        let now = self.host.clock.now();
         let muted = self.shared.gate.is_muted() || self.sink.is_none();
         let until = |next: Instant, lazy: bool| {
             let wait = next.saturating_duration_since(now);

@@ -1,8 +1,10 @@
 //! Figures of sound: echo (F18), drifting devices (F19), mouth to ear through real devices (F9).
 
-mod drift;
-mod echo;
+pub(crate) mod devices;
+pub(crate) mod drift;
+pub(crate) mod echo;
 pub mod mouth_to_ear;
+pub(crate) mod rig;
 mod speech;
 
 pub use drift::{DriftFigures, drift};

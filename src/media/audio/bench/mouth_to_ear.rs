@@ -20,6 +20,10 @@ const CHIRP: usize = 2_880;
 /// It rises from here to there, in Hz.
 const SWEEP_HZ: (f32, f32) = (400.0, 3_600.0);
 const LOUDNESS: f32 = 0.25;
+/// A tone for the rest of the second: from and until this sample, how high in Hz, and how loud.
+const TONE: (f32, f32) = (9_600.0, 45_600.0);
+pub(crate) const TONE_HZ: f32 = 440.0;
+pub(crate) const TONE_LOUDNESS: f32 = 0.1;
 /// Search works on every so many samples.
 const DECIMATION: usize = 4;
 /// Longest delay that is looked for.
@@ -34,23 +38,42 @@ const NEAR: usize = 24_000;
 const RECORDING: usize = 48_000 * 60;
 
 fn chirp(i: usize) -> f32 {
-    let t = i as f32 / SAMPLE_RATE_HZ as f32;
+    chirp_at(i as f32)
+}
+
+/// As [`chirp`], also between two samples.
+fn chirp_at(i: f32) -> f32 {
+    let t = i / SAMPLE_RATE_HZ as f32;
     let length = CHIRP as f32 / SAMPLE_RATE_HZ as f32;
     let slope = (SWEEP_HZ.1 - SWEEP_HZ.0) / length;
-    let fade = (i.min(CHIRP - i) as f32 / 240.0).min(1.0);
+    let fade = (i.min(CHIRP as f32 - i) / 240.0).min(1.0);
     LOUDNESS * fade * (TAU * (SWEEP_HZ.0 * t + 0.5 * slope * t * t)).sin()
+}
+
+/// What is heard after so many seconds where each second begins with a chirp and has a tone behind it.
+pub(crate) fn sung(seconds: f64) -> f32 {
+    let place = (seconds.fract() * f64::from(SAMPLE_RATE_HZ)) as f32;
+    let (from, until) = TONE;
+    if place < CHIRP as f32 {
+        chirp_at(place)
+    } else if (from..until).contains(&place) {
+        let fade = ((place - from).min(until - place) / 480.0).min(1.0);
+        TONE_LOUDNESS * fade * (TAU * TONE_HZ * place / SAMPLE_RATE_HZ as f32).sin()
+    } else {
+        0.0
+    }
 }
 
 /// What was recorded, and when each callback brought how much of it.
 #[derive(Debug, Clone, Default)]
-struct Recording {
+pub(super) struct Recording {
     samples: Vec<f32>,
     /// Samples there were after a callback, and when it came.
     callbacks: Vec<(usize, Instant)>,
 }
 
 impl Recording {
-    fn take(&mut self, frames: impl Iterator<Item = f32>, now: Instant) {
+    pub(super) fn take(&mut self, frames: impl Iterator<Item = f32>, now: Instant) {
         let room = RECORDING.saturating_sub(self.samples.len());
         self.samples.extend(frames.take(room));
         self.callbacks.push((self.samples.len(), now));
@@ -70,38 +93,43 @@ impl Recording {
             .min()
     }
 
-    /// Where chirps begin.
-    fn chirps(&self) -> Vec<usize> {
-        let coarse = |samples: &mut dyn Iterator<Item = f32>| -> Vec<f32> {
-            let all: Vec<f32> = samples.collect();
-            all.chunks_exact(DECIMATION).map(|c| c.iter().sum::<f32>() / DECIMATION as f32).collect()
-        };
-        let wanted = coarse(&mut (0..CHIRP).map(chirp));
-        let heard = coarse(&mut self.samples.iter().copied());
-        let power = |s: &[f32]| s.iter().map(|x| x * x).sum::<f32>();
-        let wanted_power = power(&wanted);
-        let mut found: Vec<(usize, f32)> = Vec::new();
-        for (at, piece) in heard.windows(wanted.len()).enumerate() {
-            let product: f32 = piece.iter().zip(&wanted).map(|(a, b)| a * b).sum();
-            // The power of the piece only where it could matter: most of a recording is silent.
-            if product <= 0.0 || product * product < ALIKE * ALIKE * wanted_power * 1e-5 {
-                continue;
-            }
-            let alike = product / (power(piece) * wanted_power).sqrt().max(1e-9);
-            if alike < ALIKE {
-                continue;
-            }
-            match found.last_mut() {
-                Some((last, best)) if at - *last < PERIOD / DECIMATION / 2 => {
-                    if alike > *best {
-                        (*last, *best) = (at, alike);
-                    }
-                }
-                _ => found.push((at, alike)),
-            }
-        }
-        found.into_iter().map(|(at, _)| at * DECIMATION).collect()
+    /// When chirps began.
+    pub(super) fn times(&self) -> Vec<Instant> {
+        chirps(&self.samples).into_iter().filter_map(|at| self.time_of(at)).collect()
     }
+}
+
+/// Where chirps begin, in samples.
+pub(crate) fn chirps(samples: &[f32]) -> Vec<usize> {
+    let coarse = |samples: &mut dyn Iterator<Item = f32>| -> Vec<f32> {
+        let all: Vec<f32> = samples.collect();
+        all.chunks_exact(DECIMATION).map(|c| c.iter().sum::<f32>() / DECIMATION as f32).collect()
+    };
+    let wanted = coarse(&mut (0..CHIRP).map(chirp));
+    let heard = coarse(&mut samples.iter().copied());
+    let power = |s: &[f32]| s.iter().map(|x| x * x).sum::<f32>();
+    let wanted_power = power(&wanted);
+    let mut found: Vec<(usize, f32)> = Vec::new();
+    for (at, piece) in heard.windows(wanted.len()).enumerate() {
+        let product: f32 = piece.iter().zip(&wanted).map(|(a, b)| a * b).sum();
+        // The power of the piece only where it could matter: most of a recording is silent.
+        if product <= 0.0 || product * product < ALIKE * ALIKE * wanted_power * 1e-5 {
+            continue;
+        }
+        let alike = product / (power(piece) * wanted_power).sqrt().max(1e-9);
+        if alike < ALIKE {
+            continue;
+        }
+        match found.last_mut() {
+            Some((last, best)) if at - *last < PERIOD / DECIMATION / 2 => {
+                if alike > *best {
+                    (*last, *best) = (at, alike);
+                }
+            }
+            _ => found.push((at, alike)),
+        }
+    }
+    found.into_iter().map(|(at, _)| at * DECIMATION).collect()
 }
 
 fn config(channels: u16) -> StreamConfig {
@@ -119,7 +147,7 @@ impl Mouth {
     /// # Errors
     /// The device is not there or refuses.
     pub fn open(id: &str) -> Result<Self, AudioError> {
-        let device = find(Some(id), false)?;
+        let device = find(&cpal::default_host(), Some(id), false)?;
         let mut at = 0usize;
         let stream = device
             .build_output_stream::<f32, _, _>(
@@ -152,7 +180,7 @@ impl Ear {
     /// # Errors
     /// The device is not there or refuses.
     pub fn open(id: &str) -> Result<Self, AudioError> {
-        let device = find(Some(id), true)?;
+        let device = find(&cpal::default_host(), Some(id), true)?;
         let heard = Arc::new(Mutex::new(Recording::default()));
         let record = Arc::clone(&heard);
         let stream = device
@@ -178,8 +206,7 @@ impl Ear {
 }
 
 fn delays(first: &Recording, second: &Recording) -> (Vec<f32>, usize) {
-    let times = |r: &Recording| r.chirps().into_iter().filter_map(|at| r.time_of(at)).collect::<Vec<Instant>>();
-    let (first, second) = (times(first), times(second));
+    let (first, second) = (first.times(), second.times());
     let found = first
         .iter()
         .filter_map(|spoken| {
@@ -207,18 +234,14 @@ mod tests {
                 .map(|i| {
                     seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                     let noise = 0.01 * ((seed >> 8) as f32 / 8_388_608.0 - 1.0);
-                    let chirp = chirps.iter().filter_map(|at| (i as usize).checked_sub((at * 48_000.0) as usize));
-                    noise + chirp.filter(|i| *i < CHIRP).map(|i| loudness * chirp_at(i)).sum::<f32>()
+                    let into = chirps.iter().filter_map(|at| (i as usize).checked_sub((at * 48_000.0) as usize));
+                    noise + into.filter(|i| *i < CHIRP).map(|i| loudness * chirp(i)).sum::<f32>()
                 })
                 .collect();
             let late = if callback % 7 == 0 { 0 } else { callback % 5 * 3 };
             r.take(block.into_iter(), begun + Duration::from_millis(callback * 10 + 10 + late));
         }
         r
-    }
-
-    fn chirp_at(i: usize) -> f32 {
-        chirp(i)
     }
 
     #[test]

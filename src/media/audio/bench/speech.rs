@@ -1,6 +1,6 @@
 //! Something like speech, made from numbers: a buzz of moving pitch and level, some hiss, with pauses.
 
-use crate::media::audio::{BLOCK_SAMPLES, Block, SAMPLE_RATE_HZ};
+use crate::media::audio::SAMPLE_RATE_HZ;
 
 /// Endless; the same for the same seed.
 #[derive(Debug, Clone)]
@@ -28,18 +28,14 @@ impl Speech {
         (self.seed >> 8) as f32 / 8_388_608.0 - 1.0
     }
 
-    /// Next 10 ms.
-    pub fn next_block(&mut self) -> Block {
-        let mut block = [0.0; BLOCK_SAMPLES];
-        for out in &mut block {
-            let t = self.sample as f32 / SAMPLE_RATE_HZ as f32;
-            self.sample += 1;
-            self.phase = (self.phase + (130.0 + 40.0 * (t * 3.1).sin()) / SAMPLE_RATE_HZ as f32) % 1.0;
-            let buzz: f32 = (1..20).map(|h| (std::f32::consts::TAU * self.phase * h as f32).sin() / h as f32).sum();
-            let talks = (t * 0.7).fract() < 0.8;
-            let envelope = if talks { (t * self.tempo).sin().max(0.0) } else { 0.0 };
-            *out = envelope * (buzz * 0.15 + self.noise() * 0.05);
-        }
-        block
+    /// The next sample.
+    pub fn next_sample(&mut self) -> f32 {
+        let t = self.sample as f32 / SAMPLE_RATE_HZ as f32;
+        self.sample += 1;
+        self.phase = (self.phase + (130.0 + 40.0 * (t * 3.1).sin()) / SAMPLE_RATE_HZ as f32) % 1.0;
+        let buzz: f32 = (1..20).map(|h| (std::f32::consts::TAU * self.phase * h as f32).sin() / h as f32).sum();
+        let talks = (t * 0.7).fract() < 0.8;
+        let envelope = if talks { (t * self.tempo).sin().max(0.0) } else { 0.0 };
+        envelope * (buzz * 0.15 + self.noise() * 0.05)
     }
 }
