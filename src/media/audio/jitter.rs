@@ -277,7 +277,7 @@ impl JitterBuffer {
             if self.pulls_since_stretch >= pause && self.fill_ahead(stretch::ACCELERATE_NEEDS) {
                 self.mids.clear();
                 self.mids.extend(self.pcm.iter().take(stretch::ACCELERATE_NEEDS).map(|[mid, _]| mid));
-                if let Some(removed) = stretch::accelerate(&self.mids, urgency) {
+                if let Some(removed) = stretch::accelerate(&self.mids, urgency, (excess * 48.0) as usize) {
                     let (now, later) = (self.pcm.iter().copied(), self.pcm.iter().skip(removed).copied());
                     self.scratch.clear();
                     self.scratch.extend(stretch::crossfade(now, later, removed));
@@ -301,7 +301,7 @@ impl JitterBuffer {
                 self.mids.extend(self.past.iter().map(|[mid, _]| mid));
                 self.mids.extend(self.pcm.iter().take(stretch::DECELERATE_NEEDS).map(|[mid, _]| mid));
                 let (past, future) = self.mids.split_at(self.past.len());
-                if let Some(added) = stretch::decelerate(past, future, urgency) {
+                if let Some(added) = stretch::decelerate(past, future, urgency, (-excess * 48.0) as usize) {
                     let again = self.past.iter().skip(self.past.len().saturating_sub(added)).copied();
                     self.scratch.clear();
                     self.scratch.extend(stretch::crossfade(self.pcm.iter().copied(), again, added));

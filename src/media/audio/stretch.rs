@@ -55,25 +55,26 @@ fn acceptable(similarity: f32, quiet: bool, urgency: Urgency) -> bool {
 }
 
 /// Length of a period of 2.5–15 ms that can be taken out at the beginning of `samples`: two of them become one by
-/// [`crossfade`]. `None` when there is no good place.
-pub fn accelerate(samples: &[f32], urgency: Urgency) -> Option<usize> {
+/// [`crossfade`]; where it is quiet not more than `excess`. `None` when there is no good place.
+pub fn accelerate(samples: &[f32], urgency: Urgency, excess: usize) -> Option<usize> {
     let part = samples.get(..ACCELERATE_NEEDS)?;
     let max_lag = ACCELERATE_NEEDS / 2;
     let quiet = rms(part) < QUIET_RMS;
-    let (lag, alike) = if quiet { (max_lag, 1.0) } else { best_lag(part, 0, false, max_lag, max_lag)? };
+    let (lag, alike) =
+        if quiet { (excess.clamp(MIN_LAG, max_lag), 1.0) } else { best_lag(part, 0, false, max_lag, max_lag)? };
     acceptable(alike, quiet, urgency).then_some(lag)
 }
 
 /// Length of a period of 2.5–10 ms that can be put in between `past` and `samples`: the beginning of `samples` crossfaded to the
-/// end of `past`. `None` when there is no good place.
-pub fn decelerate(past: &[f32], samples: &[f32], urgency: Urgency) -> Option<usize> {
+/// end of `past`; where it is quiet not more than `lack`. `None` when there is no good place.
+pub fn decelerate(past: &[f32], samples: &[f32], urgency: Urgency, lack: usize) -> Option<usize> {
     let future = samples.get(..DECELERATE_NEEDS)?;
     let past = past.get(past.len().checked_sub(DECELERATE_PAST)?..)?;
     let mut joined = past.to_vec();
     joined.extend_from_slice(future);
     let quiet = rms(&joined) < QUIET_RMS;
     let (lag, alike) = if quiet {
-        (DECELERATE_PAST, 1.0)
+        (lack.clamp(MIN_LAG, DECELERATE_PAST), 1.0)
     } else {
         best_lag(&joined, past.len(), true, DECELERATE_PAST, DECELERATE_NEEDS)?
     };
@@ -131,7 +132,7 @@ mod tests {
                 assert!(f.iter().all(|f| f[0] == -f[1]), "both channels alike");
                 f.iter().map(|f| f[0]).collect::<Vec<f32>>()
             });
-            let lag = accelerate(&original, Urgency::Normal).unwrap();
+            let lag = accelerate(&original, Urgency::Normal, 480).unwrap();
             assert!(lag >= 120, "{hz}");
             let (now, later) = (wide.iter().copied(), wide[lag..].iter().copied());
             let mut shorter = faded(crossfade(now, later, lag).collect());
@@ -145,7 +146,7 @@ mod tests {
             assert!((120..=480).contains(&lag) && roughness(&again) < smooth * 1.4, "{hz}: {lag}");
 
             let (past, future) = original.split_at(960);
-            let lag = decelerate(past, future, Urgency::Normal).unwrap();
+            let lag = decelerate(past, future, Urgency::Normal, 480).unwrap();
             assert!((120..=480).contains(&lag));
             let (after, again) = (wide[960..].iter().copied(), wide[960 - lag..].iter().copied());
             let inserted = faded(crossfade(after, again, lag).collect());
@@ -163,9 +164,11 @@ mod tests {
                 (seed >> 8) as f32 / 16_777_216.0 - 0.5
             })
             .collect();
-        assert!(accelerate(&noise, Urgency::Normal).is_none());
-        assert!(accelerate(&noise, Urgency::High).is_some());
-        assert!(accelerate(&[0.0; 1_440], Urgency::OnlyQuiet).is_some());
-        assert!(accelerate(&[0.0; 1_000], Urgency::High).is_none());
+        assert!(accelerate(&noise, Urgency::Normal, 480).is_none());
+        assert!(accelerate(&noise, Urgency::High, 480).is_some());
+        let quiet = |excess| accelerate(&[0.0; 1_440], Urgency::OnlyQuiet, excess);
+        assert_eq!([0, 300, 9_999].map(quiet), [Some(120), Some(300), Some(720)]);
+        assert_eq!(decelerate(&[0.0; 480], &[0.0; 480], Urgency::OnlyQuiet, 200), Some(200));
+        assert!(accelerate(&[0.0; 1_000], Urgency::High, 480).is_none());
     }
 }
