@@ -15,14 +15,14 @@ use super::demux::LegKey;
 /// second, with the sound in its queue.
 const BOUNDS: Bounds = Bounds { start_bps: 1_200_000.0, min_bps: 60_000.0, max_bps: 60_000_000.0 };
 /// What leaves at most, as a factor of the estimate, and how long a backlog has.
-const PACING: (f64, Duration) = (2.0, Duration::from_millis(200));
+const PACING: (f64, Duration) = (1.5, Duration::from_millis(300));
 /// Behind a queue of this length there is no hurry.
 const QUEUED: Duration = Duration::from_millis(40);
 const QUEUED_PACING: (f64, Duration) = (1.0, Duration::from_millis(500));
-/// A long one has to drain first, after the estimate has fallen. If it stays for longer than this it is none.
+/// A long one has to drain first, after the estimate has fallen: better to wait here than there. If it stays for longer it is none.
 const LONG_QUEUE: Duration = Duration::from_millis(100);
 const DRAINS: Duration = Duration::from_secs(1);
-const DRAINING_PACING: (f64, Duration) = (0.5, Duration::from_secs(1));
+const DRAINING_PACING: (f64, Duration) = (0.25, Duration::from_secs(1));
 /// Departures remembered per leg: four seconds of 2.5 Mbit/s.
 const SENT: usize = 1_024;
 /// Bytes of a packet below RTP: IPv4 and UDP; the tag is counted with the packet.
