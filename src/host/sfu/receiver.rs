@@ -14,14 +14,11 @@ use super::demux::LegKey;
 /// Begins with what one whole picture needs: more is known after the first bursts where the path has it, and a narrow path does not lose its first
 /// second, with the sound in its queue.
 const BOUNDS: Bounds = Bounds { start_bps: 1_200_000.0, min_bps: 60_000.0, max_bps: 60_000_000.0 };
-/// What leaves at most, as a factor of the estimate, and how long a backlog has.
-const PACING: (f64, Duration) = (1.5, Duration::from_millis(300));
-/// Behind a queue of this length there is no hurry.
-const QUEUED: Duration = Duration::from_millis(40);
-const QUEUED_PACING: (f64, Duration) = (1.0, Duration::from_millis(500));
-/// A long one has to drain first, after the estimate has fallen: better to wait here than there. If it stays for longer it is none.
+/// A queue of this length has to drain first, after the estimate has fallen: better to wait here than there. If it stays for longer
+/// it is none.
 const LONG_QUEUE: Duration = Duration::from_millis(100);
 const DRAINS: Duration = Duration::from_secs(1);
+/// What leaves meanwhile, as a factor of the estimate, and how long a backlog has.
 const DRAINING_PACING: (f64, Duration) = (0.25, Duration::from_secs(1));
 /// Departures remembered per leg: four seconds of 2.5 Mbit/s.
 const SENT: usize = 1_024;
@@ -105,12 +102,12 @@ impl Estimator {
         self.fed.then(|| self.congestion.target_bps() as u64)
     }
 
-    /// What a pacer lets out in bit/s, and within which time a backlog leaves whatever that is; `None` while it has given no
-    /// feedback.
+    /// What a pacer lets out in bit/s, and within which time a backlog leaves whatever that is; `None` while pictures need not
+    /// wait.
     pub(super) fn pacing(&self, now: Duration) -> Option<(f64, Duration)> {
         let fell = self.congestion.fell_at().map(|at| now.saturating_sub(at));
-        let (factor, drain) = pace_behind(self.queue(), fell);
-        self.fed.then(|| (self.congestion.target_bps() * factor, drain))
+        let (factor, drain) = DRAINING_PACING;
+        drains(self.queue(), fell).then(|| (self.congestion.target_bps() * factor, drain))
     }
 
     /// How long the queue on the way is.
@@ -189,15 +186,9 @@ impl Estimator {
     }
 }
 
-/// The pace behind a queue of this length, where the estimate has fallen so long ago.
-fn pace_behind(queue: Duration, fell: Option<Duration>) -> (f64, Duration) {
-    if queue >= LONG_QUEUE && fell.is_some_and(|fell| fell < DRAINS) {
-        DRAINING_PACING
-    } else if queue >= QUEUED {
-        QUEUED_PACING
-    } else {
-        PACING
-    }
+/// Whether a queue of this length has to drain, where the estimate has fallen so long ago.
+fn drains(queue: Duration, fell: Option<Duration>) -> bool {
+    queue >= LONG_QUEUE && fell.is_some_and(|fell| fell < DRAINS)
 }
 
 #[cfg(test)]
@@ -300,13 +291,10 @@ mod tests {
     }
 
     #[test]
-    fn behind_a_queue_less_leaves_and_the_least_just_after_a_fall() {
+    fn a_long_queue_drains_for_a_second_after_a_fall() {
         let ms = Duration::from_millis;
-        assert_eq!(pace_behind(ms(10), Some(ms(0))), PACING);
-        assert_eq!(pace_behind(ms(60), Some(ms(0))), QUEUED_PACING);
-        assert_eq!(pace_behind(ms(250), Some(ms(400))), DRAINING_PACING);
+        assert!(!drains(ms(60), Some(ms(0))) && drains(ms(250), Some(ms(400))));
         // What does not drain is no queue: the way has become longer.
-        assert_eq!(pace_behind(ms(250), Some(ms(1_500))), QUEUED_PACING);
-        assert_eq!(pace_behind(ms(250), None), QUEUED_PACING);
+        assert!(!drains(ms(250), Some(ms(1_500))) && !drains(ms(250), None));
     }
 }

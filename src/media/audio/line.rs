@@ -23,6 +23,8 @@ const CALM: Duration = Duration::from_secs(60);
 const CALM_MAX: Duration = Duration::from_secs(16 * 60);
 /// No device is provided for whose callbacks are longer than this, in ms.
 const CALLBACK_MS_MAX: u32 = 1_000;
+/// One long callback, as after a stall, is no reason to open the device anew; if they are still long after this, it is.
+const LONG: Duration = Duration::from_secs(1);
 /// No callback for this long, or for two and a half of its length, is a stall.
 const STALL: Duration = Duration::from_millis(300);
 /// The first callback may take longer.
@@ -125,8 +127,9 @@ pub(crate) struct Line {
     tries: u32,
     failure: Option<AudioError>,
     buffers: Buffers,
-    /// Longest callback that the rings are made for, in ms.
+    /// Longest callback that the rings are made for, in ms, and since when callbacks are longer.
     callback_ms: u32,
+    long_since: Option<Instant>,
     /// The rebuild is for buffers of another size, which nobody needs to be told.
     silent_rebuild: bool,
     /// The chosen device was here and went: the default serves meanwhile.
@@ -145,6 +148,7 @@ impl Line {
             failure: None,
             buffers: Buffers::new(),
             callback_ms: CALLBACK_MS,
+            long_since: None,
             silent_rebuild: false,
             went: false,
         }
@@ -183,6 +187,13 @@ impl Line {
         self.retry_at = Some(now);
     }
 
+    /// As [`Self::reopen`], for other buffers. If the device is gone by then, it has gone like any other.
+    fn rebuild(&mut self, now: Instant) {
+        self.went |= self.open.as_ref().is_some_and(|open| !open.stands_in);
+        self.silent_rebuild = true;
+        self.reopen(now);
+    }
+
     /// As [`Self::reopen`], for a device that is no longer there.
     fn lose(&mut self, why: &str, engine: &EngineShared, now: Instant) {
         let Some(open) = &self.open else { return };
@@ -218,7 +229,7 @@ impl Line {
                 let stands_in = open.stands_in;
                 tracing::info!(device = open.name, stands_in, capture = self.capture, "sound device opened");
                 let name = open.name.clone();
-                if !std::mem::take(&mut self.silent_rebuild) {
+                if !std::mem::take(&mut self.silent_rebuild) || stands_in {
                     engine.tell(if self.capture {
                         AudioEvent::MicrophoneOpened(name)
                     } else {
@@ -233,6 +244,8 @@ impl Line {
             }
             Err(error) => {
                 self.tries += 1;
+                // Whoever is told that it failed is told when it is open again.
+                self.silent_rebuild = false;
                 self.retry_at = Some(self.host.clock.now() + if self.tries > 4 { RETRY_LATER } else { RETRY });
                 // The same failure is told once.
                 if self.failure.as_ref().map(AudioError::key) != Some(error.key()) {
@@ -267,13 +280,17 @@ impl Line {
     fn check_length(&mut self, now: Instant) {
         let Some(open) = &self.open else { return };
         if open.pulse.too_long().is_none() || self.callback_ms >= CALLBACK_MS_MAX {
+            self.long_since = None;
+            return;
+        }
+        if now.saturating_duration_since(*self.long_since.get_or_insert(now)) < LONG {
             return;
         }
         let length_ms = open.callback().as_millis() as u32;
         tracing::info!(device = open.name, length_ms, "long callbacks, larger rings");
         self.callback_ms = (length_ms + length_ms / 4).clamp(2 * self.callback_ms, CALLBACK_MS_MAX);
-        self.silent_rebuild = true;
-        self.reopen(now);
+        self.long_since = None;
+        self.rebuild(now);
     }
 
     /// Corrects a rate that is not what the device says, and asks for larger buffers where sound is lost all the time.
@@ -307,8 +324,7 @@ impl Line {
             Some(Verdict::Unclear) | None => false,
         };
         if rebuild {
-            self.silent_rebuild = true;
-            self.reopen(now);
+            self.rebuild(now);
         }
     }
 

@@ -13,7 +13,7 @@ const LAYERS: [u32; 3] = [8, 4, 2];
 const TOO_MUCH: f32 = 0.9;
 const LONG: Duration = Duration::from_secs(4);
 /// A step up is taken when the larger picture is expected to take less than this share …
-const ENOUGH: f32 = 0.5;
+const ENOUGH: f32 = 0.7;
 /// … for this long; for twice as long each time it turned out wrong, up to the other.
 const CALM: (Duration, Duration) = (Duration::from_secs(8), Duration::from_secs(64));
 /// A step down this soon after a step up says that it was wrong.
