@@ -5,6 +5,10 @@
 //! ones by taking out or putting in a period ([`super::stretch`]); after a pause the delay is simply set anew. What is
 //! missing when its time has come is taken from the next packet's forward error correction, else concealed.
 
+mod stats;
+
+pub use stats::JitterStats;
+
 use super::arrival::{Arrival, ArrivalTracker, ts_us};
 use super::codec::PacketDecoder;
 use super::stretch::{self, Urgency};
@@ -31,35 +35,6 @@ const SPARE: usize = 4;
 const LOSS_WEIGHT: f32 = 0.005;
 /// Loss from which waiting for the repair pays.
 const LOSS_FOR_REPAIR: f32 = 0.008;
-
-/// Figures of a jitter buffer; sample counts at 48 kHz.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct JitterStats {
-    /// Packets received, without duplicates.
-    pub packets: u64,
-    /// Packets that never came in time to be heard or used.
-    pub packets_lost: u64,
-    /// Packets that came twice.
-    pub packets_duplicate: u64,
-    /// Packets that came after their time.
-    pub packets_late: u64,
-    /// Bytes of Opus received.
-    pub bytes: u64,
-    /// Samples made up by concealment.
-    pub concealed_samples: u64,
-    /// Samples regained from forward error correction.
-    pub fec_samples: u64,
-    /// Samples cut out by time scaling and by skipping an overfull buffer.
-    pub accelerated_samples: u64,
-    /// Samples stretched in by time scaling.
-    pub decelerated_samples: u64,
-    /// Inter-arrival jitter, RFC 3550 6.4.1, in ms.
-    pub jitter_ms: f32,
-    /// Delay now, in ms.
-    pub playout_delay_ms: f32,
-    /// Delay aimed at, in ms.
-    pub target_delay_ms: f32,
-}
 
 struct Packet {
     timestamp: i64,
