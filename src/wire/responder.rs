@@ -23,9 +23,15 @@ const KEPT: usize = 1_024;
 const PER_NACK: usize = 256;
 /// Repeats may take this share of what the path takes, and this much in bit/s where that is unknown.
 const SHARE: f64 = 0.8;
+/// Behind a queue of this length the share is this one: repeats of what a full queue has dropped would fill it again.
+const FULL_QUEUE: Duration = Duration::from_millis(100);
+const QUEUED_SHARE: f64 = 0.1;
 const UNKNOWN_BPS: f64 = 1_500_000.0;
 /// What was not used is kept for this long, in seconds.
 const KEPT_S: f64 = 0.5;
+const QUEUED_KEPT_S: f64 = 0.1;
+/// A layer is given up when so many pictures of the others have left after its last one: nobody waits for it any more.
+const GIVEN_UP: u32 = 6;
 
 /// Below this rate of the path, in bit/s, sound is sent once.
 const COPIES_FROM_BPS: f64 = 300_000.0;
@@ -42,6 +48,8 @@ struct Stream {
     /// What is lost, and whether sound goes out twice for it.
     redundancy: Redundancy,
     sound: bool,
+    /// Pictures of other streams since the last packet of this one.
+    behind: u32,
     answers: Answers<u16, Instant>,
 }
 
@@ -120,11 +128,14 @@ impl Responder {
         let queue = path.map_or(Duration::ZERO, |path| path.queue);
         // The queue may have grown since the round trip was measured, and the repeat stands in it.
         let round_trip = self.handle.rtt().unwrap_or_default() + queue;
-        let bytes_per_s = path.map_or(UNKNOWN_BPS, |path| path.target_bps * SHARE) / 8.0;
-        let passed = self.budget_at.map_or(KEPT_S, |at| now.saturating_duration_since(at).as_secs_f64());
-        self.budget = (self.budget + passed * bytes_per_s).min(KEPT_S * bytes_per_s);
+        let (share, kept_s) = if queue < FULL_QUEUE { (SHARE, KEPT_S) } else { (QUEUED_SHARE, QUEUED_KEPT_S) };
+        let bytes_per_s = path.map_or(UNKNOWN_BPS, |path| path.target_bps * share) / 8.0;
+        let passed = self.budget_at.map_or(kept_s, |at| now.saturating_duration_since(at).as_secs_f64());
+        self.budget = (self.budget + passed * bytes_per_s).min(kept_s * bytes_per_s);
         self.budget_at = Some(now);
-        let Some(stream) = self.streams.get_mut(&nack.media_ssrc) else { return };
+        let Some(stream) = self.streams.get_mut(&nack.media_ssrc).filter(|stream| stream.behind < GIVEN_UP) else {
+            return;
+        };
         for sequence in nack.nacks.iter().flat_map(|pair| pair.packet_list()).take(PER_NACK) {
             let Some(original) = stream.find(sequence).cloned() else { continue };
             if self.budget <= 0.0 {
@@ -132,7 +143,7 @@ impl Responder {
                 break;
             }
             // Not into a queue, where copies would be what the next ones are lost by, nor instead of other answers.
-            let spare = queue < LONG_QUEUE && self.budget > KEPT_S * bytes_per_s / 2.0;
+            let spare = queue < LONG_QUEUE && self.budget > kept_s * bytes_per_s / 2.0;
             let copies = match path {
                 _ if stream.rtx.is_none() || !spare => Copies::Never,
                 // It might be full.
@@ -221,7 +232,13 @@ impl Protocol<TaggedPacket, TaggedPacket, ()> for Responder {
             && let Some(stream) = self.streams.get_mut(&packet.header.ssrc)
         {
             stream.keep(packet.clone());
+            stream.behind = 0;
             of = Some((packet.header.ssrc, message.now));
+            if packet.header.marker && !stream.sound {
+                let pictures = self.streams.iter_mut().filter(|(_, other)| !other.sound);
+                let others = pictures.filter(|(ssrc, _)| **ssrc != packet.header.ssrc);
+                others.for_each(|(_, other)| other.behind += 1);
+            }
         }
         self.write.push_back(message);
         if let Some((ssrc, now)) = of {

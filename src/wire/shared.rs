@@ -256,8 +256,12 @@ impl WireHandle {
 
     /// Lets the clock take effect; every 25 to 100 ms.
     pub fn tick(&self, now: Instant) {
-        if let Some(control) = self.lock().control.as_mut().filter(|control| control.numbered) {
+        let mut state = self.lock();
+        let sent = state.stats;
+        if let Some(control) = state.control.as_mut().filter(|control| control.numbered) {
             control.congestion.tick(now.saturating_duration_since(control.origin));
+            let (target_bps, queue) = (control.congestion.target_bps(), control.congestion.queue());
+            tracing::trace!(target_bps, ?queue, sent.bytes_sent, sent.repeated_bytes, "estimate");
         }
     }
 

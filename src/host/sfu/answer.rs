@@ -168,10 +168,11 @@ fn extensions(media: &MediaSummary, audio: bool, transport_cc: bool) -> Extensio
     }
 }
 
-/// Whether packets towards a subscriber carry transport-wide numbers: pictures whose repeats are packets of their own. A
-/// repeat on the same source has to stay the same bytes, also where it would need another number.
-fn numbered(codec: Codec, rtx: Option<u8>) -> bool {
-    !codec.is_audio() && rtx.is_some()
+/// Whether packets towards a subscriber carry transport-wide numbers: sound, which shows the path also while no picture is
+/// sent, and pictures whose repeats are packets of their own. A picture's repeat on the same source would have to bear its
+/// first number, and too many of those would have to be remembered.
+pub(super) fn numbered(codec: Codec, rtx: Option<u8>) -> bool {
+    codec.is_audio() || rtx.is_some()
 }
 
 /// The layers that an m-line offers. They must be named by source as well: the groups of repairs, or without repairs the
@@ -334,7 +335,21 @@ impl Plan {
         if plan.tracks.is_empty() {
             return Err(SfuError::InvalidSdp("nothing to negotiate"));
         }
+        if !receives {
+            plan.number_all_or_none();
+        }
         Ok(plan)
+    }
+
+    /// Sound alone says nothing about what pictures may take beside it.
+    fn number_all_or_none(&mut self) {
+        if self.tracks.iter().all(|track| track.extensions.transport_cc.is_some()) {
+            return;
+        }
+        for track in &mut self.tracks {
+            track.extensions.transport_cc = None;
+            track.feedback.transport_cc = false;
+        }
     }
 
     fn track(
@@ -395,9 +410,9 @@ impl Plan {
                     mid: Some(4),
                     orientation: (!audio).then_some(13),
                     rid: None,
-                    transport_cc: (!audio).then_some(3),
+                    transport_cc: Some(3),
                 },
-                feedback: FeedbackKinds { nack: true, pli: !audio, fir: !audio, remb: !audio, transport_cc: !audio },
+                feedback: FeedbackKinds { nack: true, pli: !audio, fir: !audio, remb: !audio, transport_cc: true },
                 ssrc: ssrc(),
                 rtx_ssrc: ssrc(),
                 layers: Vec::new(),
@@ -436,6 +451,7 @@ impl Plan {
         if self.tracks.is_empty() {
             return Err(SfuError::InvalidSdp("the answer accepts nothing"));
         }
+        self.number_all_or_none();
         Ok(())
     }
 

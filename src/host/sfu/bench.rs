@@ -147,7 +147,7 @@ impl Client {
         let Some((to, _)) = self.transport.path() else {
             return;
         };
-        if let Some(Ok(data)) = self.transport.srtp_out().map(|srtp| srtp.encrypt_rtp(packet)) {
+        if let Some(Ok(data)) = self.transport.exit().map(|exit| exit.context.encrypt_rtp(packet)) {
             let _ = self.socket.send_to(&data, to);
         }
     }

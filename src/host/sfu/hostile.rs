@@ -121,7 +121,7 @@ fn mutilated_datagrams_harm_neither_a_young_nor_an_established_leg() {
         data.extend([7; 100]);
         data
     };
-    recorded.push(b.srtp_out().unwrap().encrypt_rtp(&packet(1)).unwrap().to_vec());
+    recorded.push(b.exit().unwrap().context.encrypt_rtp(&packet(1)).unwrap().to_vec());
     let mut report = rtcp::Writer::default();
     report.receiver_report(5, &[]);
     b.send_rtcp(report.bytes());
@@ -141,7 +141,7 @@ fn mutilated_datagrams_harm_neither_a_young_nor_an_established_leg() {
         a.take_outgoing();
         young.take_outgoing();
     }
-    let good = b.srtp_out().unwrap().encrypt_rtp(&packet(2)).unwrap();
+    let good = b.exit().unwrap().context.encrypt_rtp(&packet(2)).unwrap();
     assert!(a.decrypt_rtp(&good, address(2000), now).is_some(), "the call goes on");
     assert!(a.decrypt_rtp(&good, address(2000), now).is_none(), "a replay does not");
 }
@@ -175,10 +175,10 @@ fn a_repair_comes_on_its_own_source_or_as_the_very_same_bytes() {
             slot.abs_send_time = 0x123456;
             slot.payload.extend([sequence as u8; 50]);
             let stored = cache.get(sequence).unwrap();
-            sent.push(track.forward(0, stored, a.srtp_out().unwrap(), 0).unwrap());
+            sent.push(track.forward(0, stored, &mut a.exit().unwrap(), 0).unwrap());
         }
         let number = 70_001u64 as u16;
-        let repair = track.repair(number, |_| Some(&cache), a.srtp_out().unwrap(), 1_000_000).unwrap();
+        let repair = track.repair(number, |_| Some(&cache), &mut a.exit().unwrap(), 1_000_000).unwrap();
         for data in [&sent[0], &sent[2]] {
             let plain = b.decrypt_rtp(data, address(1000), now).unwrap();
             let view = RtpView::parse(&plain).unwrap();
@@ -196,11 +196,11 @@ fn a_repair_comes_on_its_own_source_or_as_the_very_same_bytes() {
                 assert_eq!(view.payload[2..], [70_001u64 as u8; 50]);
             }
         }
-        let missed = track.repair(number.wrapping_add(40), |_| Some(&cache), a.srtp_out().unwrap(), 1_000_000);
+        let missed = track.repair(number.wrapping_add(40), |_| Some(&cache), &mut a.exit().unwrap(), 1_000_000);
         assert!(missed.is_none(), "never sent, never repaired");
         // A flood of requests runs into the budget.
         let answered = (0..2_000)
-            .filter(|_| track.repair(number, |_| Some(&cache), a.srtp_out().unwrap(), 1_000_000).is_some())
+            .filter(|_| track.repair(number, |_| Some(&cache), &mut a.exit().unwrap(), 1_000_000).is_some())
             .count();
         assert!(answered <= 300, "{answered}");
     }

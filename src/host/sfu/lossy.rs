@@ -29,6 +29,7 @@ use super::outbound::TrackOut;
 use super::packet::RtpView;
 use super::publication::Publication;
 use super::rtcp::{self, Item, Writer};
+use super::transport::Exit;
 
 const MS: Duration = Duration::from_millis(1);
 const VIDEO: u32 = 0x0a0b_0c0d;
@@ -175,7 +176,7 @@ fn call(bad: Bad, network: &str, seed: u64, seen: &mut Seen) {
     let mut track = TrackOut::new(TrackPlan { ssrc: 9, rtx_ssrc: 10, ..plan() }, 0);
     track.roomy = true;
     track.note_rtt(rtt.as_micros() as f64);
-    let (mut locked, mut unlocked) = (cipher(), cipher());
+    let (mut locked, mut unlocked, mut transport_number) = (cipher(), cipher(), 0);
 
     let mut receiver = VideoReceiver::new(ReceiverConfig::standard(VideoCodec::Vp8));
     receiver.set_rtt(rtt);
@@ -236,7 +237,14 @@ fn call(bad: Bad, network: &str, seed: u64, seen: &mut Seen) {
             }
             let fed = publication.feed(&RtpView::parse(&data).unwrap(), now_us, 0);
             let stored = fed.and_then(|fed| publication.layers[0].track.cache.get(fed.number));
-            if let Some(data) = stored.and_then(|stored| track.forward(0, stored, &mut locked, now_us)) {
+            if let Some(data) = stored.and_then(|stored| {
+                track.forward(
+                    0,
+                    stored,
+                    &mut Exit { context: &mut locked, transport_number: &mut transport_number },
+                    now_us,
+                )
+            }) {
                 seen.forwarded += 1;
                 out.push(data, 1_000, now);
             }
@@ -247,13 +255,22 @@ fn call(bad: Bad, network: &str, seed: u64, seen: &mut Seen) {
             }
             for number in nacks {
                 let caches = |layer: usize| Some(&publication.layers[layer].track.cache);
-                if let Some(data) = track.repair(number, caches, &mut locked, now_us) {
+                if let Some(data) = track.repair(
+                    number,
+                    caches,
+                    &mut Exit { context: &mut locked, transport_number: &mut transport_number },
+                    now_us,
+                ) {
                     out.push(data, 1_000, now);
                 }
             }
         }
         while ms % 5 == 0
-            && let Some(data) = track.copy_due(|at| Some(&publication.layers[at].track.cache), &mut locked, now_us)
+            && let Some(data) = track.copy_due(
+                |at| Some(&publication.layers[at].track.cache),
+                &mut Exit { context: &mut locked, transport_number: &mut transport_number },
+                now_us,
+            )
         {
             out.push(data, 1_000, now);
         }

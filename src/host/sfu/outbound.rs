@@ -1,17 +1,18 @@
 //! One track towards a subscriber: its own numbers, payload type and extensions, and its repairs.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use rtc::rtp::header::{EXTENSION_PROFILE_ONE_BYTE, Extension, Header};
-use rtc::srtp::context::Context;
 
 use crate::rtp::answers::{Answers, Copies};
 use crate::rtp::redundancy::{COPY_AGE, COPY_BEHIND, Redundancy};
 
-use super::answer::TrackPlan;
-use super::cache::{Cache, Stored};
+use super::answer::{TrackPlan, numbered};
+use super::cache::{AUDIO_PACKETS, Cache, Stored};
 use super::switch::{Place, Placed, Switcher};
+use super::transport::Exit;
 
 /// Retransmissions one leg may be sent in a second, more are not answered; and the least where the path takes little.
 pub(super) const REPAIRS_PER_SECOND: f64 = 600.0;
@@ -27,6 +28,25 @@ const PADDING_PACKETS: u64 = 512;
 
 static ZEROS: [u8; 64] = [0; 64];
 
+/// A packet with a transport-wide number.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Departure {
+    pub(super) number: u16,
+    pub(super) bytes: usize,
+    /// It left before under this number.
+    pub(super) again: bool,
+}
+
+/// How a packet leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    First,
+    /// On its own source, byte for byte as before: two messages must not share one SRTP nonce.
+    Again,
+    /// As a packet of the source for repairs, of this payload type and number.
+    Repair(u8, u16),
+}
+
 /// The subscriber's side of one track.
 #[derive(Debug)]
 pub(super) struct TrackOut {
@@ -34,10 +54,10 @@ pub(super) struct TrackOut {
     pub(super) switch: Switcher,
     timestamp_shift: u32,
     rtx_sequence: u16,
-    /// Next transport-wide number, where that is negotiated.
-    transport_number: u16,
-    /// What has been written with such a number, until the worker takes it: number and bytes.
-    pub(super) departed: Option<(u16, usize)>,
+    /// Transport-wide numbers of the newest packets, where a repeat has to bear the same one: number here, and there.
+    numbered: VecDeque<(u64, u16)>,
+    /// What has been written with a transport-wide number, until the worker takes it.
+    pub(super) departed: Option<Departure>,
     /// Lengths for the cipher; the bytes come from `scratch`.
     header: Header,
     scratch: Vec<u8>,
@@ -71,7 +91,7 @@ impl TrackOut {
             switch: Switcher::new(),
             timestamp_shift,
             rtx_sequence: timestamp_shift as u16 >> 2,
-            transport_number: 0,
+            numbered: VecDeque::new(),
             departed: None,
             header: Header { version: 2, extension_profile: EXTENSION_PROFILE_ONE_BYTE, ..Header::default() },
             scratch: Vec::with_capacity(1_500),
@@ -110,7 +130,7 @@ impl TrackOut {
         &mut self,
         layer: usize,
         stored: &Stored,
-        context: &mut Context,
+        exit: &mut Exit<'_>,
         now_us: u64,
     ) -> Option<BytesMut> {
         let audio = self.plan.codec.is_audio();
@@ -128,7 +148,7 @@ impl TrackOut {
             tl0: stored.vp8.and_then(|vp8| Some(vp8.tl0?.1)),
         };
         let placed = self.switch.take(&place, forced, now_us)?;
-        let data = self.encrypt(stored, placed, context, None)?;
+        let data = self.encrypt(stored, placed, exit, Sent::First)?;
         self.packets += 1;
         self.octets += stored.payload.len() as u64;
         if !audio {
@@ -139,7 +159,7 @@ impl TrackOut {
 
     /// The copy of an earlier packet of sound that is to follow `stored`, where the leg loses so much that asking alone does
     /// not repair it in time.
-    pub(super) fn copy(&mut self, stored: &Stored, cache: &Cache, context: &mut Context) -> Option<BytesMut> {
+    pub(super) fn copy(&mut self, stored: &Stored, cache: &Cache, exit: &mut Exit<'_>) -> Option<BytesMut> {
         if !self.plan.codec.is_audio() || !self.started() || stored.sequence <= self.copied {
             return None;
         }
@@ -153,7 +173,7 @@ impl TrackOut {
         let (_, earlier) = self.switch.origin(stored.sequence.checked_sub(COPY_BEHIND)?)?;
         let earlier = cache.get(earlier).filter(|e| stored.timestamp.wrapping_sub(e.timestamp) <= COPY_AGE)?;
         let placed = self.switch.again(earlier.sequence, earlier.timestamp)?;
-        let data = self.encrypt(earlier, placed, context, None)?;
+        let data = self.encrypt(earlier, placed, exit, Sent::Again)?;
         self.copies += 1;
         Some(data)
     }
@@ -169,7 +189,7 @@ impl TrackOut {
         &mut self,
         number: u16,
         caches: impl Fn(usize) -> Option<&'a Cache>,
-        context: &mut Context,
+        exit: &mut Exit<'_>,
         now_us: u64,
     ) -> Option<BytesMut> {
         let elapsed = now_us.saturating_sub(self.repair_at_us) as f64 / 1_000_000.0;
@@ -194,7 +214,7 @@ impl TrackOut {
         if times == 0 {
             return None;
         }
-        let data = self.again(stored, placed, context)?;
+        let data = self.again(stored, placed, exit)?;
         self.repair_budget -= f64::from(times);
         self.repaired += 1;
         Some(data)
@@ -204,13 +224,13 @@ impl TrackOut {
     pub(super) fn copy_due<'a>(
         &mut self,
         caches: impl Fn(usize) -> Option<&'a Cache>,
-        context: &mut Context,
+        exit: &mut Exit<'_>,
         now_us: u64,
     ) -> Option<BytesMut> {
         while let Some(number) = self.answers.due(Duration::from_micros(now_us)) {
             let Some((stored, placed)) = self.find(number, &caches) else { continue };
             self.copies += 1;
-            return self.again(stored, placed, context);
+            return self.again(stored, placed, exit);
         }
         None
     }
@@ -228,12 +248,17 @@ impl TrackOut {
     }
 
     /// It once more.
-    fn again(&mut self, stored: &Stored, placed: Placed, context: &mut Context) -> Option<BytesMut> {
-        let rtx = self.plan.rtx.map(|payload_type| {
+    fn again(&mut self, stored: &Stored, placed: Placed, exit: &mut Exit<'_>) -> Option<BytesMut> {
+        let sent = self.plan.rtx.map_or(Sent::Again, |payload_type| {
             self.rtx_sequence = self.rtx_sequence.wrapping_add(1);
-            (payload_type, self.rtx_sequence)
+            Sent::Repair(payload_type, self.rtx_sequence)
         });
-        self.encrypt(stored, placed, context, rtx)
+        self.encrypt(stored, placed, exit, sent)
+    }
+
+    /// Whether [`Self::pad`] has something to send.
+    pub(super) fn pads(&self) -> bool {
+        self.switch.current().is_some() && self.plan.rtx.is_some() && self.plan.extensions.transport_cc.is_some()
     }
 
     /// Repeats of the newest packets, newest first, until `bytes` are full: they measure what the path takes. Only where
@@ -242,8 +267,8 @@ impl TrackOut {
         &mut self,
         mut bytes: usize,
         caches: impl Fn(usize) -> Option<&'a Cache>,
-        context: &mut Context,
-        mut out: impl FnMut(BytesMut, Option<(u16, usize)>),
+        exit: &mut Exit<'_>,
+        mut out: impl FnMut(BytesMut, Option<Departure>),
     ) {
         let Some(highest) = self.switch.highest().filter(|_| self.plan.rtx.is_some()) else { return };
         for step in 0..PADDING_PACKETS {
@@ -253,26 +278,24 @@ impl TrackOut {
             // A handful of packets again and again: little is kept of a low layer.
             let number = highest.saturating_sub(step % PADDING_CHOICE);
             let found = self.find(number, &caches);
-            let Some(data) = found.and_then(|(stored, placed)| self.again(stored, placed, context)) else { continue };
+            let Some(data) = found.and_then(|(stored, placed)| self.again(stored, placed, exit)) else { continue };
             bytes = bytes.saturating_sub(data.len());
             out(data, self.departed.take());
         }
     }
 
-    fn encrypt(
-        &mut self,
-        stored: &Stored,
-        placed: Placed,
-        context: &mut Context,
-        rtx: Option<(u8, u16)>,
-    ) -> Option<BytesMut> {
+    fn encrypt(&mut self, stored: &Stored, placed: Placed, exit: &mut Exit<'_>, sent: Sent) -> Option<BytesMut> {
         let number = placed.number as u16;
-        let (payload_type, sequence, ssrc) = match rtx {
-            Some((payload_type, sequence)) => (payload_type, sequence, self.plan.rtx_ssrc),
-            None => (self.plan.payload_type, number, self.plan.ssrc),
+        let (payload_type, sequence, ssrc) = match sent {
+            Sent::Repair(payload_type, sequence) => (payload_type, sequence, self.plan.rtx_ssrc),
+            Sent::First | Sent::Again => (self.plan.payload_type, number, self.plan.ssrc),
+        };
+        let ids = self.plan.extensions;
+        let transport = match ids.transport_cc.filter(|_| numbered(self.plan.codec, self.plan.rtx)) {
+            Some(id) => Some((id, self.transport_number(placed.number, sent, exit.transport_number)?)),
+            None => None,
         };
         let timestamp = placed.timestamp.wrapping_add(self.timestamp_shift);
-        let ids = self.plan.extensions;
         let out = &mut self.scratch;
         out.clear();
         let marker = u8::from(stored.marker) << 7;
@@ -292,11 +315,9 @@ impl TrackOut {
         if let (Some(id), Some(orientation)) = (ids.orientation, stored.orientation) {
             out.extend([id << 4, orientation]);
         }
-        // Where repeats are packets of their own only: the others have to stay the same bytes.
-        let transport = ids.transport_cc.filter(|_| self.plan.rtx.is_some());
-        if let Some(id) = transport {
+        if let Some((id, number)) = transport {
             out.push(id << 4 | 1);
-            out.extend(self.transport_number.to_be_bytes());
+            out.extend(number.to_be_bytes());
         }
         let mid = self.plan.mid.as_bytes();
         if let (Some(id), 1..=16) = (ids.mid, mid.len()) {
@@ -314,7 +335,7 @@ impl TrackOut {
             let words = (extension_bytes / 4) as u16;
             out.get_mut(block + 2..block + 4)?.copy_from_slice(&words.to_be_bytes());
         }
-        if rtx.is_some() {
+        if matches!(sent, Sent::Repair(..)) {
             out.extend(number.to_be_bytes());
         }
         let payload = out.len();
@@ -332,11 +353,26 @@ impl TrackOut {
             header.extensions.clear();
             header.extensions.push(Extension { id: 1, payload: Bytes::from_static(ZEROS.get(..length)?) });
         }
-        let data = context.encrypt_rtp_with_header(out, header).ok()?;
-        if transport.is_some() {
-            self.departed = Some((self.transport_number, data.len()));
-            self.transport_number = self.transport_number.wrapping_add(1);
-        }
+        let data = exit.context.encrypt_rtp_with_header(out, header).ok()?;
+        self.departed =
+            transport.map(|(_, number)| Departure { number, bytes: data.len(), again: sent == Sent::Again });
         Some(data)
+    }
+
+    /// The transport-wide number of a packet. One that is sent again on its source has to stay the same bytes, so it bears the
+    /// number of the first time, and is not sent if that is forgotten.
+    fn transport_number(&mut self, number: u64, sent: Sent, next: &mut u16) -> Option<u16> {
+        if sent == Sent::Again {
+            return self.numbered.iter().rev().find(|(other, _)| *other == number).map(|(_, first)| *first);
+        }
+        let fresh = *next;
+        *next = next.wrapping_add(1);
+        if self.plan.rtx.is_none() {
+            if self.numbered.len() >= AUDIO_PACKETS {
+                self.numbered.pop_front();
+            }
+            self.numbered.push_back((number, fresh));
+        }
+        Some(fresh)
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::rtp::congestion::{Arrival, Bounds, Congestion, Departed, Probe};
 
 use super::demux::LegKey;
+use super::outbound::Departure;
 
 /// Begins with what one whole picture needs: more is known after the first bursts where the path has it, and a narrow path does not lose its first
 /// second, with the sound in its queue.
@@ -105,9 +106,9 @@ impl Estimator {
     /// What a pacer lets out in bit/s, and within which time a backlog leaves whatever that is; `None` while pictures need not
     /// wait.
     pub(super) fn pacing(&self, now: Duration) -> Option<(f64, Duration)> {
-        let fell = self.congestion.fell_at().map(|at| now.saturating_sub(at));
+        let lately = self.congestion.fell_at().is_some_and(|at| now.saturating_sub(at) < DRAINS);
         let (factor, drain) = DRAINING_PACING;
-        drains(self.queue(), fell).then(|| (self.congestion.target_bps() * factor, drain))
+        (lately && self.queue() >= LONG_QUEUE).then(|| (self.congestion.target_bps() * factor, drain))
     }
 
     /// How long the queue on the way is.
@@ -121,7 +122,14 @@ impl Estimator {
     }
 
     /// A packet left on a leg, maybe as part of a burst.
-    pub(super) fn departed(&mut self, leg: LegKey, number: u16, bytes: usize, probe: Option<u32>, now: Duration) {
+    pub(super) fn departed(&mut self, leg: LegKey, departure: Departure, probe: Option<u32>, now: Duration) {
+        let Departure { number, bytes, again } = departure;
+        if again {
+            if let Some(sent) = self.legs.get(&leg).and_then(|leg| leg.find(number)) {
+                self.congestion.left_again(sent.common as u16);
+            }
+            return;
+        }
         let common = self.next;
         self.next += 1;
         self.congestion.departed(Departed { number: common as u16, bytes: bytes + BELOW_RTP, at: now, probe });
@@ -175,20 +183,19 @@ impl Estimator {
         self.congestion.feedback(&arrivals, now);
     }
 
-    /// Lets the clock take effect, every 25 to 100 ms; a burst to send at once, if one is due.
-    pub(super) fn tick(&mut self, now: Duration) -> Option<Probe> {
+    /// Lets the clock take effect, every 25 to 100 ms; a burst to send at once, if one is due and there is something to send.
+    pub(super) fn tick(&mut self, pictures: bool, now: Duration) -> Option<Probe> {
         self.digest(now);
         if !self.fed {
+            return None;
+        }
+        if !pictures {
+            self.congestion.listen(now);
             return None;
         }
         self.congestion.tick(now);
         self.congestion.take_probe(now)
     }
-}
-
-/// Whether a queue of this length has to drain, where the estimate has fallen so long ago.
-fn drains(queue: Duration, fell: Option<Duration>) -> bool {
-    queue >= LONG_QUEUE && fell.is_some_and(|fell| fell < DRAINS)
 }
 
 #[cfg(test)]
@@ -215,6 +222,10 @@ mod tests {
         }
     }
 
+    fn packet(number: u16, bytes: usize) -> Departure {
+        Departure { number, bytes, again: false }
+    }
+
     /// Runs legs that share a path; each takes its part of the estimate. The estimate every second.
     fn run(legs: usize, seconds: u64, capacity: impl Fn(u64) -> f64) -> Vec<u64> {
         let mut estimator = Estimator::new();
@@ -231,7 +242,7 @@ mod tests {
                 while credit[leg] > 1_000.0 {
                     credit[leg] -= 1_000.0;
                     path.send(leg, numbers[leg], 1_000 - BELOW_RTP, now_us);
-                    estimator.departed(leg, numbers[leg], 1_000 - BELOW_RTP, None, now);
+                    estimator.departed(leg, packet(numbers[leg], 1_000 - BELOW_RTP), None, now);
                     numbers[leg] = numbers[leg].wrapping_add(1);
                 }
                 // Every 50 ms, each leg at another time and by a clock of its own.
@@ -252,11 +263,11 @@ mod tests {
                 }
             }
             if ms % 25 == 0
-                && let Some(probe) = estimator.tick(now)
+                && let Some(probe) = estimator.tick(true, now)
             {
                 for _ in 0..probe.bytes / 1_000 + 1 {
                     path.send(0, numbers[0], 1_000 - BELOW_RTP, now_us);
-                    estimator.departed(0, numbers[0], 1_000 - BELOW_RTP, Some(probe.id), now);
+                    estimator.departed(0, packet(numbers[0], 1_000 - BELOW_RTP), Some(probe.id), now);
                     numbers[0] = numbers[0].wrapping_add(1);
                 }
             }
@@ -282,19 +293,11 @@ mod tests {
     fn nothing_is_believed_about_what_never_left() {
         let mut estimator = Estimator::new();
         estimator.feedback(3, &[(1, Some(5)), (2, None)], Duration::from_secs(1));
-        estimator.departed(3, 7, 100, None, Duration::from_secs(1));
+        estimator.departed(3, packet(7, 100), None, Duration::from_secs(1));
         estimator.feedback(3, &[(1, Some(5)), (6, Some(9)), (8, None)], Duration::from_secs(1));
         assert_eq!((estimator.bps(), estimator.waiting.len()), (None, 0));
         estimator.forget(3);
         estimator.feedback(3, &[(7, Some(5))], Duration::from_secs(1));
         assert_eq!(estimator.bps(), None);
-    }
-
-    #[test]
-    fn a_long_queue_drains_for_a_second_after_a_fall() {
-        let ms = Duration::from_millis;
-        assert!(!drains(ms(60), Some(ms(0))) && drains(ms(250), Some(ms(400))));
-        // What does not drain is no queue: the way has become longer.
-        assert!(!drains(ms(250), Some(ms(1_500))) && !drains(ms(250), None));
     }
 }

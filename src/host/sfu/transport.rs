@@ -126,6 +126,13 @@ pub(super) struct StunOutcome {
     pub(super) moved: bool,
 }
 
+/// What an RTP packet of a leg needs to leave.
+pub(super) struct Exit<'a> {
+    pub(super) context: &'a mut Context,
+    /// The next transport-wide number: the tracks of a leg share one count.
+    pub(super) transport_number: &'a mut u16,
+}
+
 /// ICE, DTLS and SRTP of one leg.
 pub(super) struct Transport {
     identity: Identity,
@@ -138,6 +145,7 @@ pub(super) struct Transport {
     client: bool,
     srtp_in: Option<Context>,
     srtp_out: Option<Context>,
+    transport_number: u16,
     /// Addresses the agent believes in once a pair is selected: (local, remote).
     canonical: Option<(SocketAddr, SocketAddr)>,
     path: Option<Path>,
@@ -208,6 +216,7 @@ impl Transport {
             client: false,
             srtp_in: None,
             srtp_out: None,
+            transport_number: 0,
             canonical: None,
             path: None,
             arrived_at: None,
@@ -276,8 +285,10 @@ impl Transport {
         self.path.map(|path| (path.remote, path.local_ip))
     }
 
-    pub(super) fn srtp_out(&mut self) -> Option<&mut Context> {
-        self.srtp_out.as_mut()
+    /// What packets need to leave, once the keys are there.
+    pub(super) fn exit(&mut self) -> Option<Exit<'_>> {
+        let transport_number = &mut self.transport_number;
+        self.srtp_out.as_mut().map(|context| Exit { context, transport_number })
     }
 
     pub(super) fn take_outgoing(&mut self) -> std::vec::Drain<'_, Outgoing> {

@@ -18,6 +18,11 @@ use super::frame::{FramePool, VideoFrame};
 
 /// Pictures of this many pixels and more get a second thread, where the machine has cores to spare.
 const SECOND_THREAD_PIXELS: u32 = 1280 * 720;
+/// What a picture that takes less than it may saves up for later ones, as time at the target rate; and what is left of it when
+/// the target falls to less than this share.
+const BUFFER_MS: u32 = 1_000;
+const SAVED_MS: u32 = 300;
+const MUCH_LESS: f64 = 0.85;
 
 /// A libvpx context. It is boxed because libvpx keeps pointers into it, and used by one thread at a time.
 struct Context(Box<vpx_codec_ctx_t>);
@@ -233,7 +238,7 @@ fn apply(config: &mut vpx_codec_enc_cfg_t, settings: &EncoderSettings, quality: 
     (config.rc_min_quantizer, config.rc_max_quantizer) = quantizers(settings, quality);
     config.rc_undershoot_pct = 100;
     config.rc_overshoot_pct = 15;
-    config.rc_buf_sz = 1000;
+    config.rc_buf_sz = BUFFER_MS;
     config.rc_buf_initial_sz = 500;
     config.rc_buf_optimal_sz = 600;
     // A screen must not lose the last picture before it stands still.
@@ -260,6 +265,12 @@ impl VideoEncoder for Vp8Encoder {
             return Ok(());
         }
         apply(&mut self.config, &settings, self.quality);
+        if f64::from(settings.bitrate_bps) < f64::from(self.settings.bitrate_bps) * MUCH_LESS {
+            // What was saved up would go on at the old rate until it is used up, into a path that has just become narrow.
+            self.config.rc_buf_sz = SAVED_MS;
+            self.set_config()?;
+            self.config.rc_buf_sz = BUFFER_MS;
+        }
         self.set_config()?;
         self.settings = settings;
         Ok(())

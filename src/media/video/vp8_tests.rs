@@ -50,6 +50,31 @@ fn round_trip(codec: VideoCodec, settings: EncoderSettings, count: u64) -> (u64,
 }
 
 #[test]
+fn a_narrower_path_is_obeyed_at_once() {
+    // For seconds it may take more than the pattern needs, then about half of that.
+    let mut settings = settings(1280, 720, 2_000_000);
+    let mut encoder = new_encoder(VideoCodec::Vp8, settings).expect("encoder");
+    let (mut painter, mut picture) = painter(1280, 720);
+    let mut bits = Vec::new();
+    for i in 0..300u64 {
+        if i == 240 {
+            settings.bitrate_bps = 500_000;
+            encoder.configure(settings).expect("configured");
+        }
+        painter.draw(&mut picture, 1_763_000_000_000 + i * 33);
+        let encoded = encoder.encode(&picture, i * 3_000, false).expect("encoded");
+        bits.push(encoded.map_or(0, |encoded| encoded.data.len() * 8));
+    }
+    let rate = |from: usize, to: usize| bits[from..to].iter().sum::<usize>() * 30 / (to - from);
+    let (before, fifth, half, second) = (rate(180, 240), rate(240, 246), rate(240, 255), rate(270, 300));
+    let shown = bits[240..].iter().filter(|bits| **bits > 0).count();
+    println!("{before} bit/s before, then {fifth} in 0.2 s, {half} in 0.5 s, {second} later, {shown} of 60 pictures");
+    assert!(before > 800_000, "the pattern needs more than there is later");
+    assert!(fifth <= 600_000 && half <= 550_000, "{fifth} {half}");
+    assert!(shown >= 55, "{shown}");
+}
+
+#[test]
 fn the_pattern_survives_vp8_at_320x180() {
     let (right, frames, bytes) = round_trip(VideoCodec::Vp8, settings(320, 180, 150_000), 90);
     println!("{right} of {frames} right, {} bit/s", bytes * 8 / 3);

@@ -100,6 +100,8 @@ pub struct Congestion {
     prober: Prober,
     rtt: Option<Duration>,
     newest_sent: Duration,
+    /// The present, as far as known here.
+    now: Duration,
     /// The last number that feedback was about.
     covered: Option<u16>,
     heard: Option<Duration>,
@@ -123,6 +125,7 @@ impl Congestion {
             prober: Prober::default(),
             rtt: None,
             newest_sent: Duration::ZERO,
+            now: Duration::ZERO,
             covered: None,
             heard: None,
             sent_since_heard: false,
@@ -156,21 +159,24 @@ impl Congestion {
         self.rate.decreased_at()
     }
 
-    /// How long the queue on the way to the receiver is.
+    /// How long the queue on the way to the receiver is: what the newest arrivals met there, less what has drained since where little was
+    /// sent after them.
     pub fn queue(&self) -> Duration {
-        self.trendline.queue()
+        let met = self.trendline.queue();
+        let later = self.history.iter().rev().take_while(|flight| flight.packet.at > self.newest_sent);
+        let bytes: usize = later.map(|flight| flight.packet.bytes).sum();
+        let fresh = Duration::from_secs_f64(bytes as f64 * 8.0 / self.target_bps());
+        met.min((met + fresh).saturating_sub(self.now.saturating_sub(self.newest_sent)))
     }
 
     /// A packet left.
     pub fn departed(&mut self, packet: Departed) {
+        self.now = self.now.max(packet.at);
         if let Some(last) = self.history.back() {
             match packet.number.wrapping_sub(last.packet.number) {
                 1 => {}
-                // A repeat under its former number: it adds nothing but doubt about when it left.
                 0 | 0x8000.. => {
-                    if let Some(flight) = find(&mut self.history, packet.number) {
-                        flight.repeated = true;
-                    }
+                    self.left_again(packet.number);
                     return;
                 }
                 // Numbers were left out: nothing can be found by counting any more.
@@ -189,8 +195,16 @@ impl Congestion {
         self.history.push_back(Flight { packet, arrived: false, missing: false, repeated: false });
     }
 
+    /// A packet left once more under its former number: that adds nothing but doubt about when it left.
+    pub fn left_again(&mut self, number: u16) {
+        if let Some(flight) = find(&mut self.history, number) {
+            flight.repeated = true;
+        }
+    }
+
     /// Takes one feedback message, in the order of its numbers.
     pub fn feedback(&mut self, arrivals: &[Arrival], now: Duration) {
+        self.now = self.now.max(now);
         self.heard = Some(now);
         self.sent_since_heard = false;
         let (mut arrived, mut bytes) = (0, 0);
@@ -249,24 +263,25 @@ impl Congestion {
         if std::mem::take(&mut self.silent) {
             self.loss = LossLimit::default();
         } else {
-            let (target, queue) = (self.target_bps(), self.queue());
+            let (target, queue) = (self.target_bps(), self.trendline.queue());
             self.loss.add((arrived, lost), bytes, target, queue, now);
         }
         let before = self.rate.bps();
         let rtt = self.rtt.unwrap_or(Duration::from_millis(100));
         let (long_bps, short_bps) = (self.throughput.long_bps(), self.throughput.short_bps());
         let busy_bps = self.throughput.busy_bps();
-        let path = Path { rtt, queue: self.queue(), newest_sent: self.newest_sent, long_bps, short_bps, busy_bps };
+        let path =
+            Path { rtt, queue: self.trendline.queue(), newest_sent: self.newest_sent, long_bps, short_bps, busy_bps };
         if self.rate.update(self.trendline.usage(), self.throughput.bps(), path, now) {
             self.trendline.rebase();
         }
         if self.rate.bps() < before {
-            self.prober.fell(self.queue() >= ROOM / 2, now);
+            self.prober.fell(self.trendline.queue() >= ROOM / 2, now);
         }
         if let Some(bps) = measured.map(|bps| self.prober.believed(bps, self.rate.bps(), self.rate.capacity_bps(), now))
             && bps > self.rate.bps()
             && self.trendline.usage() != trendline::Usage::Over
-            && self.queue() < ROOM
+            && self.trendline.queue() < ROOM
         {
             self.rate.jump(bps, now);
         }
@@ -293,6 +308,16 @@ impl Congestion {
 
     /// What happens by the clock; to be called every 25–100 ms while media is sent.
     pub fn tick(&mut self, now: Duration) {
+        self.listen(now);
+        if self.loss.limit_bps().is_none() && self.trendline.queue() < ROOM {
+            let (decreased, before) = (self.rate.decreased_at(), self.rate.before_decrease_bps());
+            self.prober.plan(self.rate.bps(), self.useful_bps, decreased, before, now);
+        }
+    }
+
+    /// The same while no bursts can be sent.
+    pub fn listen(&mut self, now: Duration) {
+        self.now = self.now.max(now);
         let heard = *self.heard.get_or_insert(now);
         if self.sent_since_heard && now.saturating_sub(heard) >= SILENCE {
             // The way back or forth is blocked. Less until it opens.
@@ -302,11 +327,7 @@ impl Congestion {
             self.silent = true;
             let halved = self.rate.bps() / 2.0;
             self.rate = RateControl::new(halved, self.bounds.min_bps, self.bounds.max_bps);
-            self.prober.fell(self.queue() >= ROOM / 2, now);
-        }
-        if self.loss.limit_bps().is_none() && self.queue() < ROOM {
-            let (decreased, before) = (self.rate.decreased_at(), self.rate.before_decrease_bps());
-            self.prober.plan(self.rate.bps(), self.useful_bps, decreased, before, now);
+            self.prober.fell(self.trendline.queue() >= ROOM / 2, now);
         }
     }
 

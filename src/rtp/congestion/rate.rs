@@ -6,9 +6,12 @@ use super::trendline::Usage;
 
 /// After overuse the rate is this share of what arrived.
 const BACKOFF: f64 = 0.85;
-/// And this one while a queue of more than [`LONG_QUEUE`] has to drain.
+/// And this one while a long queue has to drain, or one that will be: the path has just become narrower.
 const BACKOFF_HARD: f64 = 0.7;
 const LONG_QUEUE: Duration = Duration::from_millis(100);
+/// Behind a queue of this length already, where so much less arrives now than before.
+const QUEUE: Duration = Duration::from_millis(50);
+const MUCH_LESS: f64 = 0.75;
 /// It never falls to less than this share of what arrived in the last two seconds: a stall, of the path or of a busy machine,
 /// is no new capacity, and if it is, the next step follows soon.
 const LEAST_SHARE: f64 = 0.35;
@@ -220,6 +223,11 @@ impl RateControl {
         self.holding = true;
         // Until packets tell that were sent at the last rate, this is still the queue of the one before.
         if !self.settled(path, SETTLE) {
+            // But behind a long one packets arrive at the path's own rate, whatever is sent: the first guess may have been
+            // too high, since most of what it went by had arrived before.
+            if let Some(short) = path.short_bps.filter(|_| path.queue > LONG_QUEUE) {
+                self.bps = backed_off(short, BACKOFF_HARD, path).min(self.bps).max(self.min_bps);
+            }
             return;
         }
         let Some(arrived) = arrived_bps else {
@@ -227,13 +235,12 @@ impl RateControl {
             self.note_decrease(now);
             return;
         };
+        // What came before the queue tells about another rate.
+        let narrower = |short: &f64| path.queue > LONG_QUEUE || (path.queue > QUEUE && *short < arrived * MUCH_LESS);
+        let own = path.short_bps.filter(narrower);
         // A source that has just begun to send, after a pause, fills no window; its queue shows the path all the same.
         let arrived = path.busy_bps.map_or(arrived, |busy| busy.max(arrived));
-        // Behind a long queue packets arrive at the path's own rate; what came before tells about another one.
-        let arrived = match path.short_bps {
-            Some(short) if path.queue > LONG_QUEUE => arrived.min(short),
-            _ => arrived,
-        };
+        let arrived = own.map_or(arrived, |own| arrived.min(own));
         let kbps = arrived / 1e3;
         match &mut self.capacity {
             Some(capacity) if (kbps - capacity.mean_kbps).abs() <= 3.0 * capacity.deviation_kbps() => {
@@ -242,8 +249,8 @@ impl RateControl {
             // It is another link now than the one that was measured.
             capacity => *capacity = Some(Capacity { mean_kbps: kbps, variance: 0.4 }),
         }
-        let share = if path.queue > LONG_QUEUE { BACKOFF_HARD } else { BACKOFF };
-        let wanted = (arrived * share).max(path.long_bps.unwrap_or_default() * LEAST_SHARE);
+        let narrow = path.queue > LONG_QUEUE || own.is_some();
+        let wanted = backed_off(arrived, if narrow { BACKOFF_HARD } else { BACKOFF }, path);
         self.before_bps = self.bps;
         self.bps = wanted.min(self.bps).max(self.min_bps);
         self.note_decrease(now);
@@ -279,6 +286,11 @@ impl RateControl {
         // A source that sends less than it may proves nothing about more; what was reached stays.
         self.bps = grown.min(limit).max(self.bps).clamp(self.min_bps, self.max_bps);
     }
+}
+
+/// This share of what arrives, but no less than is sure.
+fn backed_off(arrived_bps: f64, share: f64, path: Path) -> f64 {
+    (arrived_bps * share).max(path.long_bps.unwrap_or_default() * LEAST_SHARE)
 }
 
 #[cfg(test)]

@@ -184,12 +184,15 @@ impl Trendline {
         self.point(arrived_ms - sent_ms, done.last_arrived, sent_ms);
     }
 
-    /// What the last groups say.
+    /// What the last groups say. That a queue grew is out of date when what has come since did not meet one.
     pub fn usage(&self) -> Usage {
-        self.usage
+        match self.usage {
+            Usage::Over if self.delays.queue_ms() <= QUEUE_MS => Usage::Normal,
+            usage => usage,
+        }
     }
 
-    /// How long the queue on the way is now.
+    /// How long the queue was that the newest arrivals met.
     pub fn queue(&self) -> Duration {
         Duration::from_secs_f64(self.delays.queue_ms() / 1e3)
     }

@@ -72,13 +72,15 @@ fn a_browser_subscribes() {
     assert_eq!(video.ssrcs.len(), 2);
     assert_eq!(video.fid_groups.len(), 1);
     assert!(video.msid.is_some());
-    // Numbers where repeats are packets of their own, so that what the receiver takes can be measured.
-    assert_eq!(video.extension_id(TRANSPORT_CC), Some(3));
-    assert!(video.codecs[0].has_feedback("transport-cc", ""));
-    assert_eq!(audio.extension_id(TRANSPORT_CC), None);
+    // Numbers on all that is sent, so that what the receiver takes can be measured.
+    for media in [audio, video] {
+        assert_eq!(media.extension_id(TRANSPORT_CC), Some(3));
+        assert!(media.codecs[0].has_feedback("transport-cc", ""));
+    }
     let without = SUBSCRIBE.replace(" rtx/90000", " other/90000");
     let plan = Plan::answer(&Summary::parse(&without), &wanted, false, true, &mut numbers()).unwrap();
     assert_eq!(plan.video().map(|(video, _)| (video.rtx, video.extensions.transport_cc)), Some((None, None)));
+    assert_eq!(plan.audio().and_then(|audio| audio.extensions.transport_cc), None, "sound alone would say too little");
 }
 
 #[test]

@@ -41,11 +41,11 @@ impl Worker {
                     let publication = &*publication;
                     let missed = track.missed;
                     for number in rtcp::nack_numbers(pairs, NACKS_PER_PACKET) {
-                        let Some(context) = leg.transport.srtp_out() else {
+                        let Some(mut exit) = leg.transport.exit() else {
                             break;
                         };
                         let caches = |layer| publication.track(kind, layer).map(|source| &source.cache);
-                        if let Some(data) = track.repair(number, caches, context, now_us) {
+                        if let Some(data) = track.repair(number, caches, &mut exit, now_us) {
                             let departed = track.departed.take();
                             if let Some(viewer) = viewer.as_mut() {
                                 viewer.repeated(key, departed, now_us);
@@ -88,10 +88,10 @@ impl Worker {
     pub(super) fn copy_answers(&mut self, key: LegKey, now_us: u64) {
         let Some(leg) = self.legs.get_mut(key).and_then(Option::as_mut) else { return };
         let Some(publication) = self.streams.get(leg.stream).and_then(Option::as_ref) else { return };
-        let (Some(track), Some(context)) = (leg.video.as_mut(), leg.transport.srtp_out()) else { return };
+        let (Some(track), Some(mut exit)) = (leg.video.as_mut(), leg.transport.exit()) else { return };
         let caches = |layer| publication.track(TrackKind::Video, layer).map(|source| &source.cache);
         let mut viewer = leg.viewing.receiver.and_then(|at| self.receivers.get_mut(at)?.as_mut());
-        while let Some(data) = track.copy_due(caches, context, now_us) {
+        while let Some(data) = track.copy_due(caches, &mut exit, now_us) {
             let departed = track.departed.take();
             if let Some(viewer) = viewer.as_mut() {
                 viewer.repeated(key, departed, now_us);

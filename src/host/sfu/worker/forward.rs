@@ -61,9 +61,9 @@ impl Worker {
                 continue;
             }
             let empty = leg.queue.is_empty();
-            leg.pass_on(key, fed, stored, receiver, &mut self.stats, now_us);
+            leg.pass_on(key, fed, stored, receiver.as_deref_mut(), &mut self.stats, now_us);
             if fed.kind == TrackKind::Audio {
-                leg.copy(stored, cache, &mut self.stats);
+                leg.copy(key, stored, cache, receiver, &mut self.stats, now_us);
             }
             if empty && !leg.queue.is_empty() {
                 self.dirty.push(key);
@@ -146,24 +146,35 @@ impl Leg {
             TrackKind::Audio => self.audio.as_mut(),
             TrackKind::Video => self.video.as_mut(),
         };
-        let (Some(track), Some(context)) = (track, self.transport.srtp_out()) else { return };
-        let Some(data) = track.forward(fed.layer, stored, context, now_us) else { return };
+        let (Some(track), Some(mut exit)) = (track, self.transport.exit()) else { return };
+        let Some(data) = track.forward(fed.layer, stored, &mut exit, now_us) else { return };
         stats.rtp_forwarded += 1;
         self.queue.push(data);
-        if let (Some((number, bytes)), Some(receiver)) = (track.departed.take(), receiver) {
-            receiver.departed(key, number, bytes, now_us);
+        if let (Some(departure), Some(receiver)) = (track.departed.take(), receiver) {
+            receiver.departed(key, departure, now_us);
             if fed.kind == TrackKind::Audio {
-                receiver.beside(bytes);
+                receiver.beside(departure.bytes);
             }
         }
     }
 
     /// The copy of an earlier packet of sound that is to follow `stored`, if one is.
-    fn copy(&mut self, stored: &Stored, cache: &Cache, stats: &mut SfuStats) {
-        let (Some(track), Some(context)) = (self.audio.as_mut(), self.transport.srtp_out()) else { return };
-        if let Some(copy) = TrackOut::copy(track, stored, cache, context) {
+    fn copy(
+        &mut self,
+        key: LegKey,
+        stored: &Stored,
+        cache: &Cache,
+        receiver: Option<&mut Viewer>,
+        stats: &mut SfuStats,
+        now_us: u64,
+    ) {
+        let (Some(track), Some(mut exit)) = (self.audio.as_mut(), self.transport.exit()) else { return };
+        if let Some(copy) = TrackOut::copy(track, stored, cache, &mut exit) {
             stats.copies_sent += 1;
             self.queue.push(copy);
+            if let Some(receiver) = receiver {
+                receiver.repeated(key, track.departed.take(), now_us);
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::allocate::{Choice, LayerState, Wish, allocate};
 use super::super::demux::LegKey;
-use super::super::outbound::{LEAST_REPAIRS_PER_SECOND, REPAIRS_PER_SECOND};
+use super::super::outbound::{Departure, LEAST_REPAIRS_PER_SECOND, REPAIRS_PER_SECOND, TrackOut};
 use super::super::publication::{Publication, UNLIMITED_BPS};
 use super::super::receiver::{BELOW_RTP, Estimator};
 use super::super::twcc;
@@ -88,10 +88,10 @@ impl Receiver {
     }
 
     /// A repeat left on one of its legs.
-    pub(super) fn repeated(&mut self, leg: LegKey, departed: Option<(u16, usize)>, now_us: u64) {
-        if let Some((number, bytes)) = departed {
-            self.departed(leg, number, bytes, now_us);
-            self.beside(bytes);
+    pub(super) fn repeated(&mut self, leg: LegKey, departed: Option<Departure>, now_us: u64) {
+        if let Some(departure) = departed {
+            self.departed(leg, departure, now_us);
+            self.beside(departure.bytes);
         }
     }
 
@@ -114,9 +114,9 @@ impl Receiver {
     }
 
     /// A packet left on one of its legs.
-    pub(super) fn departed(&mut self, leg: LegKey, number: u16, bytes: usize, now_us: u64) {
-        self.pacer.left(bytes);
-        self.estimator.departed(leg, number, bytes, None, since(now_us));
+    pub(super) fn departed(&mut self, leg: LegKey, departure: Departure, now_us: u64) {
+        self.pacer.left(departure.bytes);
+        self.estimator.departed(leg, departure, None, since(now_us));
     }
 
     /// Transport-wide feedback about one of its legs.
@@ -236,9 +236,10 @@ impl Worker {
         if self.beat_us <= now_us {
             self.beat_us = now_us + BEAT_US;
             for at in 0..self.receivers.len() {
-                let probe =
-                    self.receivers.get_mut(at).and_then(Option::as_mut).and_then(|r| r.estimator.tick(since(now_us)));
-                if let Some(probe) = probe {
+                let Some(Some(receiver)) = self.receivers.get_mut(at) else { continue };
+                let pads = |key: &LegKey| self.legs.get(*key).and_then(Option::as_ref).is_some_and(Leg::pads);
+                let pictures = receiver.legs.iter().any(pads);
+                if let Some(probe) = receiver.estimator.tick(pictures, since(now_us)) {
                     self.burst(at, probe.id, probe.bytes, now_us);
                 }
             }
@@ -259,15 +260,15 @@ impl Worker {
             else {
                 continue;
             };
-            if track.switch.current().is_none() || track.plan.extensions.transport_cc.is_none() {
+            if !track.pads() {
                 continue;
             }
-            let Some(context) = leg.transport.srtp_out() else { continue };
+            let Some(mut exit) = leg.transport.exit() else { continue };
             let caches = |layer: usize| publication.layers.get(layer).map(|layer| &layer.track.cache);
             let (estimator, queue, dirty) = (&mut receiver.estimator, &mut leg.queue, &mut self.dirty);
-            track.pad(bytes, caches, context, |data, departed| {
-                if let Some((number, bytes)) = departed {
-                    estimator.departed(key, number, bytes, Some(probe), since(now_us));
+            track.pad(bytes, caches, &mut exit, |data, departed| {
+                if let Some(departure) = departed {
+                    estimator.departed(key, departure, Some(probe), since(now_us));
                 }
                 if queue.is_empty() {
                     dirty.push(key);
@@ -437,6 +438,13 @@ impl Worker {
             publication.want_layers(&rates, now_us);
             self.next_us = self.next_us.min(publication.next_us());
         }
+    }
+}
+
+impl Leg {
+    /// Whether bursts can be made of what is sent here.
+    fn pads(&self) -> bool {
+        self.transport.connected() && self.video.as_ref().is_some_and(TrackOut::pads)
     }
 }
 
