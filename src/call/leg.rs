@@ -163,6 +163,8 @@ pub(super) struct SubscribeSpec {
     pub(super) stream_id: String,
     pub(super) media: SubscribeMedia,
     pub(super) sinks: Sinks,
+    /// Its picture may stand still: a screen.
+    pub(super) may_rest: bool,
     pub(super) server_offers: bool,
     pub(super) turn: Turn,
     pub(super) gate: Gate,
@@ -506,6 +508,7 @@ async fn subscribe_once(
     };
     let subscription = Arc::new(subscription);
     line.set(Arc::clone(&subscription));
+    subscription.set_may_rest(spec.may_rest);
     subscription.set_expected_active(state.told.active.0, state.told.active.1);
     if let Err(outcome) = negotiate(spec, server, &subscription, (&mut events, input), state).await {
         return outcome;

@@ -135,6 +135,7 @@ fn leg_over(transport: TransportConfig, server: &Arc<Server>, turn: &Turn) -> Le
         stream_id: STREAM.to_owned(),
         media: SubscribeMedia { audio: true, video: true },
         sinks: Sinks { video: Arc::new(|_| {}), audio: Arc::new(|_| {}) },
+        may_rest: false,
         server_offers: true,
         gate: Gate::default(),
         turn: Arc::clone(turn),

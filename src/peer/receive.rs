@@ -27,6 +27,8 @@ pub(super) struct Arrivals {
     expected: bool,
     /// Since when.
     expected_since: Option<Instant>,
+    /// It may stand still: once it has begun, silence is no stall.
+    may_rest: bool,
     /// Since when packets are due: connected and active.
     due_since: Option<Instant>,
     stalled_told: Option<Instant>,
@@ -53,6 +55,11 @@ impl Arrivals {
         self.deaf = deaf;
     }
 
+    /// Whether it may stand still for as long as it likes, as a shared page does.
+    pub(super) fn set_may_rest(&mut self, may_rest: bool) {
+        self.may_rest = may_rest;
+    }
+
     pub(super) fn expect(&mut self, active: bool, now: Instant) {
         if active && !self.expected {
             // A camera takes a moment to open after the announcement.
@@ -72,7 +79,8 @@ impl Arrivals {
         let due = *self.due_since.get_or_insert(now);
         let last = self.last.map_or(due, |last| last.max(due));
         let silence = now.saturating_duration_since(last);
-        if self.expected && silence >= STALL {
+        let rests = self.may_rest && self.first.is_some();
+        if self.expected && !rests && silence >= STALL {
             if self.stalled_told.is_none_or(|told| now.saturating_duration_since(told) >= STALL_REPEAT) {
                 self.stalled_told = Some(now);
                 out.push(PeerEvent::Stalled { kind, ms: silence.as_millis() as u64 });
@@ -169,6 +177,21 @@ mod tests {
             check(&mut a, MediaKind::Audio, at(63_000)),
             [PeerEvent::Stalled { kind: MediaKind::Audio, ms: 3_000 }]
         );
+    }
+
+    #[test]
+    fn a_page_that_stands_still_is_no_stall_but_one_that_never_comes_is() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut a = Arrivals { expected: true, may_rest: true, ..Arrivals::default() };
+        assert!(check(&mut a, MediaKind::Video, at(0)).is_empty());
+        assert_eq!(
+            check(&mut a, MediaKind::Video, at(3_000)),
+            [PeerEvent::Stalled { kind: MediaKind::Video, ms: 3_000 }]
+        );
+        a.packet(at(3_500));
+        assert_eq!(check(&mut a, MediaKind::Video, at(3_600)), [PeerEvent::Resumed { kind: MediaKind::Video }]);
+        assert!(check(&mut a, MediaKind::Video, at(600_000)).is_empty());
     }
 
     #[test]

@@ -271,7 +271,9 @@ pub(super) async fn video_task(
             outbox.wake.notified().await;
             continue;
         }
-        let now = ticks.tick().await.into_std();
+        // What it returns is when the tick was due: after a pause that is long ago.
+        ticks.tick().await;
+        let now = Instant::now();
         let waiting: usize = backlog.iter().map(|packet| packet.payload.len()).sum();
         let pacing = match (outbox.wire.allowance(), outbox.target_bps.load(Ordering::Relaxed)) {
             (Some(allowance), _) => allowance.pacing_bps,

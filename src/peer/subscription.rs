@@ -166,6 +166,13 @@ impl Subscription {
         }
     }
 
+    /// Whether the picture may stand still for as long as it likes, as a shared page does: then silence is no stall.
+    pub fn set_may_rest(&self, may_rest: bool) {
+        if let Some(track) = &self.video {
+            lock(&track.incoming.arrivals).set_may_rest(may_rest);
+        }
+    }
+
     /// Figures of now.
     pub fn stats(&self) -> SubscriptionStats {
         SubscriptionStats {

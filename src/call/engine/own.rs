@@ -62,6 +62,8 @@ pub(super) struct Own {
     pub(super) encoder: Option<Encoders>,
     /// Layers that are negotiated for the picture.
     pub(super) layers: usize,
+    /// Everybody was told that the picture is a screen: it may stand still.
+    pub(super) announced_screen: bool,
     pub(super) sender: Arc<ArcSwapOption<MediaSender>>,
     pub(super) encoded_since: Option<Instant>,
     /// Since when there has been no picture to encode on purpose, and for how long in all before.
@@ -116,6 +118,7 @@ impl Own {
             publishing: None,
             encoder: None,
             layers: 1,
+            announced_screen: false,
             sender: Arc::new(ArcSwapOption::empty()),
             encoded_since: None,
             off_since: None,

@@ -9,6 +9,7 @@ use tracing::warn;
 use super::encoders::Encoders;
 use super::own::Publishing;
 use super::{Engine, in_turn};
+use crate::call::VideoInput;
 use crate::call::leg::{self, LegReport, Line, PublishSpec, Reporter};
 use crate::call::view::{DeviceState, Failure};
 use crate::media::video::encoder::EncoderConfig;
@@ -56,6 +57,8 @@ impl Engine {
             && self.own.tuning(&self.config).is_none();
         let layers = if layered { layers_for((self.own.mode.width, self.own.mode.height)) } else { 1 };
         self.own.layers = layers;
+        let screen = self.config.media.publish_only || matches!(self.own.video, VideoInput::Screen(_));
+        self.own.announced_screen = screen;
         let spec = PublishSpec {
             transport: self.transport(&joined),
             own_connection_id: joined.connection_id.clone(),
@@ -71,7 +74,7 @@ impl Engine {
                 has_video,
                 audio_active,
                 video_active,
-                type_of_video: if self.config.media.publish_only { "SCREEN".to_owned() } else { "CAMERA".to_owned() },
+                type_of_video: if screen { "SCREEN".to_owned() } else { "CAMERA".to_owned() },
                 frame_rate: self.own.mode.fps,
                 video_dimensions: (self.own.mode.width, self.own.mode.height),
             },
@@ -218,6 +221,7 @@ impl Engine {
             max_fps: self.own.mode.fps,
             bitrate_bps: self.own.target_bps.and_then(|b| u32::try_from(b).ok()).unwrap_or(START_BITRATE_BPS),
             tuning: self.own.tuning(&self.config),
+            keep_alive: !self.own.announced_screen,
             layer: None,
         };
         let sink = Arc::new(move |layer, frame| {

@@ -256,6 +256,7 @@ impl Engine {
             stream_id: stream.id.clone(),
             media,
             sinks,
+            may_rest: stream.screen,
             server_offers: joined.server_offers,
             turn: Arc::clone(&stream.turn),
             gate: self.gate.clone(),

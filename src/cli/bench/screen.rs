@@ -22,8 +22,8 @@ const NETWORK: &str = "up:rate=1500,queue=300,delay=20,down:delay=20";
 const SIZE: (u32, u32) = (1920, 1080);
 /// Sharp, in dB of luma.
 const SHARP_DB: f64 = 40.0;
-/// Every page stands for so many seconds; the last of them are still.
-const PAGE_SECONDS: u32 = 6;
+/// Every page stands for so many seconds; the last of them are still, for longer than silence of a camera is borne.
+const PAGE_SECONDS: u32 = 8;
 /// Pages that are waited for after the first one.
 const PAGES: usize = 4;
 /// A page that takes longer to appear has failed.

@@ -38,6 +38,8 @@ pub struct EncoderConfig {
     pub bitrate_bps: u32,
     /// What a screen is tuned for; `None` for a camera.
     pub tuning: Option<Tuning>,
+    /// A page that stands still is sent again now and then: its viewers were told of a camera, and take silence for a fault.
+    pub keep_alive: bool,
     /// The layer, where there are several, which then begins paused; `None` for the whole picture.
     pub layer: Option<LayerConfig>,
 }
@@ -75,6 +77,7 @@ impl Default for EncoderConfig {
             max_fps: 30,
             bitrate_bps: 1_000_000,
             tuning: None,
+            keep_alive: false,
             layer: None,
         }
     }
@@ -262,6 +265,7 @@ struct Worker {
     shared: Arc<Shared>,
     tuning: Option<Tuning>,
     content: Content,
+    keep_alive: bool,
     layer: Option<LayerConfig>,
     motion: MotionDetector,
     refiner: Refiner,
@@ -296,6 +300,7 @@ impl Worker {
             slot,
             shared,
             layer: config.layer,
+            keep_alive: config.keep_alive,
             overuse: Overuse::default(),
             tuning: config.tuning,
             content: content_of(config.tuning),
@@ -414,7 +419,7 @@ impl Worker {
             self.refiner.changed(now);
         }
         let bitrate = self.shared.target_bps.load(Ordering::Relaxed);
-        match self.refiner.next(now, bitrate, self.key_frame_due()) {
+        match self.refiner.next(now, bitrate, self.key_frame_due(), self.keep_alive) {
             Next::Wait(time) => time.min(IDLE),
             // A key frame that may not come yet.
             Next::Rest if self.shared.key_frame_wanted.load(Ordering::SeqCst) => STILL_AFTER,

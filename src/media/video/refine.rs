@@ -23,12 +23,18 @@ const FORGET: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(20);
 /// A picture without a change for so long stands still.
 const STILL: Duration = Duration::from_millis(120);
-/// What still is on its way when a picture is made finer.
+/// What still is on its way when a picture is made finer: the pause between is lost for what makes it readable.
+const FIRST_REFINE_BEHIND: Duration = Duration::from_millis(260);
 const REFINE_BEHIND: Duration = Duration::from_millis(40);
 /// While something goes on moving, all the rest is made finer this often.
 const ALL_THE_SAME: Duration = Duration::from_millis(1_000);
+/// Where the others take silence for a fault, nothing is said for no longer than this.
+const KEEP_ALIVE: Duration = Duration::from_millis(1_500);
 /// Each time the quantizer falls to this part, in percent: larger steps are larger bursts.
 const STEP_PERCENT: u32 = 66;
+/// Where the path takes so much, the second look is the one to read by: about 40 dB of a page of letters.
+const WIDE_BPS: u32 = 800_000;
+const READABLE: u8 = 19;
 /// From here on nobody sees a difference: about 48 dB.
 const SHARP: u8 = 8;
 /// A codec that does not take a quantizer gets finer by itself; so often, or until there is nothing more to say.
@@ -87,7 +93,9 @@ impl Refiner {
     }
 
     /// What to do at this moment.
-    pub(super) fn next(&mut self, now: Instant, bitrate_bps: u32, key_frame: bool) -> Next {
+    ///
+    /// `keep_alive`: what stands still is sent again now and then.
+    pub(super) fn next(&mut self, now: Instant, bitrate_bps: u32, key_frame: bool, keep_alive: bool) -> Next {
         let behind = self.behind(now, bitrate_bps);
         let since = |at: Option<Instant>| at.map_or(Duration::MAX, |at| now.saturating_duration_since(at));
         let until = |limit: Duration| Next::Wait(behind.saturating_sub(limit).max(Duration::from_millis(5)));
@@ -101,7 +109,7 @@ impl Refiner {
             }
             if behind <= BEHIND {
                 let starved = !self.done && since(self.refined_at) >= ALL_THE_SAME && self.passes > 0;
-                return Next::Encode(if starved { self.finer() } else { Quality::Rate });
+                return Next::Encode(if starved { self.finer(bitrate_bps) } else { Quality::Rate });
             }
             if behind <= FAR_BEHIND && encoded >= SLOW_INTERVAL {
                 return Next::Encode(Quality::Rate);
@@ -109,21 +117,25 @@ impl Refiner {
             return Next::Wait(LOOK);
         }
         if self.done || self.encoded_at.is_none() {
-            return Next::Rest;
+            let silent = self.done && keep_alive && since(self.encoded_at) >= KEEP_ALIVE;
+            return if silent { Next::Encode(Quality::Quantizer(SHARP)) } else { Next::Rest };
         }
         let still = since(self.changed_at);
         if still < STILL {
             return Next::Wait(STILL.saturating_sub(still));
         }
-        if behind > REFINE_BEHIND {
-            return until(REFINE_BEHIND);
+        let limit = if self.passes <= 1 { FIRST_REFINE_BEHIND } else { REFINE_BEHIND };
+        if behind > limit {
+            return until(limit);
         }
-        Next::Encode(self.finer())
+        Next::Encode(self.finer(bitrate_bps))
     }
 
-    fn finer(&self) -> Quality {
+    fn finer(&self, bitrate_bps: u32) -> Quality {
         let from = u32::from(self.reached.unwrap_or(63));
         let to = u8::try_from(from * STEP_PERCENT / 100).unwrap_or(SHARP);
+        // Steps between cost bytes: every one codes again what the last one left over.
+        let to = if bitrate_bps >= WIDE_BPS { to.min(READABLE) } else { to };
         Quality::Quantizer(if to < SHARP + SHARP / 2 { SHARP } else { to })
     }
 

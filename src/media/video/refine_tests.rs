@@ -20,7 +20,7 @@ fn run(
         if changes(t) {
             refiner.changed(now);
         }
-        if let Next::Encode(quality) = refiner.next(now, RATE, false) {
+        if let Next::Encode(quality) = refiner.next(now, RATE, false, false) {
             let quantizer = match quality {
                 Quality::Rate => 54,
                 Quality::Quantizer(q) => q,
@@ -51,9 +51,10 @@ fn a_page_is_shown_at_once_made_finer_step_by_step_and_then_left_alone() {
     // 30 kB take 160 ms of this path: the next one waits for nearly all of that.
     assert!(encoded.windows(2).all(|w| w[1].0 - w[0].0 >= 100), "{encoded:?}");
     assert!(encoded.last().is_some_and(|(t, _)| *t < 1_500), "{encoded:?}");
-    assert_eq!(refiner.next(ms(start, 20_000), RATE, false), Next::Rest);
+    assert_eq!(refiner.next(ms(start, 20_000), RATE, false, false), Next::Rest);
     // A newcomer's key frame is made finer again.
-    assert_eq!(refiner.next(ms(start, 20_000), RATE, true), Next::Encode(Quality::Rate));
+    assert_eq!(refiner.next(ms(start, 20_000), RATE, false, true), Next::Encode(Quality::Quantizer(SHARP)));
+    assert_eq!(refiner.next(ms(start, 20_000), RATE, true, false), Next::Encode(Quality::Rate));
     refiner.encoded(ms(start, 20_000), Quality::Rate, Some(50), 30_000);
     assert!(!run(&mut refiner, start, 20_005..25_000, |_| false, |_| 30_000).is_empty());
 }
@@ -84,7 +85,7 @@ fn a_codec_without_quantizers_comes_to_an_end_too() {
     refiner.changed(start);
     let mut passes = 0;
     for t in (0..20_000).step_by(5) {
-        if let Next::Encode(quality) = refiner.next(ms(start, t), RATE, false) {
+        if let Next::Encode(quality) = refiner.next(ms(start, t), RATE, false, false) {
             refiner.encoded(ms(start, t), quality, None, 5_000);
             passes += 1;
         }
@@ -98,7 +99,7 @@ fn a_muted_screen_asks_for_nothing() {
     let mut refiner = Refiner::default();
     refiner.changed(start);
     refiner.clear();
-    assert_eq!(refiner.next(ms(start, 10), RATE, false), Next::Rest);
+    assert_eq!(refiner.next(ms(start, 10), RATE, false, false), Next::Rest);
 }
 
 #[test]

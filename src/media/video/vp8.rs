@@ -217,8 +217,8 @@ fn quantizers(settings: &EncoderSettings, quality: Quality) -> (u32, u32) {
         // after a still time at its best, a second long.
         (_, Content::Screen, 6_000_000..) => (12, 52),
         (_, Content::Screen, 3_000_000..) => (26, 54),
-        (_, Content::Screen, 1_200_000..) => (42, 56),
-        (_, Content::Screen, _) => (50, 58),
+        (_, Content::Screen, 2_000_000..) => (42, 56),
+        (_, Content::Screen, _) => (54, 58),
     }
 }
 

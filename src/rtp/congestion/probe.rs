@@ -118,6 +118,7 @@ impl Prober {
     /// The next burst to send.
     pub fn take(&mut self, now: Duration) -> Option<Probe> {
         let probe = self.planned.pop_front()?;
+        tracing::trace!(?probe, "burst begins");
         self.flying.push(Flying { probe, begun: now, sent: 0, arrived: 0, arrived_bytes: 0, first: None, last: None });
         Some(probe)
     }
@@ -162,8 +163,9 @@ impl Prober {
         let bits = (flying.arrived_bytes - first_bytes) as f64 * 8.0 / comes;
         let measured = if took > 0.0 { bits / took } else { f64::INFINITY };
         let tried = flying.probe.bps;
+        tracing::trace!(tried, measured, bytes = flying.arrived_bytes, "burst");
         // Slower than it was sent: that was the bottleneck's own rate.
-        let result = if measured < tried * 0.9 { measured * 0.75 } else { tried };
+        let result = if measured < tried * 0.9 { measured * 0.85 } else { tried };
         if result >= tried * GO_ON && result < max_bps * 0.97 {
             self.last = Some(now);
             self.add(result * 2.0, max_bps);

@@ -12,6 +12,8 @@ const LONG_QUEUE: Duration = Duration::from_millis(100);
 /// Behind a queue of this length already, where so much less arrives now than before.
 const QUEUE: Duration = Duration::from_millis(50);
 const MUCH_LESS: f64 = 0.75;
+/// Where so much more arrives, the source has just begun to send.
+const MUCH_MORE: f64 = 1.25;
 /// It never falls to less than this share of what arrived in the last two seconds: a stall, of the path or of a busy machine,
 /// is no new capacity, and if it is, the next step follows soon.
 const LEAST_SHARE: f64 = 0.35;
@@ -240,6 +242,7 @@ impl RateControl {
         let own = path.short_bps.filter(narrower);
         // A source that has just begun to send, after a pause, fills no window; its queue shows the path all the same.
         let arrived = path.busy_bps.map_or(arrived, |busy| busy.max(arrived));
+        let arrived = path.short_bps.filter(|short| *short > arrived * MUCH_MORE).unwrap_or(arrived);
         let arrived = own.map_or(arrived, |own| arrived.min(own));
         let kbps = arrived / 1e3;
         match &mut self.capacity {
@@ -251,6 +254,7 @@ impl RateControl {
         }
         let narrow = path.queue > LONG_QUEUE || own.is_some();
         let wanted = backed_off(arrived, if narrow { BACKOFF_HARD } else { BACKOFF }, path);
+        tracing::trace!(from = self.bps, wanted, arrived, queue = ?path.queue, "fall");
         self.before_bps = self.bps;
         self.bps = wanted.min(self.bps).max(self.min_bps);
         self.note_decrease(now);
