@@ -393,7 +393,9 @@ fn child_waits_for_a_device_to_be_plugged_in() {
     wait_until("800 Hz through what was plugged in", || hears(&l.heard, 800.0));
     // The list is told when something comes and when it goes.
     let lists = |e: &AudioEvent, there: bool| matches!(e, AudioEvent::DevicesChanged(d) if d.speakers.iter().any(|s| s.id == "pulseaudio:late") == there);
-    wait_for(&mut l.speaker_events, "the new device in the list", |e| lists(e, true));
+    for events in [&mut l.speaker_events, &mut l.microphone_events] {
+        wait_for(events, "the new device in the list", |e| lists(e, true));
+    }
     // Who follows the system's default is taken along.
     let config = AudioConfig { speaker: SpeakerSink::Device(None), ..AudioConfig::default() };
     let (follower, mut events) = AudioEngine::start(config).unwrap();
@@ -408,6 +410,10 @@ fn child_waits_for_a_device_to_be_plugged_in() {
     pactl(&["unload-module", "module-null-sink"]);
     wait_for(&mut events, "the list without it", |e| lists(e, false));
     drop(follower);
+    // What is back before anybody has looked has never been away: each looks every two seconds.
+    for events in [&mut l.speaker_events, &mut l.microphone_events] {
+        wait_for(events, "the list without it", |e| lists(e, false));
+    }
     // Who chose it is told. The server moves their streams without a word; now they are opened on the default.
     pactl(&["load-module", "module-null-sink", "sink_name=late"]);
     let mic_opened = |e: &AudioEvent, name: &str| matches!(e, AudioEvent::MicrophoneOpened(n) if n.contains(name));

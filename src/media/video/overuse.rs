@@ -18,6 +18,8 @@ const ENOUGH: f32 = 0.7;
 const CALM: (Duration, Duration) = (Duration::from_secs(8), Duration::from_secs(64));
 /// A step down this soon after a step up says that it was wrong.
 const REGRET: Duration = Duration::from_secs(15);
+/// The work grows with this power of the pixels: a larger picture is encoded with less care, see the encoder's speeds.
+const WORK: f32 = 0.75;
 /// Weight of one picture in the mean.
 const SHARE: f32 = 0.08;
 
@@ -103,10 +105,10 @@ impl Overuse {
         (part(width).max(2), part(height).max(2))
     }
 
-    /// How many times the pixels of now the next larger picture has.
+    /// How many times the work of now the next larger picture is.
     fn growth(&self) -> f32 {
         let eighths = |step: usize| self.steps.get(step).copied().unwrap_or(8) as f32;
-        (eighths(self.step.saturating_sub(1)) / eighths(self.step)).powi(2)
+        (eighths(self.step.saturating_sub(1)) / eighths(self.step)).powi(2).powf(WORK)
     }
 }
 

@@ -39,6 +39,8 @@ const MISSING: usize = 1_024;
 const SILENCE: Duration = Duration::from_millis(1_500);
 /// Behind a queue that is longer than this a burst tells how fast the path is, but not that there is room on it.
 const ROOM: Duration = Duration::from_millis(40);
+/// What is sent is measured over this time.
+const SENT_WINDOW: Duration = Duration::from_millis(500);
 /// Above the target, so that frames larger than the mean do not pile up in the pacer.
 const PACING_FACTOR: f64 = 2.0;
 
@@ -270,8 +272,16 @@ impl Congestion {
         let rtt = self.rtt.unwrap_or(Duration::from_millis(100));
         let (long_bps, short_bps) = (self.throughput.long_bps(), self.throughput.short_bps());
         let busy_bps = self.throughput.busy_bps();
-        let path =
-            Path { rtt, queue: self.trendline.queue(), newest_sent: self.newest_sent, long_bps, short_bps, busy_bps };
+        let sent_bps = Some(self.sent_bps());
+        let path = Path {
+            rtt,
+            queue: self.trendline.queue(),
+            newest_sent: self.newest_sent,
+            long_bps,
+            short_bps,
+            busy_bps,
+            sent_bps,
+        };
         if self.rate.update(self.trendline.usage(), self.throughput.bps(), path, now) {
             self.trendline.rebase();
         }
@@ -286,6 +296,13 @@ impl Congestion {
             self.rate.jump(bps, now);
         }
         self.loss.release_above(self.rate.bps());
+    }
+
+    /// What was sent per second, of what feedback tells about by now.
+    fn sent_bps(&self) -> f64 {
+        let known = self.history.iter().rev().map(|flight| flight.packet).skip_while(|p| p.at > self.newest_sent);
+        let recent = known.take_while(|packet| self.newest_sent.saturating_sub(packet.at) <= SENT_WINDOW);
+        recent.map(|packet| packet.bytes).sum::<usize>() as f64 * 8.0 / SENT_WINDOW.as_secs_f64()
     }
 
     /// Bytes that feedback which got lost was about, as far as they will have arrived: like those of this one.

@@ -14,6 +14,8 @@ const QUEUE: Duration = Duration::from_millis(50);
 const MUCH_LESS: f64 = 0.75;
 /// Where so much more arrives, the source has just begun to send.
 const MUCH_MORE: f64 = 1.25;
+/// A source that sends less than this share of what it may is idle.
+const IDLE: f64 = 0.25;
 /// It never falls to less than this share of what arrived in the last two seconds: a stall, of the path or of a busy machine,
 /// is no new capacity, and if it is, the next step follows soon.
 const LEAST_SHARE: f64 = 0.35;
@@ -63,6 +65,8 @@ pub struct Path {
     pub short_bps: Option<f64>,
     /// The rate at which a queue gave out what waited in it, while it does.
     pub busy_bps: Option<f64>,
+    /// What the source sent per second of late, where that is known.
+    pub sent_bps: Option<f64>,
 }
 
 /// What is known of the capacity: rates at which queues grew.
@@ -227,7 +231,8 @@ impl RateControl {
         if !self.settled(path, SETTLE) {
             // But behind a long one packets arrive at the path's own rate, whatever is sent: the first guess may have been
             // too high, since most of what it went by had arrived before.
-            if let Some(short) = path.short_bps.filter(|_| path.queue > LONG_QUEUE) {
+            let idle = path.sent_bps.is_some_and(|sent| sent < self.bps * IDLE);
+            if let Some(short) = path.short_bps.filter(|_| path.queue > LONG_QUEUE && !idle) {
                 self.bps = backed_off(short, BACKOFF_HARD, path).min(self.bps).max(self.min_bps);
             }
             return;
@@ -254,6 +259,9 @@ impl RateControl {
         }
         let narrow = path.queue > LONG_QUEUE || own.is_some();
         let wanted = backed_off(arrived, if narrow { BACKOFF_HARD } else { BACKOFF }, path);
+        // A source that sends next to nothing, as sound alone, fills no queue: what arrives of it is no measure of the path.
+        let idle = path.sent_bps.is_some_and(|sent| sent < self.bps * IDLE);
+        let wanted = if idle { wanted.max(self.bps * BACKOFF) } else { wanted };
         tracing::trace!(from = self.bps, wanted, arrived, queue = ?path.queue, "fall");
         self.before_bps = self.bps;
         self.bps = wanted.min(self.bps).max(self.min_bps);
@@ -313,6 +321,7 @@ mod tests {
             long_bps: None,
             short_bps: None,
             busy_bps: None,
+            sent_bps: None,
         }
     }
 
@@ -338,6 +347,16 @@ mod tests {
         let mut rate = RateControl::new(2e6, 50e3, 5e6);
         rate.update(Usage::Over, Some(1e6), path(250, 1_000), at(1_000));
         assert!((rate.bps() - 700e3).abs() < 1.0);
+    }
+
+    #[test]
+    fn a_hiccup_while_only_sound_is_sent_does_not_take_the_path_away() {
+        let mut rate = RateControl::new(2e6, 50e3, 5e6);
+        let quiet = Path { sent_bps: Some(40e3), ..path(150, 1_000) };
+        rate.update(Usage::Over, Some(40e3), quiet, at(1_000));
+        assert!((rate.bps() - 1.7e6).abs() < 1.0, "{}", rate.bps());
+        rate.update(Usage::Over, Some(40e3), Path { short_bps: Some(30e3), ..quiet }, at(1_050));
+        assert!((rate.bps() - 1.7e6).abs() < 1.0, "{}", rate.bps());
     }
 
     #[test]

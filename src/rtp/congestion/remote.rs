@@ -66,7 +66,8 @@ impl RemoteEstimate {
         let newest_sent = at.saturating_sub(rtt + REACTION);
         let (long_bps, short_bps) = (self.throughput.long_bps(), self.throughput.short_bps());
         let busy_bps = self.throughput.busy_bps();
-        let path = Path { rtt, queue: self.trendline.queue(), newest_sent, long_bps, short_bps, busy_bps };
+        let path =
+            Path { rtt, queue: self.trendline.queue(), newest_sent, long_bps, short_bps, busy_bps, sent_bps: None };
         if self.rate.update(self.trendline.usage(), self.throughput.bps(), path, at) {
             self.trendline.rebase();
         }
