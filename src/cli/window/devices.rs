@@ -287,6 +287,7 @@ mod tests {
             name: id.to_uppercase(),
             is_default,
             is_monitor: id.ends_with(".monitor"),
+            instance: None,
         }
     }
 

@@ -33,6 +33,8 @@ pub struct AudioDevice {
     pub is_default: bool,
     /// What a speaker plays, as a source: not a microphone, but usable as one.
     pub is_monitor: bool,
+    /// Number under which a sound server has it: another one after it was unplugged and plugged in again.
+    pub instance: Option<u32>,
 }
 
 /// Devices present now.
@@ -325,6 +327,7 @@ mod tests {
             name: id.to_uppercase(),
             is_default,
             is_monitor: false,
+            instance: None,
         };
         let one = Arc::new(AudioDevices { microphones: vec![device("a", true)], ..AudioDevices::default() });
         let two = Arc::new(AudioDevices {

@@ -47,8 +47,6 @@ pub(crate) struct Open {
     calls: u64,
     since: Option<Instant>,
     rates: RateWatch,
-    /// Whether the system has listed it: some are there without.
-    listed: bool,
     /// Stands in for the one that was chosen.
     stands_in: bool,
 }
@@ -56,18 +54,7 @@ pub(crate) struct Open {
 impl Open {
     pub(crate) fn new(stream: Box<dyn Send>, pulse: Arc<Pulse>, name: String, id: String, rate_hz: u32) -> Self {
         let rates = RateWatch::default();
-        Self {
-            _stream: stream,
-            pulse,
-            name,
-            id,
-            rate_hz,
-            calls: 0,
-            since: None,
-            rates,
-            listed: false,
-            stands_in: false,
-        }
+        Self { _stream: stream, pulse, name, id, rate_hz, calls: 0, since: None, rates, stands_in: false }
     }
 }
 
@@ -130,10 +117,13 @@ pub(crate) struct Line {
     /// Longest callback that the rings are made for, in ms, and since when callbacks are longer.
     callback_ms: u32,
     long_since: Option<Instant>,
-    /// The rebuild is for buffers of another size, which nobody needs to be told.
-    silent_rebuild: bool,
+    /// The device that is opened anew for buffers of another size: nobody needs to be told unless it is gone by then.
+    rebuilt: Option<String>,
     /// The chosen device was here and went: the default serves meanwhile.
     went: bool,
+    /// Id of the device that is open, or is opened anew, and its instance, as the system listed them last: some are there
+    /// without being listed.
+    listed: Option<(String, Option<u32>)>,
 }
 
 impl Line {
@@ -149,8 +139,9 @@ impl Line {
             buffers: Buffers::new(),
             callback_ms: CALLBACK_MS,
             long_since: None,
-            silent_rebuild: false,
+            rebuilt: None,
             went: false,
+            listed: None,
         }
     }
 
@@ -190,7 +181,7 @@ impl Line {
     /// As [`Self::reopen`], for other buffers. If the device is gone by then, it has gone like any other.
     fn rebuild(&mut self, now: Instant) {
         self.went |= self.open.as_ref().is_some_and(|open| !open.stands_in);
-        self.silent_rebuild = true;
+        self.rebuilt = self.open.as_ref().map(|open| open.name.clone());
         self.reopen(now);
     }
 
@@ -199,10 +190,14 @@ impl Line {
         let Some(open) = &self.open else { return };
         let name = open.name.clone();
         tracing::warn!(device = name, why, "sound device lost, rebuilding");
-        engine.tell(if self.capture { AudioEvent::MicrophoneLost(name) } else { AudioEvent::SpeakerLost(name) });
         self.went |= !open.stands_in;
-        self.silent_rebuild = false;
+        self.rebuilt = None;
+        self.tell_lost(name, engine);
         self.reopen(now);
+    }
+
+    fn tell_lost(&self, name: String, engine: &EngineShared) {
+        engine.tell(if self.capture { AudioEvent::MicrophoneLost(name) } else { AudioEvent::SpeakerLost(name) });
     }
 
     /// Checks the open stream, opens what is due.
@@ -229,7 +224,9 @@ impl Line {
                 let stands_in = open.stands_in;
                 tracing::info!(device = open.name, stands_in, capture = self.capture, "sound device opened");
                 let name = open.name.clone();
-                if !std::mem::take(&mut self.silent_rebuild) || stands_in {
+                let rebuilt = self.rebuilt.take();
+                if rebuilt.as_ref() != Some(&name) {
+                    rebuilt.into_iter().for_each(|gone| self.tell_lost(gone, engine));
                     engine.tell(if self.capture {
                         AudioEvent::MicrophoneOpened(name)
                     } else {
@@ -245,7 +242,7 @@ impl Line {
             Err(error) => {
                 self.tries += 1;
                 // Whoever is told that it failed is told when it is open again.
-                self.silent_rebuild = false;
+                self.rebuilt = None;
                 self.retry_at = Some(self.host.clock.now() + if self.tries > 4 { RETRY_LATER } else { RETRY });
                 // The same failure is told once.
                 if self.failure.as_ref().map(AudioError::key) != Some(error.key()) {
@@ -343,14 +340,22 @@ impl Line {
         let chosen_is_there = |id: &String| list.iter().any(|d| is(d, id));
         let default = list.iter().find(|d| d.is_default && !(self.capture && d.is_monitor));
         let Some(choice) = &self.choice else { return };
-        let Some(open) = &mut self.open else {
+        let Some(open) = &self.open else {
             if choice.as_ref().map_or(default.is_some(), chosen_is_there) {
                 self.retry_at = Some(now);
             }
             return;
         };
-        let there = list.iter().any(|d| d.id == open.id);
-        let gone = std::mem::replace(&mut open.listed, there) && !there;
+        let there = list.iter().find(|d| d.id == open.id);
+        let was = self.listed.take().filter(|(id, _)| *id == open.id).map(|(_, instance)| instance);
+        // Also where it is back already: what we had open was moved to another device, without a word. A stream opened on
+        // what is about to go is moved, too.
+        let gone = match (was, there.map(|d| d.instance)) {
+            (Some(_), None) => true,
+            (Some(Some(was)), Some(Some(is))) => was != is,
+            _ => false,
+        };
+        self.listed = there.map(|d| (d.id.clone(), d.instance.or(was.flatten())));
         let back = open.stands_in && choice.as_ref().is_some_and(chosen_is_there);
         let follows = choice.is_none() || open.stands_in;
         if gone {

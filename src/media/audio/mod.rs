@@ -39,6 +39,8 @@ mod rates;
 pub mod resample;
 mod restart;
 pub mod sink;
+#[cfg(target_os = "linux")]
+mod sound_server;
 pub mod sounds;
 pub mod source;
 pub mod stream;

@@ -7,6 +7,7 @@ use super::line::Open;
 use super::{AudioError, SAMPLE_RATE_HZ};
 use cpal::traits::{DeviceTrait, HostTrait, StreamTrait};
 use cpal::{BufferSize, Data, ErrorKind, SampleFormat, StreamConfig, SupportedBufferSize};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -66,6 +67,7 @@ pub(crate) fn list(host: &cpal::Host) -> AudioDevices {
     let default_out = host.default_output_device().and_then(|d| d.id().ok());
     let mut list = AudioDevices { host: host.id().to_string(), ..AudioDevices::default() };
     let Ok(devices) = host.devices() else { return list };
+    let instances = instances(host);
     for device in devices {
         let (Ok(id), Ok(description)) = (device.id(), device.description()) else { continue };
         if is_plugin(&id) {
@@ -76,6 +78,7 @@ pub(crate) fn list(host: &cpal::Host) -> AudioDevices {
             name: description.name().to_owned(),
             is_default,
             is_monitor: is_monitor(id.id()),
+            instance: instances.get(id.id()).copied(),
         };
         // On ALSA both lists can hold the same device.
         if device.supports_input() {
@@ -89,6 +92,16 @@ pub(crate) fn list(host: &cpal::Host) -> AudioDevices {
     list.microphones.sort_by_key(|d| (d.is_monitor, !d.is_default));
     list.speakers.sort_by_key(|d| !d.is_default);
     list
+}
+
+/// Numbers of the devices of a sound server.
+fn instances(host: &cpal::Host) -> HashMap<String, u32> {
+    #[cfg(target_os = "linux")]
+    if host.id().to_string().eq_ignore_ascii_case("pulseaudio") {
+        return super::sound_server::instances();
+    }
+    let _ = host;
+    HashMap::new()
 }
 
 /// 48 kHz where the device can, in a format we convert.

@@ -5,24 +5,20 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::ffi::CString;
-use std::io::{BufRead as _, BufReader, Cursor, ErrorKind, Read as _};
-use std::os::unix::net::UnixStream;
+use std::io::{BufRead as _, Cursor, ErrorKind, Read as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pulseaudio::protocol::{
-    self, AuthParams, AuthReply, ChannelMap, Command, CreateRecordStreamReply, Prop, Props, ProtocolError,
-    RecordStreamParams, SampleFormat, SampleSpec, SetClientNameReply, SinkInputInfo, SinkInputInfoList,
-    SubscriptionEventFacility, SubscriptionMask,
+    self, ChannelMap, Command, CreateRecordStreamReply, Prop, Props, ProtocolError, RecordStreamParams, SampleFormat,
+    SampleSpec, SinkInputInfo, SinkInputInfoList, SubscriptionEventFacility, SubscriptionMask,
 };
 
+use super::sound_server::{Connection, text};
 use super::stream::lock;
 use super::{BLOCK_SAMPLES, Block, SAMPLE_RATE_HZ};
 
-/// The server answers within this time while we connect.
-const ANSWER: Duration = Duration::from_secs(2);
 /// How often it is looked whether the recording has ended; a message comes whole within this time.
 const LOOK: Duration = Duration::from_millis(500);
 /// A stream is begun when so much of it is there: packets come in bursts.
@@ -69,10 +65,9 @@ impl SystemSound {
     }
 
     fn without(process: u32) -> Result<Self, String> {
-        let path = pulseaudio::socket_path_from_env().ok_or("there is no PulseAudio or PipeWire on this computer")?;
-        let socket = UnixStream::connect(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let server = Connection::open()?;
         let shared = Arc::new(Shared::default());
-        let recorder = Recorder::begin(socket, process, Arc::clone(&shared)).map_err(|e| e.to_string())?;
+        let recorder = Recorder::begin(server, process, Arc::clone(&shared)).map_err(|e| e.to_string())?;
         std::thread::Builder::new()
             .name("system-sound".into())
             .spawn(move || recorder.run())
@@ -119,50 +114,33 @@ enum Asked {
 }
 
 struct Recorder {
-    socket: BufReader<UnixStream>,
-    version: u16,
+    server: Connection,
     /// Process whose streams are left out.
     own: u32,
     shared: Arc<Shared>,
     asked: HashMap<u32, Asked>,
-    next: u32,
     /// Streams that are recorded or about to be: channel by stream.
     inputs: HashMap<u32, Option<u32>>,
 }
 
 impl Recorder {
-    fn begin(socket: UnixStream, own: u32, shared: Arc<Shared>) -> Result<Self, ProtocolError> {
-        socket.set_read_timeout(Some(ANSWER))?;
-        socket.set_write_timeout(Some(ANSWER))?;
-        let mut socket = BufReader::new(socket);
-        let cookie = pulseaudio::cookie_path_from_env().and_then(|path| std::fs::read(path).ok()).unwrap_or_default();
-        let auth = AuthParams { version: protocol::MAX_VERSION, supports_shm: false, supports_memfd: false, cookie };
-        protocol::write_command_message(socket.get_mut(), 0, &Command::Auth(auth), protocol::MAX_VERSION)?;
-        let (_, reply) = protocol::read_reply_message::<AuthReply>(&mut socket, protocol::MAX_VERSION)?;
-        let version = reply.version.min(protocol::MAX_VERSION);
-        let mut props = Props::new();
-        props.set(Prop::ApplicationName, text("Tertulia"));
-        props.set(Prop::ApplicationProcessId, text(&std::process::id().to_string()));
-        protocol::write_command_message(socket.get_mut(), 1, &Command::SetClientName(props), version)?;
-        let _ = protocol::read_reply_message::<SetClientNameReply>(&mut socket, version)?;
-        socket.get_ref().set_read_timeout(Some(LOOK))?;
-        let mut recorder =
-            Self { socket, version, own, shared, asked: HashMap::new(), next: 2, inputs: HashMap::new() };
+    fn begin(server: Connection, own: u32, shared: Arc<Shared>) -> Result<Self, ProtocolError> {
+        server.socket.get_ref().set_read_timeout(Some(LOOK))?;
+        let mut recorder = Self { server, own, shared, asked: HashMap::new(), inputs: HashMap::new() };
         recorder.ask(Asked::Other, &Command::Subscribe(SubscriptionMask::SINK_INPUT))?;
         recorder.ask(Asked::List, &Command::GetSinkInputInfoList)?;
         Ok(recorder)
     }
 
     fn ask(&mut self, what: Asked, command: &Command) -> Result<(), ProtocolError> {
-        let number = self.next;
-        self.next = self.next.wrapping_add(1);
+        let number = self.server.send(command)?;
         self.asked.insert(number, what);
-        protocol::write_command_message(self.socket.get_mut(), number, command, self.version)
+        Ok(())
     }
 
     fn run(mut self) {
         while !self.shared.stop.load(Ordering::Acquire) {
-            let ended = match self.socket.fill_buf() {
+            let ended = match self.server.socket.fill_buf() {
                 Ok([]) => Err(std::io::Error::from(ErrorKind::UnexpectedEof).into()),
                 Ok(_) => self.message(),
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Ok(()),
@@ -177,12 +155,12 @@ impl Recorder {
     }
 
     fn message(&mut self) -> Result<(), ProtocolError> {
-        let about = protocol::read_descriptor(&mut self.socket)?;
+        let about = protocol::read_descriptor(&mut self.server.socket)?;
         if about.length > LONGEST_MESSAGE {
             return Err(std::io::Error::other("a message that is too long").into());
         }
         let mut body = vec![0; about.length as usize];
-        self.socket.read_exact(&mut body)?;
+        self.server.socket.read_exact(&mut body)?;
         if about.channel != COMMANDS {
             self.sound(about.channel, &body);
             return Ok(());
@@ -198,7 +176,7 @@ impl Recorder {
         }
         // Commands that this version of the crate does not know are none of our business.
         if let Ok((_, Command::SubscribeEvent(event))) =
-            Command::read_tag_prefixed(&mut Cursor::new(&body), self.version)
+            Command::read_tag_prefixed(&mut Cursor::new(&body), self.server.version)
             && event.event_facility == SubscriptionEventFacility::SinkInput
             && !self.asked.values().any(|asked| matches!(asked, Asked::List))
         {
@@ -210,11 +188,11 @@ impl Recorder {
     fn answer(&mut self, asked: Asked, whole: &mut Cursor<Vec<u8>>) -> Result<(), ProtocolError> {
         match asked {
             Asked::List => {
-                let (_, list) = protocol::read_reply_message::<SinkInputInfoList>(whole, self.version)?;
+                let (_, list) = protocol::read_reply_message::<SinkInputInfoList>(whole, self.server.version)?;
                 self.follow(&list)?;
             }
             Asked::Record { input } => {
-                match protocol::read_reply_message::<CreateRecordStreamReply>(whole, self.version) {
+                match protocol::read_reply_message::<CreateRecordStreamReply>(whole, self.server.version) {
                     Ok((_, stream)) => {
                         self.inputs.insert(input, Some(stream.channel));
                         lock(&self.shared.streams).insert(stream.channel, Queue::default());
@@ -289,8 +267,4 @@ fn recording(input: u32) -> RecordStreamParams {
         props,
         ..RecordStreamParams::default()
     }
-}
-
-fn text(text: &str) -> CString {
-    CString::new(text).unwrap_or_default()
 }

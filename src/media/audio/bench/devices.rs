@@ -178,6 +178,7 @@ impl Devices for VirtualDevices {
                 name: name.to_owned(),
                 is_default: i == 0,
                 is_monitor: false,
+                instance: None,
             };
             names.map(device).collect()
         };
