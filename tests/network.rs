@@ -101,7 +101,7 @@ fn the_playout_delay_comes_and_goes_with_the_jitter() {
 /// One row of the list of figures: links, picture, seconds, and what changes when.
 type Row = (&'static str, &'static [&'static str], &'static str, f64, &'static [(f64, &'static str)]);
 
-const ROWS: [Row; 14] = [
+const ROWS: [Row; 24] = [
     ("F13 viewer", &["view up loss=5,delay=45", "view down loss=5,delay=45"], "640x360", 60.0, &[]),
     ("F13 publisher", &["pub up loss=5,delay=45", "pub down loss=5,delay=45"], "640x360", 60.0, &[]),
     ("F14 viewer", &["view up loss=10,burst=3,delay=30", "view down loss=10,burst=3,delay=30"], "640x360", 60.0, &[]),
@@ -139,6 +139,59 @@ const ROWS: [Row; 14] = [
         100.0,
         &[(40.0, "view down rate=2500"), (60.0, "view down rate=600"), (80.0, "view down rate=1000")],
     ),
+    // The scenarios of `quality.md`, D.3. Delays of N6 are round trips.
+    ("N5 viewer", &["view up delay=500", "view down delay=500"], "640x360", 30.0, &[]),
+    ("N5 publisher", &["pub up delay=500", "pub down delay=500"], "640x360", 30.0, &[]),
+    ("N6.1 wifi", &["view up delay=8,loss=0.1", "view down delay=8,loss=0.1"], "1280x720", 20.0, &[]),
+    (
+        "N6.2 busy wifi",
+        &["view up delay=20,loss=1", "view down rate=25000,queue=300,delay=20,loss=1"],
+        "1280x720",
+        30.0,
+        &[],
+    ),
+    (
+        "N6.3 weak 4G",
+        &["view up delay=45,loss=2", "view down rate=8000,queue=300,delay=45,loss=2"],
+        "1280x720",
+        30.0,
+        &[],
+    ),
+    (
+        "N6.4 slow 3G",
+        &["view up delay=100,loss=3", "view down rate=3000,queue=300,delay=100,loss=3"],
+        "1280x720",
+        40.0,
+        &[],
+    ),
+    (
+        "N6.5 busy cell",
+        &["view up delay=150,loss=5", "view down rate=1500,queue=300,delay=150,loss=5"],
+        "1280x720",
+        40.0,
+        &[],
+    ),
+    (
+        "N6.6 bad cell",
+        &["view up delay=225,loss=8", "view down rate=800,queue=300,delay=225,loss=8"],
+        "1280x720",
+        40.0,
+        &[],
+    ),
+    (
+        "N6.7 satellite",
+        &["view up delay=300,loss=1.5", "view down rate=25000,queue=300,delay=300,loss=1.5"],
+        "1280x720",
+        40.0,
+        &[],
+    ),
+    (
+        "N6.8 barely usable",
+        &["view up delay=225,loss=12", "view down rate=500,queue=300,delay=225,loss=12"],
+        "1280x720",
+        40.0,
+        &[],
+    ),
     ("viewer narrow", &["view down rate=700,queue=300,delay=30", "view up delay=30"], "1280x720", 30.0, &[]),
 ];
 
@@ -154,6 +207,7 @@ fn rows() {
         }
         println!("{row}");
         let Some(mut call) = Call::begin(links, size, seed) else { return };
+        let connected_s = call.connected_s;
         let mut samples = Vec::new();
         let mut phases = Vec::new();
         let mut began = 0.0;
@@ -176,7 +230,7 @@ fn rows() {
         let last = samples.last().unwrap();
         out.push(json!({
             "row": row, "links": links, "changes": steps, "size": size, "seconds": seconds, "seed": seed,
-            "video": last.video, "audio": last.audio, "target_bitrate_bps": last.target_bps(), "phases": phases,
+            "connected_s": connected_s, "video": last.video, "audio": last.audio, "target_bitrate_bps": last.target_bps(), "phases": phases,
             "held_ms": samples.iter().map(|s| s.number("playout_delay_ms")).collect::<Vec<_>>(),
         }));
     }

@@ -127,6 +127,8 @@ pub struct Call {
     _wire: Guard,
     names: [(&'static str, String); 3],
     began: Instant,
+    /// From the start of the publisher to the first picture at the viewer.
+    pub connected_s: f64,
     _dir: TempDir,
     _turn: MutexGuard<'static, ()>,
 }
@@ -201,6 +203,7 @@ impl Call {
         let viewer = join("view", &names[2].1, &["--subscribe-only"]);
         viewer.find("joined", |line| line.contains("\"joined\"").then_some(()));
         let camera = format!("pattern+sync:3:{size}@30");
+        let joining = Instant::now();
         let publisher = join("pub", &names[1].1, &["--camera", &camera, "--microphone", "tone"]);
         viewer.find("first picture", |line| line.contains("firstPicture").then_some(()));
         let began = Instant::now();
@@ -213,6 +216,7 @@ impl Call {
             _wire: wire,
             names,
             began,
+            connected_s: began.duration_since(joining).as_secs_f64(),
             _dir: dir,
             _turn: turn,
         })

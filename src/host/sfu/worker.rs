@@ -1,5 +1,6 @@
 //! The media thread: datagrams and what is sent; commands, feedback, layers and timers are in files of their own.
 
+mod climb;
 mod commands;
 mod feedback;
 mod forward;

@@ -232,6 +232,20 @@ fn callbacks_of_any_length_are_whole_sound() {
     }
 }
 
+/// What comes at once is more than the rings are made for at first: they become larger, and no sound is lost on its way.
+#[test]
+fn callbacks_that_are_far_too_long_are_provided_for() {
+    for (frames, most_ms) in [(4_096, 260.0), (8_192, 430.0)] {
+        let long = Odd::callbacks(&[frames]);
+        for (side, microphone, speaker) in [(MICROPHONE, &long, &Odd::default()), (SPEAKER, &Odd::default(), &long)] {
+            let mut call = Call::new(microphone, speaker);
+            call.run_until(25.0);
+            call.heard(15, 25).is_whole(&format!("{frames} {side}"), SMOOTH, most_ms);
+            assert!(call.devices.opened() <= 4, "{frames}: {:?}", call.rig.told);
+        }
+    }
+}
+
 #[test]
 fn a_device_that_lies_about_its_rate_sounds_right_all_the_same() {
     for true_hz in [44_100.0, 47_000.0, 49_500.0] {

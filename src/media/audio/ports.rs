@@ -17,6 +17,9 @@ const BACKLOG_SAMPLES: usize = 4_800;
 const EXTRA_LIMIT_MS: usize = 60;
 /// ... and gives back 1 ms after this many blocks (5 s) without one: what a busy machine needs it needs again.
 const CALM_BLOCKS: u32 = 500;
+/// What a callback longer than this takes is not mixed at once but as time passes: a jitter buffer that is asked for so much in
+/// one moment would have to hold all of it, and some more.
+const AT_ONCE: Duration = Duration::from_millis(50);
 /// Kept in the speaker's ring beside a callback's worth, in µs: what may pass until the audio thread runs.
 const RESERVE_US: u64 = 7_000;
 
@@ -189,7 +192,10 @@ impl DeviceSpeaker {
         self.port.pulse.set_active(!idle);
         self.account_for_silence(!idle && !began, processor);
         let rate = u64::from(self.rate_hz);
-        let ahead = self.port.pulse.frames() + (rate * RESERVE_US / 1_000_000) as usize + self.extra;
+        let callback = self.port.pulse.frames();
+        let reserve = (rate * RESERVE_US / 1_000_000) as usize + self.extra;
+        let passed = self.passed(callback);
+        let ahead = reserve + passed.map_or(callback, |passed| passed + self.rate_hz as usize / 100);
         // A burst of callbacks must not make us spin: at most 200 ms in one go, or what one of them takes.
         let most = (ahead * SAMPLE_RATE_HZ as usize / self.rate_hz.max(1) as usize / BLOCK_SAMPLES + 1).max(20);
         for _ in 0..if idle { 0 } else { most } {
@@ -197,11 +203,22 @@ impl DeviceSpeaker {
             if fill >= ahead {
                 break;
             }
-            let delay =
-                Duration::from_micros((fill as u64 + 2 * self.port.pulse.frames() as u64) * 1_000_000 / rate.max(1));
+            let until_played = (fill + 2 * callback).saturating_sub(passed.unwrap_or(0));
+            let delay = Duration::from_micros(until_played as u64 * 1_000_000 / rate.max(1));
             let block = mixed(mixer, processor, level, now, delay);
             self.play(&block, mixer.side());
         }
+    }
+
+    /// Frames of the next callback that are due by now, where that is a long one.
+    fn passed(&self, callback: usize) -> Option<usize> {
+        let frames = |time: Duration| (time.as_secs_f64() * f64::from(self.rate_hz)) as usize;
+        (callback > frames(AT_ONCE)).then(|| frames(self.port.pulse.since_last()).min(callback))
+    }
+
+    /// Whether it is mixed as time passes, whatever callbacks come.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.passed(self.port.pulse.frames()).is_some()
     }
 
     /// Hands a block to the callback, with half the difference of its channels where there are two.

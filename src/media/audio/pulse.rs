@@ -111,6 +111,11 @@ impl Pulse {
         Mark(self.mark.load(Ordering::Relaxed))
     }
 
+    /// Time since the last callback.
+    pub(crate) fn since_last(&self) -> Duration {
+        Mark::new(self.clock.now().saturating_duration_since(self.began), 0).since(self.mark()).0
+    }
+
     /// Notes a callback. Only that one device calls it.
     pub(crate) fn beat(&self, frames: usize) {
         self.calls.fetch_add(1, Ordering::Relaxed);

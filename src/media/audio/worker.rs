@@ -539,6 +539,7 @@ impl Worker {
             Speaker::File(_, pacer) => until(pacer.next, !self.mixing),
             _ if !self.mixing => IDLE,
             Speaker::Null(pacer) => until(pacer.next, false),
+            Speaker::Device(Some(device)) if device.is_slow() => BLOCK / 2,
             Speaker::Device(Some(_)) => DEVICE,
             Speaker::Device(None) => until(self.meanwhile.next, false),
         };

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
 /// How often is looked.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// So much further may the time of day be than the time that we have run; a computer that slept is further.
+/// So much further may [`waking_or_not`] be than the time that we have run; of a computer that slept it is further.
 const SLEPT: Duration = Duration::from_secs(5);
 
 /// Says so whenever something changed, until nobody listens.
@@ -17,7 +17,7 @@ pub(super) async fn watch(changed: mpsc::Sender<()>) {
     loop {
         // Without an answer of the system there is nothing to compare.
         if let Ok(addresses) = tokio::task::spawn_blocking(addresses).await {
-            let seen = Seen { addresses, ran: Instant::now(), day: SystemTime::now() };
+            let seen = Seen { addresses, ran: Instant::now(), passed: waking_or_not() };
             if last.replace(seen.clone()).is_some_and(|before| seen.differs_from(&before)) {
                 // One that waits already says the same.
                 let _ = changed.try_send(());
@@ -34,15 +34,29 @@ pub(super) async fn watch(changed: mpsc::Sender<()>) {
 struct Seen {
     addresses: BTreeSet<IpAddr>,
     ran: Instant,
-    day: SystemTime,
+    /// By a clock that goes on while the computer sleeps.
+    passed: Duration,
 }
 
 impl Seen {
     fn differs_from(&self, before: &Self) -> bool {
         let ran = self.ran.saturating_duration_since(before.ran);
-        let day = self.day.duration_since(before.day).unwrap_or_default();
-        self.addresses != before.addresses || day.saturating_sub(ran) > SLEPT
+        let passed = self.passed.saturating_sub(before.passed);
+        self.addresses != before.addresses || passed.saturating_sub(ran) > SLEPT
     }
+}
+
+/// Time from some moment on, sleep included. Setting the time of day changes nothing about it.
+#[cfg(target_os = "linux")]
+fn waking_or_not() -> Duration {
+    use rustix::time::{ClockId, clock_gettime};
+    Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default()
+}
+
+/// The time of day: where that is set forward, the connection is looked at without need.
+#[cfg(not(target_os = "linux"))]
+fn waking_or_not() -> Duration {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
 }
 
 /// Addresses by which others are reached.
@@ -57,16 +71,16 @@ mod tests {
 
     #[test]
     fn another_address_or_a_sleep_is_a_change() {
-        let (ran, day) = (Instant::now(), SystemTime::now());
-        let seen = |addresses: &[[u8; 4]], ran_s, day_s| Seen {
+        let ran = Instant::now();
+        let seen = |addresses: &[[u8; 4]], ran_s, passed_s| Seen {
             addresses: addresses.iter().map(|a| IpAddr::from(*a)).collect(),
             ran: ran + Duration::from_secs(ran_s),
-            day: day + Duration::from_secs(day_s),
+            passed: Duration::from_secs(passed_s),
         };
         let before = seen(&[[10, 0, 0, 1]], 0, 100);
         assert!(!seen(&[[10, 0, 0, 1]], 2, 102).differs_from(&before));
         assert!(!seen(&[[10, 0, 0, 1]], 20, 120).differs_from(&before), "a busy computer");
-        assert!(!seen(&[[10, 0, 0, 1]], 2, 40).differs_from(&before), "a clock that is set back");
+        assert!(!seen(&[[10, 0, 0, 1]], 2, 40).differs_from(&before), "a clock that goes back");
         assert!(seen(&[[10, 0, 0, 1]], 2, 300).differs_from(&before));
         assert!(seen(&[[10, 0, 0, 2]], 2, 102).differs_from(&before));
         assert!(seen(&[], 2, 102).differs_from(&before));

@@ -9,6 +9,7 @@ use super::super::outbound::{Departure, LEAST_REPAIRS_PER_SECOND, REPAIRS_PER_SE
 use super::super::publication::{Publication, UNLIMITED_BPS};
 use super::super::receiver::{BELOW_RTP, Estimator};
 use super::super::twcc;
+use super::climb::Climb;
 use super::{Leg, NO_STREAM, Worker};
 use crate::rtp::answers;
 use crate::rtp::congestion::Beside;
@@ -18,8 +19,6 @@ use crate::rtp::pace::Pacer;
 const CHOOSE_US: u64 = 100_000;
 /// The estimators' clock.
 const BEAT_US: u64 = 25_000;
-/// After a fall of the choice nothing rises for this long.
-const CALM_US: u64 = 1_500_000;
 /// A layer that was asked for and has not come by then is not waited for: another one is taken meanwhile.
 const PATIENCE_US: u64 = 700_000;
 /// A key frame that has not come by then is asked for once more.
@@ -137,7 +136,7 @@ pub(super) struct Viewing {
     choice: Choice,
     chosen_us: u64,
     asked_us: u64,
-    fell_us: Option<u64>,
+    climb: Climb,
     begun: bool,
 }
 
@@ -308,7 +307,7 @@ impl Worker {
             let legs = receiver.legs.clone();
             let room = receiver.room(now_us);
             let wishes: Vec<(LegKey, Wish)> =
-                legs.into_iter().filter_map(|key| Some((key, self.wish(key, &shares, now_us)?))).collect();
+                legs.into_iter().filter_map(|key| Some((key, self.wish(key, &shares, room, now_us)?))).collect();
             let useful: u64 =
                 wishes.iter().filter_map(|(_, wish)| Some(wish.useful(wish.highest()?))).fold(0, u64::saturating_add);
             let useful_bps = useful * 100 / PICTURE_PERCENT + useful / 10;
@@ -346,7 +345,7 @@ impl Worker {
         shares
     }
 
-    fn wish(&self, key: LegKey, shares: &[[Shares; 3]], now_us: u64) -> Option<Wish> {
+    fn wish(&self, key: LegKey, shares: &[[Shares; 3]], room: Option<Room>, now_us: u64) -> Option<Wish> {
         let leg = self.legs.get(key)?.as_ref()?;
         leg.video.as_ref().filter(|_| leg.transport.connected())?;
         let publication = self.streams.get(leg.stream)?.as_ref()?;
@@ -362,7 +361,7 @@ impl Worker {
             full: publication.size,
             layers: layers.collect(),
             before: viewing.choice.layer.filter(|_| viewing.begun),
-            may_rise: viewing.fell_us.is_none_or(|at| now_us.saturating_sub(at) >= CALM_US),
+            may_rise: viewing.climb.may_rise(room.map(|room| room.estimate_bps), now_us),
             own_bps: publication.estimated(key, now_us).filter(|_| publication.is_layered()),
         })
     }
@@ -379,8 +378,11 @@ impl Worker {
         let first = !viewing.begun;
         if !viewing.begun || choice.layer != before.layer {
             viewing.chosen_us = now_us;
+            let estimate_bps = room.map(|room| room.estimate_bps);
             if viewing.begun && choice.layer < before.layer {
-                viewing.fell_us = Some(now_us);
+                viewing.climb.fell(estimate_bps, now_us);
+            } else {
+                viewing.climb.rose(estimate_bps, now_us);
             }
             tracing::debug!(leg = leg.id.0, layer = ?choice.layer, share_bps = choice.share_bps, "layer");
         }
