@@ -195,6 +195,31 @@ fn only_sound_and_only_pictures() {
     silent.leave();
 }
 
+/// A server that cannot pause pictures is not asked for them, and asked again later.
+#[test]
+fn sound_alone() {
+    let server = Server::start(Script::default(), SECRET);
+    server.add("Bob", Some(Person::new(5)), json!({}));
+    let mut client = join(&server, "Ada", 3, &[]);
+    client.stream_id();
+    client.sees(5);
+    let asked = server.requests(&client.connection_id(), "receiveVideoFrom").len();
+    client.tell(&json!({"do": "sound_only", "on": true}));
+    client.event("the camera closed", |e| e["event"] == "muted" && e["video"] == true);
+    let me = client.connection_id();
+    wait("sound alone", SOON, || (server.requests(&me, "receiveVideoFrom").len() == asked + 1).then_some(()));
+    let bob = |client: &mut Participant| live(&client.report(), 5).cloned();
+    wait("Bob's sound without his pictures", SOON, || {
+        let before = bob(&mut client)?["video"]["packets"].as_u64()?;
+        std::thread::sleep(Duration::from_secs(2));
+        let bob = bob(&mut client)?;
+        (bob["video"]["packets"].as_u64()? == before && tone_is(&bob, tone_of(5))).then_some(())
+    });
+    client.tell(&json!({"do": "sound_only", "on": false}));
+    client.sees(5);
+    client.leave();
+}
+
 /// Muting, stopping and starting again, being stopped, being removed: orders and codes of the record.
 #[test]
 fn changes_of_streams_and_the_end() {

@@ -177,6 +177,17 @@ fn scenes() -> Vec<Scene> {
                 s.next_view.notices.push(Notice { id, key, values: vec![("name", LONG.into())] });
             }
         }),
+        scene("call-slow", Call, |s| {
+            s.next_view = call_view(4);
+            s.next_view.notices.push(Notice { id: 1, key: "net.slow_me", values: Vec::new() });
+        }),
+        scene("call-sound-only", Call, |s| {
+            s.next_view = call_view(4);
+            s.next_view.sound_only = true;
+            s.next_view.me.microphone = DeviceState::Muted;
+            s.next_view.tiles.iter_mut().for_each(|t| t.video_active = false);
+            s.next_view.notices.push(Notice { id: 1, key: "mute.talking", values: Vec::new() });
+        }),
         scene("call-lost", Call, |s| {
             s.next_view = call_view(4);
             s.next_view.connection = Connection::Reconnecting { attempt: 2, retry_in_ms: 3000, place_kept_ms: 8000 };

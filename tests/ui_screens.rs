@@ -417,6 +417,33 @@ fn a_muted_talker_is_reminded() {
     assert!(!w.has("You are talking while muted"));
 }
 
+#[test]
+fn a_lossy_link_offers_sound_alone_and_a_way_back() {
+    let script = Script::default();
+    script.with(|s| s.next_view = call_view(3));
+    let call = script.call();
+    let mut w = Window::open(&script, Start::Call(call, session()), (1280.0, 800.0));
+    script.with(|s| {
+        let mut view = call_view(3);
+        view.notices.push(Notice { id: 5, key: "net.slow_me", values: Vec::new() });
+        s.set_view(view);
+    });
+    w.steps(2);
+    assert!(w.has("Your link is slow. Video of others is reduced."));
+    w.click("Sound only");
+    assert_eq!(script.with(|s| s.commands()).last(), Some(&Command::SoundOnly(true)));
+    script.with(|s| {
+        let mut view = call_view(3);
+        view.sound_only = true;
+        s.set_view(view);
+    });
+    w.steps(2);
+    assert!(!w.has("Your link is slow. Video of others is reduced."));
+    assert!(w.has("Sound only") && w.has("No pictures are sent or received"));
+    w.click("Show pictures");
+    assert_eq!(script.with(|s| s.commands()).last(), Some(&Command::SoundOnly(false)));
+}
+
 /// Every control can be reached by the keyboard alone, and none is without a name.
 #[test]
 fn by_keyboard_alone() {

@@ -82,6 +82,8 @@ pub enum Command {
         /// Receive video.
         video: bool,
     },
+    /// Receive no pictures and close the camera, or receive them again.
+    SoundOnly(bool),
     /// The size a tile is drawn at; `(0, 0)` when it is not visible (then nothing is decoded).
     Tile {
         /// Stream id.

@@ -30,6 +30,8 @@ pub struct View {
     pub joined_at: Option<std::time::Instant>,
     /// Round trip to the media server in ms, if known.
     pub rtt_ms: Option<f32>,
+    /// No pictures are received, by the user's wish.
+    pub sound_only: bool,
 }
 
 /// Who vouches for the server, and hence for what is said about the encryption.

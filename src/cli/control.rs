@@ -81,6 +81,7 @@ pub(super) fn parse(line: &str) -> Result<Line, String> {
             audio: flag(members, "audio")?.unwrap_or(true),
             video: flag(members, "video")?.unwrap_or(true),
         }),
+        "sound_only" => engine(Command::SoundOnly(flag(members, "on")?.ok_or("sound_only needs \"on\"")?)),
         "tile" => {
             engine(Command::Tile { stream_id: text(members, "stream_id")?, size: size(&text(members, "size")?)? })
         }
@@ -169,6 +170,7 @@ mod tests {
             r#"{"do":"processing","echo":false,"noise":true,"gain":false,"high_pass":true}"#,
             r#"{"do":"processing","original_sound":true}"#,
             r#"{"do":"levelling","on":true}"#,
+            r#"{"do":"sound_only","on":true}"#,
             r#"{"do":"share","screen":"pattern:9"}"#,
             r#"{"do":"share","screen":null}"#,
             r#"{"do":"share","screen":"monitor","for":"text"}"#,
@@ -207,6 +209,7 @@ mod tests {
             r#"{"do":"processing"}"#,
             r#"{"do":"processing","mode":"loud"}"#,
             r#"{"do":"levelling"}"#,
+            r#"{"do":"sound_only","on":1}"#,
             r#"{"do":"share"}"#,
             r#"{"do":"share","for":"speed"}"#,
             r#"{"do":"tile","stream_id":"s","size":"big"}"#,

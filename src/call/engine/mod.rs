@@ -7,6 +7,7 @@ mod devices;
 mod encoders;
 mod figures;
 mod legs;
+mod link;
 mod own;
 mod people;
 mod publishing;
@@ -39,6 +40,7 @@ use crate::media::video::decoder::DecoderEvent;
 use crate::protocol::metadata::ClientMetadata;
 use crate::signaling::openvidu::{ConnectConfig, OpenVidu, connect};
 use crate::signaling::{Joined, Signaling, SignalingError, SignalingEvent};
+use link::{LinkWatch, Losses};
 use own::Own;
 use people::{Numbers, Person};
 use sharing::Choosing;
@@ -113,6 +115,10 @@ pub(super) struct Engine {
     /// How large streams are drawn, by stream id; and which of these the host has to be told.
     drawn: HashMap<String, (u32, u32)>,
     drawn_anew: BTreeSet<String>,
+    /// No pictures are received, by the user's wish.
+    sound_only: bool,
+    link: LinkWatch,
+    sent_losses: Losses,
     ended_streams: Vec<StreamReport>,
     /// The second connection that carries our screen.
     screen_call: Option<CallHandle>,
@@ -169,6 +175,9 @@ impl Engine {
             numbers: Numbers::default(),
             drawn: HashMap::new(),
             drawn_anew: BTreeSet::new(),
+            sound_only: false,
+            link: LinkWatch::default(),
+            sent_losses: Losses::default(),
             ended_streams: Vec::new(),
             screen_call: None,
             left_screens: Vec::new(),
@@ -281,6 +290,7 @@ impl Engine {
             Command::Unpublish if self.own.publishing.is_none() => self.refuse("unpublish", "nothing is published"),
             Command::Unpublish => self.unpublish("unpublish"),
             Command::Subscribe { stream_id, audio, video } => self.choose_media(&stream_id, audio, video),
+            Command::SoundOnly(on) => self.set_sound_only(on),
             Command::Tile { stream_id, size } => self.tile_size(&stream_id, size),
             Command::Volume { person, gain } => self.set_volume(&person, gain),
             Command::Pin { person, pinned } => self.set_pin(&person, pinned),

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::Engine;
+use super::link::Losses;
 use super::receiving::Stream;
 use crate::call::view::DeviceState;
 use crate::media::audio::Sound;
@@ -229,16 +230,20 @@ impl Engine {
             self.renew_view();
         }
         let mut changed = false;
+        let mut losses = Vec::new();
         for stream in self.people.iter_mut().filter_map(|p| p.stream.as_mut()) {
             let Some(subscribed) = &stream.subscribed else { continue };
             let stats = subscribed.line.figures();
             let sum = |f: fn(&crate::peer::ReceiveStats) -> u64| {
                 stats.video.as_ref().map_or(0, f) + stats.audio.as_ref().map_or(0, f)
             };
-            let (packets, lost) = (sum(|s| s.packets), sum(|s| s.packets_lost));
-            let (new, gone) =
-                (packets.saturating_sub(stream.last_packets.0), lost.saturating_sub(stream.last_packets.1));
-            stream.last_packets = (packets, lost);
+            let counts = [sum(|s| s.packets), sum(|s| s.packets_lost), sum(|s| s.packets_recovered)];
+            let before = std::mem::replace(&mut stream.last_packets, counts);
+            let [new, gone, repaired] = std::array::from_fn(|at| {
+                let of = |counts: &[u64; 3]| counts.get(at).copied().unwrap_or(0);
+                of(&counts).saturating_sub(of(&before))
+            });
+            losses.push(Losses { came: new.saturating_sub(repaired), lost: gone + repaired });
             let percent = (gone * 100).checked_div(new + gone).unwrap_or(0);
             let bars = match percent {
                 0..=2 => 4,
@@ -250,6 +255,7 @@ impl Engine {
             stream.bars = bars;
         }
         self.dirty |= changed;
+        self.watch_link(&losses);
     }
 }
 

@@ -21,6 +21,9 @@ use crate::protocol::message::{PropertyValue, StreamInfo, VideoDimensions};
 use crate::rtp::frame::{AUDIO_BUILT, AudioPacket, EncodedFrame, VIDEO_BUILT};
 use crate::signaling::Signaling as _;
 
+/// Told as the size of a picture of which nothing else is known: larger than any.
+const WHOLE: (u32, u32) = (4_096, 4_096);
+
 /// Somebody's stream.
 pub(super) struct Stream {
     pub(super) id: String,
@@ -36,6 +39,8 @@ pub(super) struct Stream {
     pub(super) level: Level,
     pub(super) wants_audio: bool,
     pub(super) wants_video: bool,
+    /// Its picture is left out for the sake of its sound.
+    pub(super) held_back: bool,
     pub(super) visible: bool,
     pub(super) subscribed: Option<Subscribed>,
     /// Over the subscriptions before this one.
@@ -46,7 +51,8 @@ pub(super) struct Stream {
     pub(super) stalled: (Option<u64>, Option<u64>),
     pub(super) failure: Option<Failure>,
     pub(super) bars: u8,
-    pub(super) last_packets: (u64, u64),
+    /// Packets that came, never came, and came on request.
+    pub(super) last_packets: [u64; 3],
 }
 
 impl Stream {
@@ -142,6 +148,7 @@ impl Engine {
             .with("reason", None::<String>);
         self.emit(event);
         let only_publishing = self.config.media.publish_only;
+        let tiles = self.place.joined.as_ref().is_some_and(|joined| joined.tiles);
         let Some(person) = self.people.iter_mut().find(|p| p.connection_id == connection_id) else { return };
         // A stream without video has no kind of video (protocol §4): it is the sound of a camera's connection.
         let unnamed = if info.has_video { "CUSTOM" } else { "CAMERA" };
@@ -159,19 +166,21 @@ impl Engine {
                 .and_then(VideoDimensions::parse)
                 .map(|size| (size.width, size.height)),
             // A tile may have been drawn before its stream came back.
-            visible: self.drawn.get(&info.id).is_none_or(|size| size.0 > 0 && size.1 > 0),
+            visible: !(self.sound_only && tiles)
+                && self.drawn.get(&info.id).is_none_or(|size| size.0 > 0 && size.1 > 0),
             id: info.id,
             slot: FrameSlot::new(),
             level: Level::default(),
             wants_audio: true,
-            wants_video: true,
+            wants_video: !self.sound_only || tiles,
+            held_back: self.sound_only && !tiles,
             subscribed: None,
             received: Received::default(),
             turn: Turn::default(),
             stalled: (None, None),
             failure: None,
             bars: 4,
-            last_packets: (0, 0),
+            last_packets: [0; 3],
         };
         // Reconnecting publishers keep their tile: the picture stays until the new one comes.
         if let Some(old) = person.stream.take() {
@@ -179,6 +188,9 @@ impl Engine {
             stream.level = old.level;
         }
         let skip = person.ours || only_publishing;
+        if self.sound_only && !skip {
+            self.drawn_anew.insert(stream.id.clone());
+        }
         person.stream = Some(stream);
         if !skip {
             let connection_id = connection_id.to_owned();
@@ -469,26 +481,37 @@ impl Engine {
     }
 
     pub(super) fn tile_size(&mut self, stream_id: &str, size: (u32, u32)) {
-        let pauses = self.place.joined.as_ref().is_some_and(|joined| joined.tiles);
-        let found = self.people.iter_mut().filter_map(|p| p.stream.as_mut()).find(|s| s.id == stream_id);
-        let Some(stream) = found else {
+        if !self.people.iter().filter_map(|p| p.stream.as_ref()).any(|s| s.id == stream_id) {
             // The window asks for every tile, also its own.
             let own = self.own.publishing.as_ref().and_then(|p| p.stream_id.as_deref());
             if !stream_id.is_empty() && own != Some(stream_id) {
                 self.refuse("tile", "no such stream");
             }
             return;
-        };
-        let visible = size.0 > 0 && size.1 > 0;
+        }
         if self.drawn.insert(stream_id.to_owned(), size) != Some(size) {
             self.drawn_anew.insert(stream_id.to_owned());
         }
+        self.follow_visibility(stream_id);
+    }
+
+    /// Decodes what is seen of a stream, and nothing else.
+    pub(super) fn follow_visibility(&mut self, stream_id: &str) {
+        let pauses = self.place.joined.as_ref().is_some_and(|joined| joined.tiles);
+        let drawn = self.drawn.get(stream_id).is_none_or(|size| size.0 > 0 && size.1 > 0);
+        let visible = drawn && !(self.sound_only && pauses);
+        let found = self.people.iter_mut().filter_map(|p| p.stream.as_mut()).find(|s| s.id == stream_id);
+        let Some(stream) = found else { return };
         if stream.visible == visible {
             return;
         }
         stream.visible = visible;
         if !visible {
             stream.stalled.1 = None;
+        }
+        if self.sound_only {
+            // The person's initial, not a frozen face.
+            stream.slot.clear();
         }
         if let Some(subscribed) = &stream.subscribed {
             let (audio, video) = stream.expected(pauses);
@@ -509,7 +532,12 @@ impl Engine {
         if !self.place.joined.as_ref().is_some_and(|joined| joined.tiles) {
             return;
         }
-        let tiles = changed.into_iter().filter_map(|id| Some((id.clone(), *self.drawn.get(&id)?))).collect();
+        let size = |id: &String| match (self.sound_only, self.drawn.get(id)) {
+            (true, _) => Some((0, 0)),
+            // Whoever draws nothing had the whole picture before.
+            (false, size) => Some(size.copied().unwrap_or(WHOLE)),
+        };
+        let tiles = changed.into_iter().filter_map(|id| Some((size(&id)?, id))).map(|(size, id)| (id, size)).collect();
         let server = Arc::clone(&self.signaling);
         in_turn(async move { server.tiles(tiles).await });
     }

@@ -23,6 +23,9 @@ impl Engine {
         let joined = self.place.joined.as_ref();
         let mut tiles: Vec<Tile> =
             self.people.iter().filter(|p| !p.ours && !self.config.media.publish_only).map(tile).collect();
+        if self.sound_only {
+            tiles.iter_mut().for_each(|tile| tile.video_active = false);
+        }
         tiles.push(self.own_tile());
         View {
             session: joined.map_or_else(String::new, |j| j.session.clone()),
@@ -62,6 +65,7 @@ impl Engine {
             notices: self.standing.clone(),
             joined_at: self.joined_at,
             rtt_ms: self.place.rtt_ms.map(|ms| ms as f32),
+            sound_only: self.sound_only,
         }
     }
 

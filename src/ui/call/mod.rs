@@ -152,7 +152,10 @@ impl CallScreen {
             out = Some(ended);
         }
         self.talking_while_muted(ui, &view, stage);
-        self.notices.show(ui, &view, area);
+        self.sound_only(ui, &view, stage);
+        if let Some(wish) = self.notices.show(ui, &view, area) {
+            self.call.send(wish);
+        }
         self.share_dialog(ui, backend, video, area);
         if let Some(ended) = self.leave_dialog(ui, backend, &view, area) {
             out = Some(ended);

@@ -115,51 +115,33 @@ impl CallScreen {
             return;
         }
         let p = theme::palette(ui.ctx());
-        let unmute = Button::new("mute.unmute", Kind::Primary, t("button.unmute")).font_size(size::LABEL);
-        let uw = unmute.width(ui);
-        let title = t("mute.talking");
-        let hold = t("mute.hold");
-        let tw = widgets::width(ui, &title, theme::medium(size::BODY));
-        let hw = widgets::width(ui, &hold, theme::regular(size::CAPTION));
-        let wide = stage.width() > tw + hw + uw + 110.0;
-        let w = 48.0 + tw + if wide { space::M + hw } else { 0.0 } + space::M + uw + space::S;
-        let rect = Rect::from_min_size(
-            pos2((stage.center().x - w / 2.0).round(), stage.bottom() - 56.0),
-            vec2(w, height::CONTROL),
-        );
-        ui.painter().add(theme::shadow(p).as_shape(rect, CornerRadius::same(radius::TILE)));
-        ui.painter().rect(
-            rect,
-            CornerRadius::same(radius::TILE),
-            p.overlay,
-            Stroke::new(1.0, p.warn_text),
-            StrokeKind::Inside,
-        );
-        let y = rect.center().y;
-        widgets::icon(ui, pos2(rect.left() + 26.0, y), icons::MICROPHONE_SLASH, true, 20.0, p.danger_text);
-        let said = widgets::line(
-            ui,
-            pos2(rect.left() + 48.0, y),
-            Align2::LEFT_CENTER,
-            &title,
-            theme::medium(size::BODY),
-            p.text,
-            tw + 1.0,
-        );
-        if wide {
-            widgets::line(
-                ui,
-                pos2(said.right() + space::M, y),
-                Align2::LEFT_CENTER,
-                &hold,
-                theme::regular(size::CAPTION),
-                p.text2,
-                hw + 1.0,
-            );
-        }
-        let at = Rect::from_min_size(pos2(rect.right() - uw - space::S, y - 16.0), vec2(uw, height::HIT));
-        if unmute.show(ui, at).clicked() {
+        let reminder = Reminder {
+            glyph: (icons::MICROPHONE_SLASH, p.danger_text),
+            border: p.warn_text,
+            title: t("mute.talking").into_owned(),
+            hint: Some(t("mute.hold").into_owned()),
+            button: Button::new("mute.unmute", Kind::Primary, t("button.unmute")).font_size(size::LABEL),
+        };
+        if reminder.show(ui, stage, 0) {
             self.call.send(CallCommand::MuteAudio(false));
+        }
+    }
+
+    /// Says that pictures are left out, for as long as they are, with the way back.
+    pub(super) fn sound_only(&self, ui: &mut Ui, view: &View, stage: Rect) {
+        if !view.sound_only {
+            return;
+        }
+        let p = theme::palette(ui.ctx());
+        let reminder = Reminder {
+            glyph: (icons::VIDEO_CAMERA_SLASH, p.text2),
+            border: p.border,
+            title: t("net.sound_only").into_owned(),
+            hint: Some(t("net.sound_only_text").into_owned()),
+            button: Button::new("net.show", Kind::Secondary, t("button.show_pictures")).font_size(size::LABEL),
+        };
+        if reminder.show(ui, stage, usize::from(self.talked_while_muted.is_some())) {
+            self.call.send(CallCommand::SoundOnly(false));
         }
     }
 
@@ -234,5 +216,50 @@ impl CallScreen {
             self.leaving = false;
         }
         out
+    }
+}
+
+/// A line at the foot of the stage with one thing to do about it.
+struct Reminder<'a> {
+    glyph: (&'static str, egui::Color32),
+    border: egui::Color32,
+    title: String,
+    /// Left out where there is no room.
+    hint: Option<String>,
+    button: Button<'a>,
+}
+
+impl Reminder<'_> {
+    /// Draws it above so many others; whether its button was pressed.
+    fn show(self, ui: &mut Ui, stage: Rect, above: usize) -> bool {
+        let p = theme::palette(ui.ctx());
+        let button_w = self.button.width(ui);
+        let most = stage.width() - button_w - 48.0 - space::M - 2.0 * space::S;
+        let fits = |points: f32| widgets::width(ui, &self.title, theme::medium(points)) <= most;
+        let medium = theme::medium(if fits(size::BODY) { size::BODY } else { size::CAPTION });
+        let title_w = widgets::width(ui, &self.title, medium.clone()).min(most);
+        let hint = self.hint.map(|hint| (widgets::width(ui, &hint, theme::regular(size::CAPTION)), hint));
+        let hint = hint.filter(|(hint_w, _)| stage.width() > title_w + hint_w + button_w + 110.0);
+        let hint_w = hint.as_ref().map_or(0.0, |(hint_w, _)| space::M + hint_w);
+        let w = 48.0 + title_w + hint_w + space::M + button_w + space::S;
+        let rect = Rect::from_min_size(
+            pos2((stage.center().x - w / 2.0).round(), stage.bottom() - 56.0 - 52.0 * above as f32),
+            vec2(w, height::CONTROL),
+        );
+        let corners = CornerRadius::same(radius::TILE);
+        ui.painter().add(theme::shadow(p).as_shape(rect, corners));
+        ui.painter().rect(rect, corners, p.overlay, Stroke::new(1.0, self.border), StrokeKind::Inside);
+        let y = rect.center().y;
+        let (glyph, color) = self.glyph;
+        widgets::icon(ui, pos2(rect.left() + 26.0, y), glyph, true, 20.0, color);
+        let at = pos2(rect.left() + 48.0, y);
+        let said = widgets::line(ui, at, Align2::LEFT_CENTER, &self.title, medium, p.text, title_w + 1.0);
+        if let Some((hint_w, hint)) = hint {
+            let at = pos2(said.right() + space::M, y);
+            let regular = theme::regular(size::CAPTION);
+            widgets::line(ui, at, Align2::LEFT_CENTER, &hint, regular, p.text2, hint_w + 1.0);
+        }
+        let at = Rect::from_min_size(pos2(rect.right() - button_w - space::S, y - 16.0), vec2(button_w, height::HIT));
+        self.button.show(ui, at).clicked()
     }
 }
