@@ -14,6 +14,7 @@ use super::{Leg, NO_STREAM, Worker};
 use crate::rtp::answers;
 use crate::rtp::congestion::Beside;
 use crate::rtp::pace::Pacer;
+use crate::rtp::simulcast::{layer_size, least_bps, most_bps};
 
 /// Choices are made this often.
 const CHOOSE_US: u64 = 100_000;
@@ -424,12 +425,18 @@ impl Worker {
             let Some(leg) = leg.as_ref().filter(|leg| leg.viewing.begun && leg.stream != NO_STREAM) else { continue };
             let Some(choice) = leg.viewing.choice.layer else { continue };
             let Some(layers) = wanted.get_mut(leg.stream) else { continue };
-            // Until the chosen one has begun the present one goes on.
+            if let Some(slot) = layers.get_mut(choice) {
+                slot.add(key, leg.viewing.choice.share_bps);
+            }
+            // Until the chosen one has begun the present one goes on, with as little as will do: else a path that is wide
+            // enough for one of them would never get from one to the other.
             let current = leg.video.as_ref().and_then(|track| track.switch.current()).filter(|layer| *layer < choice);
-            for layer in [Some(choice), current].into_iter().flatten() {
-                if let Some(slot) = layers.get_mut(layer) {
-                    slot.add(key, leg.viewing.choice.share_bps);
-                }
+            let publication = self.streams.get(leg.stream).and_then(Option::as_ref);
+            if let (Some(current), Some(publication)) = (current, publication)
+                && let Some(slot) = layers.get_mut(current)
+            {
+                let size = layer_size(publication.size, current, publication.layers.len());
+                slot.add(key, least_bps(size).min(leg.viewing.choice.share_bps));
             }
         }
         for (publication, wanted) in self.streams.iter_mut().zip(&wanted) {
@@ -453,7 +460,6 @@ impl Leg {
 impl Wish {
     /// What a layer makes use of at most, in bit/s.
     fn useful(&self, layer: usize) -> u64 {
-        use crate::rtp::simulcast::{layer_size, most_bps};
         most_bps(layer_size(self.full, layer, self.layers.len()))
     }
 }
