@@ -27,7 +27,7 @@ const LEG_QUEUE: usize = 128;
 /// Pause between two tries to start a media thread that has ended.
 const MEDIA_AGAIN: Duration = Duration::from_secs(1);
 /// How often the machine is told the time.
-const TICK: Duration = Duration::from_millis(50);
+const TICK: Duration = Duration::from_millis(100);
 
 /// Opens the media socket and starts the media thread.
 pub(super) type MediaStart = Box<dyn Fn() -> Result<(Sfu, mpsc::Receiver<SfuEvent>), HostError> + Send>;

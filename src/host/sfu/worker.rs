@@ -95,6 +95,8 @@ struct Worker {
     /// When layers are chosen next, and when the receivers' estimators are told the time.
     choose_us: u64,
     beat_us: u64,
+    /// Packets leave, and not only those that keep calls alive.
+    busy: bool,
     /// Work space for feedback.
     arrivals: Vec<(u16, Option<u64>)>,
     /// Legs with something queued, once each.
@@ -153,6 +155,7 @@ pub(super) fn spawn(
         receivers: Vec::new(),
         choose_us: 0,
         beat_us: 0,
+        busy: false,
         arrivals: Vec::new(),
         dirty: Vec::new(),
         holding: Vec::new(),

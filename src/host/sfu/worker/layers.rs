@@ -18,8 +18,13 @@ use crate::rtp::simulcast::{layer_size, least_bps, most_bps};
 
 /// Choices are made this often.
 const CHOOSE_US: u64 = 100_000;
-/// The estimators' clock.
+/// The estimators' clock …
 const BEAT_US: u64 = 25_000;
+/// … while so many packets leave between two choices. Otherwise it goes with the choices: a call in which nobody speaks should
+/// sleep.
+const BUSY_PACKETS: u32 = 3;
+/// The first packets of a new receiver are not to wait for it.
+const YOUNG_US: u64 = 3_000_000;
 /// A layer that was asked for and has not come by then is not waited for: another one is taken meanwhile.
 const PATIENCE_US: u64 = 700_000;
 /// A key frame that has not come by then is asked for once more.
@@ -53,6 +58,9 @@ pub(super) struct Receiver {
     beside_bytes: u64,
     beside: Beside,
     looked_us: u64,
+    /// Packets since the last choice.
+    departures: u32,
+    born_us: u64,
     /// Pictures leave at its pace; sound, repeats and bursts do not wait.
     pacer: Pacer,
 }
@@ -78,8 +86,15 @@ impl Receiver {
             beside_bytes: 0,
             beside: Beside::default(),
             looked_us: now_us,
+            departures: 0,
+            born_us: now_us,
             pacer: Pacer::default(),
         }
+    }
+
+    /// Whether the path has to be watched closely.
+    fn is_busy(&self, now_us: u64) -> bool {
+        self.departures >= BUSY_PACKETS || now_us.saturating_sub(self.born_us) < YOUNG_US
     }
 
     /// What left was no picture, but sound or a repeat.
@@ -115,6 +130,7 @@ impl Receiver {
 
     /// A packet left on one of its legs.
     pub(super) fn departed(&mut self, leg: LegKey, departure: Departure, now_us: u64) {
+        self.departures = self.departures.saturating_add(1);
         self.pacer.left(departure.bytes);
         self.estimator.departed(leg, departure, None, since(now_us));
     }
@@ -233,8 +249,9 @@ impl Worker {
         if self.receivers.iter().all(Option::is_none) && self.streams.iter().flatten().all(|s| !s.is_layered()) {
             return u64::MAX;
         }
-        if self.beat_us <= now_us {
-            self.beat_us = now_us + BEAT_US;
+        let beat = self.beat_us <= now_us;
+        if beat {
+            self.busy |= self.receivers.iter().flatten().any(|receiver| receiver.is_busy(now_us));
             for at in 0..self.receivers.len() {
                 let Some(Some(receiver)) = self.receivers.get_mut(at) else { continue };
                 let pads = |key: &LegKey| self.legs.get(*key).and_then(Option::as_ref).is_some_and(Leg::pads);
@@ -246,6 +263,9 @@ impl Worker {
         }
         if self.choose_us <= now_us {
             self.choose(now_us);
+        }
+        if beat {
+            self.beat_us = if self.busy { now_us + BEAT_US } else { self.choose_us };
         }
         self.beat_us.min(self.choose_us)
     }
@@ -301,6 +321,9 @@ impl Worker {
     /// Chooses for everybody.
     pub(super) fn choose(&mut self, now_us: u64) {
         self.choose_us = now_us + CHOOSE_US;
+        // Packets of the last stretch say whether the next one is busy.
+        self.busy = self.receivers.iter().flatten().any(|receiver| receiver.is_busy(now_us));
+        self.receivers.iter_mut().flatten().for_each(|receiver| receiver.departures = 0);
         self.note_speakers();
         let shares = self.shares();
         for at in 0..self.receivers.len() {
