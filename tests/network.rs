@@ -98,6 +98,31 @@ fn the_playout_delay_comes_and_goes_with_the_jitter() {
     assert!(after <= 70.0 && freeze_ms(&good) <= 1_000.0, "{after} {}", freeze_ms(&good));
 }
 
+/// Several flows on one line (N2): none of them starves, whoever came first.
+#[test]
+fn two_publishers_behind_one_link_share_it() {
+    let links = ["pub up rate=1500,queue=300,delay=30", "pub down delay=30"];
+    let Some(mut call) = Call::begin(&links, "1280x720", 48) else { return };
+    call.until(8.0);
+    call.join_beside(4, "1280x720");
+    let fairness = |call: &mut Call, seconds: usize| {
+        let mut rates = vec![0.0; 2];
+        for _ in 0..seconds {
+            std::thread::sleep(std::time::Duration::from_secs(1));
+            call.sent_kbps().iter().zip(&mut rates).for_each(|(now, sum)| *sum += now / seconds as f64);
+        }
+        let (sum, squares) = (rates.iter().sum::<f64>(), rates.iter().map(|r| r * r).sum::<f64>());
+        let jain = sum * sum / (rates.len() as f64 * squares);
+        println!("{rates:.0?} kbit/s: Jain {jain:.3}");
+        jain
+    };
+    std::thread::sleep(std::time::Duration::from_secs(10));
+    assert!(fairness(&mut call, 10) >= 0.8);
+    call.set("pub up rate=900");
+    std::thread::sleep(std::time::Duration::from_secs(5));
+    assert!(fairness(&mut call, 10) >= 0.8);
+}
+
 /// One row of the list of figures: links, picture, seconds, and what changes when.
 type Row = (&'static str, &'static [&'static str], &'static str, f64, &'static [(f64, &'static str)]);
 

@@ -120,6 +120,9 @@ impl Party {
 /// A host and two participants, each in its own namespace behind its own link: the publisher `pub`, the viewer `view`.
 pub struct Call {
     publisher: Party,
+    /// More of them behind the publisher's link.
+    beside: Vec<Party>,
+    invitation: String,
     viewer: Party,
     _host: Party,
     wire_input: ChildStdin,
@@ -209,6 +212,8 @@ impl Call {
         let began = Instant::now();
         Some(Self {
             publisher,
+            beside: Vec::new(),
+            invitation,
             viewer,
             _host: host,
             wire_input,
@@ -220,6 +225,30 @@ impl Call {
             _dir: dir,
             _turn: turn,
         })
+    }
+
+    /// Another publisher behind the same link, with a picture of its own.
+    pub fn join_beside(&mut self, pattern: u8, size: &str) {
+        let name = format!("pub{}", self.beside.len() + 2);
+        let dir = self._dir.path().join(&name);
+        let camera = format!("pattern+sync:{pattern}:{size}@30");
+        let devices = ["--camera", camera.as_str(), "--microphone", "tone"];
+        let mut arguments = vec!["join", &self.invitation, "--headless", "--name", &name, "--config", path(&dir)];
+        arguments.extend(devices);
+        let party = Party::start(&self.names[1].1, dir.clone(), &arguments);
+        party.find("published", |line| line.contains("\"published\"").then_some(()));
+        self.beside.push(party);
+    }
+
+    /// Rates of the pictures that each publisher sends, in kbit/s, the first one first.
+    pub fn sent_kbps(&mut self) -> Vec<f64> {
+        let parties = std::iter::once(&mut self.publisher).chain(&mut self.beside);
+        let sent = |report: Value| {
+            let streams = report["streams"].as_array().cloned().unwrap_or_default();
+            let own = streams.into_iter().find(|stream| stream["direction"] == "send").unwrap_or_default();
+            own["video"]["bitrate_bps"].as_f64().unwrap_or(0.0) / 1e3
+        };
+        parties.map(|party| sent(party.report())).collect()
     }
 
     /// Changes a link now.
