@@ -37,6 +37,8 @@ const BASE: Duration = Duration::from_secs(10);
 const QUEUE_MS: f64 = 20.0;
 /// A packet that took this much longer than the least had to wait.
 const WAITED_MS: f64 = 5.0;
+/// Packets overtake others by no more than this.
+const OVERTAKING: Duration = Duration::from_millis(500);
 /// A jump of the receiver's or sender's clock: start again.
 const JUMP: Duration = Duration::from_secs(3);
 
@@ -86,12 +88,31 @@ struct Delays {
     /// Least of the present and of the last [`BASE`].
     base: [Option<f64>; 2],
     base_at: Option<Duration>,
+    shortcut: Option<Shortcut>,
+}
+
+/// What made the least delay shorter, as long as it may turn out to have overtaken others: it was in no queue then, and says
+/// nothing about how long the way is for those that are.
+#[derive(Debug, Clone, Copy)]
+struct Shortcut {
+    sent: Duration,
+    arrived: Duration,
+    /// The least of the present before it.
+    before: Option<f64>,
 }
 
 impl Delays {
     /// Takes a packet; how much longer than the least it was on its way, in ms.
     fn add(&mut self, sent: Duration, arrived: Duration) -> f64 {
         let delay = ms(arrived, sent);
+        let shortcut = self.shortcut.filter(|by| arrived.saturating_sub(by.arrived) < OVERTAKING);
+        if let Some(by) = shortcut.filter(|by| sent < by.sent) {
+            let [present, _] = &mut self.base;
+            *present = Some(by.before.map_or(delay, |before| before.min(delay)));
+            let least = self.least().unwrap_or(delay);
+            self.recent.retain(|(_, recent)| *recent >= least);
+            self.shortcut = None;
+        }
         // What is longer than a newer one never is the least again.
         while self.recent.back().is_some_and(|(_, old)| *old >= delay) {
             self.recent.pop_back();
@@ -106,7 +127,12 @@ impl Delays {
             self.base = [None, present];
         }
         let [present, _] = &mut self.base;
-        *present = Some(present.map_or(delay, |least| least.min(delay)));
+        if present.is_none_or(|least| delay < least) {
+            // Several may overtake at a time.
+            let before = self.shortcut.filter(|_| shortcut.is_some()).map_or(*present, |first| first.before);
+            self.shortcut = Some(Shortcut { sent, arrived, before });
+            *present = Some(delay);
+        }
         delay - self.least().unwrap_or(delay)
     }
 
@@ -310,6 +336,32 @@ mod tests {
         assert!(over > 200 && under == 0, "{over} {under}");
         let [_, over, under] = run(300, |n| 600.0 - f64::from(n) * 1.5);
         assert!(under > 200 && over == 0, "{over} {under}");
+    }
+
+    #[test]
+    fn packets_that_overtake_others_make_no_queue_of_the_others() {
+        for first in [0, 7] {
+            let delay_ms = |n: u64| match n {
+                n if n % 20 == first => 50,
+                1_000.. => 180,
+                _ => 100,
+            };
+            let mut packets: Vec<(u64, u64)> = (0..2_000).map(|n| (n * 10, n * 10 + delay_ms(n))).collect();
+            packets.sort_by_key(|(_, arrived)| *arrived);
+            let mut trendline = Trendline::default();
+            for (n, (sent, arrived)) in packets.into_iter().enumerate() {
+                trendline.packet(Duration::from_millis(sent), Duration::from_millis(arrived));
+                let queue = trendline.queue();
+                if (30..990).contains(&n) {
+                    assert_eq!(queue, Duration::ZERO, "{first}: {n}");
+                    assert_ne!(trendline.usage(), Usage::Over, "{first}: {n}");
+                }
+                // A queue is one all the same.
+                if (1_050..1_900).contains(&n) && n % 20 == (first as usize + 19) % 20 {
+                    assert_eq!(queue, Duration::from_millis(80), "{first}: {n}");
+                }
+            }
+        }
     }
 
     #[test]
