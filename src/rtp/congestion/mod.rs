@@ -37,6 +37,8 @@ const PATIENCE: Duration = Duration::from_millis(120);
 const MISSING: usize = 1_024;
 /// Without any feedback for this long, while packets leave, the rate is halved; again after each such time.
 const SILENCE: Duration = Duration::from_millis(1_500);
+/// A packet that comes although one that left this shortly before it has not may have overtaken that one.
+const AHEAD: Duration = Duration::from_millis(100);
 /// Behind a queue that is longer than this a burst tells how fast the path is, but not that there is room on it.
 const ROOM: Duration = Duration::from_millis(40);
 /// What is sent is measured over this time.
@@ -212,7 +214,9 @@ impl Congestion {
         let (mut arrived, mut bytes) = (0, 0);
         let mut measured: Option<f64> = None;
         let mut newest: Option<Duration> = None;
-        let mut news: Vec<(Duration, Departed, bool)> = Vec::with_capacity(arrivals.len());
+        let mut news: Vec<(Duration, Departed, bool, bool)> = Vec::with_capacity(arrivals.len());
+        // When the last one left that has not come: overtaken ones are not reported again by everybody.
+        let mut absent: Option<Duration> = None;
         for arrival in arrivals {
             let Some(flight) = find(&mut self.history, arrival.number) else { continue };
             match arrival.at {
@@ -221,10 +225,14 @@ impl Congestion {
                     arrived += 1;
                     bytes += flight.packet.bytes;
                     newest = newest.max((!flight.repeated).then_some(flight.packet.at));
-                    news.push((at, flight.packet, flight.repeated));
+                    let ahead = absent.is_some_and(|sent| flight.packet.at.saturating_sub(sent) < AHEAD);
+                    news.push((at, flight.packet, flight.repeated, ahead));
                 }
-                None if !flight.arrived && !flight.missing => {
-                    flight.missing = true;
+                None if !flight.arrived => {
+                    absent = Some(flight.packet.at);
+                    if std::mem::replace(&mut flight.missing, true) {
+                        continue;
+                    }
                     if self.missing.len() < MISSING {
                         self.missing.push_back((arrival.number, now));
                     }
@@ -238,8 +246,8 @@ impl Congestion {
             self.throughput.add(*first, unheard, false);
         }
         let loses = self.loss.base();
-        for (at, packet, repeated) in news {
-            let queued = !repeated && self.trendline.packet(packet.at, at);
+        for (at, packet, repeated, ahead) in news {
+            let queued = !repeated && self.trendline.packet(packet.at, at, ahead);
             self.throughput.add(at, packet.bytes, queued);
             if let Some(id) = packet.probe
                 && let Some(bps) = self.prober.arrived(id, (at, packet.bytes), loses, self.useful_bps, now)

@@ -60,7 +60,7 @@ impl RemoteEstimate {
     /// Takes a packet of `bytes`, everything below RTP included, that carried `abs_send_time` and arrived `at`.
     pub fn packet(&mut self, abs_send_time: u32, bytes: usize, at: Duration, rtt: Duration) {
         let sent = self.sent(abs_send_time % TURN);
-        let queued = self.trendline.packet(sent, at);
+        let queued = self.trendline.packet(sent, at, false);
         self.throughput.add(at, bytes, queued);
         let before = self.rate.bps();
         let newest_sent = at.saturating_sub(rtt + REACTION);

@@ -103,8 +103,13 @@ struct Shortcut {
 
 impl Delays {
     /// Takes a packet; how much longer than the least it was on its way, in ms.
-    fn add(&mut self, sent: Duration, arrived: Duration) -> f64 {
+    ///
+    /// `ahead`: it came although others that left before it had not, lost or overtaken.
+    fn add(&mut self, sent: Duration, arrived: Duration, ahead: bool) -> f64 {
         let delay = ms(arrived, sent);
+        if ahead && self.least().is_some_and(|least| delay < least) {
+            return 0.0;
+        }
         let shortcut = self.shortcut.filter(|by| arrived.saturating_sub(by.arrived) < OVERTAKING);
         if let Some(by) = shortcut.filter(|by| sent < by.sent) {
             let [present, _] = &mut self.base;
@@ -176,8 +181,10 @@ impl Default for Trendline {
 
 impl Trendline {
     /// Takes a packet that left at `sent` and arrived at `arrived`, in the order of arrival; whether it had to wait.
-    pub fn packet(&mut self, sent: Duration, arrived: Duration) -> bool {
-        let queued = self.delays.add(sent, arrived) > WAITED_MS;
+    ///
+    /// `ahead`: others that left shortly before it had not come by then; it may have overtaken them.
+    pub fn packet(&mut self, sent: Duration, arrived: Duration, ahead: bool) -> bool {
+        let queued = self.delays.add(sent, arrived, ahead) > WAITED_MS;
         self.group(sent, arrived);
         queued
     }
@@ -316,7 +323,7 @@ mod tests {
         let mut seen = [0; 3];
         for n in 0..count {
             let sent = Duration::from_millis(u64::from(n) * 10);
-            trendline.packet(sent, sent + Duration::from_secs_f64(delay_ms(n) / 1e3));
+            trendline.packet(sent, sent + Duration::from_secs_f64(delay_ms(n) / 1e3), false);
             seen[trendline.usage() as usize] += 1;
         }
         seen
@@ -350,7 +357,7 @@ mod tests {
             packets.sort_by_key(|(_, arrived)| *arrived);
             let mut trendline = Trendline::default();
             for (n, (sent, arrived)) in packets.into_iter().enumerate() {
-                trendline.packet(Duration::from_millis(sent), Duration::from_millis(arrived));
+                trendline.packet(Duration::from_millis(sent), Duration::from_millis(arrived), false);
                 let queue = trendline.queue();
                 if (30..990).contains(&n) {
                     assert_eq!(queue, Duration::ZERO, "{first}: {n}");
@@ -365,12 +372,26 @@ mod tests {
     }
 
     #[test]
+    fn what_came_ahead_of_others_does_not_shorten_the_way() {
+        let mut trendline = Trendline::default();
+        for n in 0..200u64 {
+            let (sent, ahead) = (Duration::from_millis(n * 10), n % 20 == 19);
+            trendline.packet(sent, sent + Duration::from_millis(if ahead { 50 } else { 100 }), ahead);
+            assert_eq!(trendline.queue(), Duration::ZERO, "{n}");
+        }
+        // Whatever else is shorter is the way.
+        trendline.packet(Duration::from_secs(3), Duration::from_millis(3_050), false);
+        trendline.packet(Duration::from_millis(3_300), Duration::from_millis(3_400), false);
+        assert_eq!(trendline.queue(), Duration::from_millis(50));
+    }
+
+    #[test]
     fn a_clock_that_jumps_is_forgotten() {
         let mut trendline = Trendline::default();
         for n in 0..200u64 {
             let sent = Duration::from_millis(n * 10);
             let jump = if n > 100 { Duration::from_secs(3_600) } else { Duration::ZERO };
-            trendline.packet(sent, sent + jump);
+            trendline.packet(sent, sent + jump, false);
             assert_eq!(trendline.usage(), Usage::Normal, "{n}");
         }
     }
