@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use crate::rtp::congestion::{Arrival, Bounds, Congestion, Departed, Probe};
+use crate::rtp::congestion::{AHEAD, Arrival, Bounds, Congestion, Departed, Probe};
 
 use super::demux::LegKey;
 use super::outbound::Departure;
@@ -62,8 +62,14 @@ impl Leg {
     }
 
     /// The arrival on the common clock.
-    fn arrival(&mut self, sent: Duration, arrived_us: u64, now: Duration) -> Duration {
+    ///
+    /// `ahead`: it may have overtaken others, and then says nothing about the least delay of those that wait for each other.
+    fn arrival(&mut self, sent: Duration, arrived_us: u64, ahead: bool, now: Duration) -> Duration {
         let delay = arrived_us as i64 - sent.as_micros() as i64;
+        let known = [self.least, self.least_before].into_iter().flatten().min();
+        if ahead && known.is_some_and(|least| delay < least) {
+            return sent;
+        }
         if now.saturating_sub(self.least_since) > LEAST_DELAY_AGE {
             self.least_since = now;
             self.least_before = self.least.take();
@@ -151,13 +157,22 @@ impl Estimator {
     /// Feedback about a leg: numbers and arrival times in microseconds by the receiver's clock.
     pub(super) fn feedback(&mut self, leg: LegKey, arrivals: &[(u16, Option<u64>)], now: Duration) {
         let Some(leg) = self.legs.get_mut(&leg) else { return };
+        // When the last one left that has not come, and when the last one came of those before.
+        let (mut absent, mut newest): (Option<Duration>, u64) = (None, 0);
         for (number, arrived_us) in arrivals {
             let Some(sent) = leg.find(*number) else { continue };
             if self.waiting.len() >= WAITING {
                 break;
             }
             leg.told = leg.told.max(sent.common);
-            let at = arrived_us.map(|arrived_us| leg.arrival(sent.at, arrived_us, now));
+            let at = arrived_us.map(|arrived_us| {
+                let ahead = arrived_us < newest || absent.is_some_and(|absent| sent.at.saturating_sub(absent) < AHEAD);
+                newest = newest.max(arrived_us);
+                leg.arrival(sent.at, arrived_us, ahead, now)
+            });
+            if at.is_none() {
+                absent = Some(sent.at);
+            }
             self.waiting.push((sent.common, at));
             self.waiting_since.get_or_insert(now);
         }
@@ -286,6 +301,29 @@ mod tests {
             assert!((1_500_000..3_000_000).contains(&mean(5, 10)), "{legs}: {estimates:?}");
             assert!((350_000..680_000).contains(&mean(14, 20)), "{legs}: {estimates:?}");
             assert!((1_400_000..3_000_000).contains(&mean(26, 30)), "{legs}: {estimates:?}");
+        }
+    }
+
+    #[test]
+    fn packets_that_overtake_others_are_no_queue() {
+        let mut estimator = Estimator::new();
+        let arrives_ms = |n: u16| u64::from(n) * 10 + if n % 20 == 19 { 50 } else { 100 };
+        let mut told = 0;
+        for now_ms in (0..20_000u64).step_by(10) {
+            let now = Duration::from_millis(now_ms);
+            estimator.departed(1, packet((now_ms / 10) as u16, 1_000), None, now);
+            if now_ms % 50 != 0 {
+                continue;
+            }
+            // Up to the newest that has come; what comes later is not told again.
+            let come = |n: &u16| arrives_ms(*n) <= now_ms;
+            let Some(newest) = (told..=(now_ms / 10) as u16).rfind(come) else { continue };
+            let arrivals: Vec<_> =
+                (told..=newest).map(|n| (n, Some(arrives_ms(n) * 1_000).filter(|_| come(&n)))).collect();
+            told = newest + 1;
+            estimator.feedback(1, &arrivals, now);
+            estimator.tick(true, now);
+            assert!(estimator.queue() < Duration::from_millis(5), "{now_ms} ms: {:?}", estimator.queue());
         }
     }
 

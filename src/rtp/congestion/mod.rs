@@ -38,7 +38,7 @@ const MISSING: usize = 1_024;
 /// Without any feedback for this long, while packets leave, the rate is halved; again after each such time.
 const SILENCE: Duration = Duration::from_millis(1_500);
 /// A packet that comes although one that left this shortly before it has not may have overtaken that one.
-const AHEAD: Duration = Duration::from_millis(100);
+pub const AHEAD: Duration = Duration::from_millis(100);
 /// Behind a queue that is longer than this a burst tells how fast the path is, but not that there is room on it.
 const ROOM: Duration = Duration::from_millis(40);
 /// What is sent is measured over this time.
