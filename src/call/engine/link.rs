@@ -162,13 +162,13 @@ mod tests {
     fn much_loss_for_a_while_is_told_and_then_seldom() {
         let (mut watch, start) = (LinkWatch::default(), Instant::now());
         assert_eq!(offered(&mut watch, &[losses(90, 10)], losses(95, 5), start, 60), None, "10 % are repaired");
-        assert_eq!(offered(&mut watch, &[losses(80, 20)], losses(100, 0), start, 10), Some(3), "20 % are not");
+        assert_eq!(offered(&mut watch, &[losses(80, 20)], losses(100, 0), start, 10), Some(2), "20 % are not");
         let at = |s| start + Duration::from_secs(s);
         assert_eq!(offered(&mut watch, &[losses(80, 20)], losses(100, 0), at(10), 200), None);
         assert_eq!(offered(&mut watch, &[losses(80, 20)], losses(100, 0), at(400), 10), Some(0));
         // One bad second is none, and neither are a few packets.
         let mut watch = LinkWatch::default();
-        assert_eq!(watch.note(&[losses(10, 90)], losses(0, 0), start), None);
+        assert_eq!(watch.note(&[losses(20, 80)], losses(0, 0), start), None);
         assert_eq!(offered(&mut watch, &[losses(100, 0)], losses(0, 0), start, 10), None);
         let mut watch = LinkWatch::default();
         assert_eq!(offered(&mut watch, &[losses(1, 9)], losses(0, 0), start, 60), None);
